@@ -1,0 +1,117 @@
+/** Where a model runs: libtensorflow, else WebAssembly, else plain JavaScript. Nothing above this file knows which. */
+
+import * as tf from "@tensorflow/tfjs";
+import { type Dtype, type Ops, plainOps } from "./ops.ts";
+import { TensorflowBackend } from "./tensorflow/backend.ts";
+import { ensureLibtensorflow } from "./tensorflow/install.ts";
+import { tensorflowOps } from "./tensorflow/ops.ts";
+
+/** The backends there are, best first. */
+export const BACKENDS = ["tensorflow", "wasm", "cpu"] as const;
+
+/** The name of a backend. */
+export type BackendName = typeof BACKENDS[number];
+
+/** A captured step: one call for all of its operations, on a thread of its own. */
+export interface CapturedStep {
+  /** Runs it on inputs in the order of the capture. */
+  run(inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]>;
+  /** Frees it. */
+  dispose(): void;
+}
+
+/** A place where models run. */
+export interface Backend {
+  readonly name: BackendName;
+  /** For people: library, version, device, threads. */
+  readonly description: string;
+  /** Threads that a step uses. */
+  readonly threads: number;
+  /** The operations that models are made of. */
+  readonly ops: Ops;
+  /** Element types that the weights of linear layers can have. */
+  readonly dtypes: readonly Dtype[];
+  /** A float32 tensor whose values `fill` writes into the backend's own memory, where it can. */
+  createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor>;
+  /** Keeps what `build` does as one function of its inputs; missing where the backend cannot. */
+  capture?(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): CapturedStep;
+}
+
+/** How to run. */
+export interface BackendOptions {
+  /** Threads for TensorFlow. Default: all cores. */
+  threads?: number;
+  /** Is told, in one line, what is being set up, or why a slower backend was chosen. Default: stderr. */
+  log?: (line: string) => void;
+}
+
+/**
+ * Makes a backend tfjs's current one and returns it. `auto` takes the first of {@link BACKENDS} that works here and says
+ * why if it is not the first. libtensorflow is installed on the way if it is missing, after saying how large it is.
+ */
+export async function useBackend(name: BackendName | "auto" = "auto", options: BackendOptions = {}): Promise<Backend> {
+  const { log = console.error } = options;
+  if (name !== "auto" && !BACKENDS.includes(name)) {
+    throw new RangeError(`Cannot use backend "${name}": the backends are auto, ${BACKENDS.join(", ")}.`);
+  }
+  if (name !== "auto") return await start(name, options);
+  for (const candidate of BACKENDS) {
+    try {
+      return await start(candidate, options);
+    } catch (error) {
+      log(`The ${candidate} backend does not work here (${(error as Error).message}). Trying the next one.`);
+    }
+  }
+  throw new Error("No backend works here.");
+}
+
+/** tfjs registers a backend once a process, so each is started once. */
+const started = new Map<BackendName, Backend>();
+
+async function start(name: BackendName, options: BackendOptions): Promise<Backend> {
+  let backend = started.get(name);
+  if (!backend) {
+    tf.env().set("PROD", true); // tfjs otherwise checks shapes of everything, and prints advice
+    backend = name === "tensorflow" ? await tensorflow(options) : await plain(name);
+    started.set(name, backend);
+  } else if (options.threads && options.threads !== backend.threads) {
+    throw new RangeError(
+      `Cannot change to ${options.threads} threads: ${name} runs on ${backend.threads} until the process ends.`,
+    );
+  }
+  await tf.setBackend(name);
+  return backend;
+}
+
+async function tensorflow({ threads = navigator.hardwareConcurrency, log }: BackendOptions): Promise<Backend> {
+  const backend = new TensorflowBackend(await ensureLibtensorflow({ log }), { intraOp: threads, interOp: 1 });
+  const device = backend.binding.isUsingGpuDevice() ? "GPU" : "CPU";
+  return {
+    name: "tensorflow",
+    description: `libtensorflow ${backend.binding.TF_Version} on the ${device}, ${threads} threads`,
+    threads,
+    ops: tensorflowOps(backend),
+    dtypes: ["float32"],
+    createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capture: (inputs, build) => backend.capture(inputs, build),
+  };
+}
+
+async function plain(name: "wasm" | "cpu"): Promise<Backend> {
+  if (name === "wasm") {
+    const { setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm");
+    setWasmPaths(import.meta.resolve("@tensorflow/tfjs-backend-wasm").replace(/[^/]*$/, ""));
+  }
+  return {
+    name,
+    description: `tfjs ${tf.version_core} on ${name === "wasm" ? "WebAssembly, 1 thread" : "JavaScript, 1 thread"}`,
+    threads: 1,
+    ops: plainOps,
+    dtypes: ["float32"],
+    async createTensor(shape, fill) {
+      const values = new Float32Array(tf.util.sizeFromShape(shape));
+      await fill(values);
+      return tf.tensor(values, shape);
+    },
+  };
+}

@@ -1,0 +1,61 @@
+/**
+ * GPT-2, top to bottom: embed, twelve blocks (or however many), normalise, and compare with every word.
+ *
+ * One token's way through the model: `forward` here, `Block` in layers.ts, the operations in ../ops.ts.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+import type { Backend, CapturedStep } from "../backend.ts";
+import type { Linear } from "../ops.ts";
+import type { GPT2Config } from "./config.ts";
+import type { CacheView } from "./kv_cache.ts";
+import type { Block, LayerNorm } from "./layers.ts";
+
+const add: (a: tf.Tensor2D, b: tf.Tensor2D) => tf.Tensor2D = tf.add;
+
+/** The layers of a GPT-2, under the checkpoint's names. */
+export interface Layers {
+  /** Token embedding, [V, D]. */
+  wte: tf.Tensor2D;
+  /** Position embedding, [P, D]. */
+  wpe: tf.Tensor2D;
+  /** The blocks. */
+  h: readonly Block[];
+  /** The last layer norm. */
+  ln_f: LayerNorm;
+  /** [N, D] -> [N, V]: the token embedding once more, transposed. */
+  head: Linear;
+}
+
+/** A GPT-2 language model. Made by the functions in load.ts; free it with `using` or `[Symbol.dispose]()`. */
+export class GPT2 {
+  /** @param owned what is to be freed with the model */
+  constructor(
+    readonly config: GPT2Config,
+    readonly backend: Backend,
+    private readonly layers: Layers,
+    private readonly owned: readonly { dispose(): void }[],
+  ) {}
+
+  /** Steps of this model that the backend keeps as one function each, by kind; see ../step.ts. They use its weights. */
+  readonly capturedSteps = new Map<string, CapturedStep>();
+
+  /**
+   * T tokens of each of B rows: inputIds [B, T], positionIds [B, T] -> the logits after the last of them, [B, V].
+   * Appends their keys and values to the cache.
+   */
+  forward(inputIds: tf.Tensor2D, positionIds: tf.Tensor2D, cache: CacheView): tf.Tensor2D {
+    const { wte, wpe, h, ln_f, head } = this.layers, { ops } = this.backend;
+    return tf.tidy(() => {
+      let x = tf.tidy("embed", () => add(ops.embed(wte, inputIds), ops.embed(wpe, positionIds))); // [B·T, D]
+      for (const [i, block] of h.entries()) x = tf.tidy(`h.${i}`, () => block.apply(x, inputIds, cache, i));
+      return tf.tidy("head", () => head.apply(ln_f.apply(ops.lastToken(x, inputIds))));
+    });
+  }
+
+  /** Frees the weights. */
+  [Symbol.dispose](): void {
+    for (const part of [...this.capturedSteps.values(), ...this.owned]) part.dispose();
+    this.capturedSteps.clear();
+  }
+}

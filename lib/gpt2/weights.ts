@@ -1,0 +1,86 @@
+/** Where a model's weights come from: a checkpoint, or a seed. */
+
+import { fillNormal } from "../random.ts";
+import type { GPT2Config } from "./config.ts";
+import { openWeights, SafetensorsError } from "./safetensors.ts";
+
+/** Gives weights by their checkpoint names, without the prefix `transformer.`. */
+export interface WeightSource extends Disposable {
+  /** Writes the tensor called `name` of shape `shape` into `values`, row by row. */
+  fill(name: string, shape: readonly number[], values: Float32Array): Promise<void>;
+}
+
+/**
+ * The weights in a model's folder. Names may have the prefix `transformer.`, as some of the hub's files do; the causal
+ * mask that old checkpoints carry (`attn.bias`) and a copy of the tied head are ignored. Throws a SafetensorsError that
+ * names tensors that are missing, unknown, or of another shape than `config` asks for.
+ */
+export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
+  const file = await openWeights(folder);
+  try {
+    const stored = new Map<string, string>(); // our name -> the file's
+    for (const name of file.tensors.keys()) {
+      if (!/(\.attn\.(masked_)?bias|^lm_head\.weight)$/.test(name)) {
+        stored.set(name.replace(/^transformer\./, ""), name);
+      }
+    }
+    const expected = weightShapes(config);
+    for (const [name, shape] of expected) {
+      const info = file.tensors.get(stored.get(name) ?? "");
+      if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}. Is the download complete?`);
+      if (`${info.shape}` !== `${shape}`) {
+        const says = `${name} has shape [${info.shape}] and config.json asks for [${shape}]`;
+        throw new SafetensorsError(folder, `${says}. The two files belong to different models.`);
+      }
+    }
+    const unknown = [...stored.keys()].filter((name) => !expected.has(name));
+    if (unknown.length) {
+      const more = unknown.length > 3 ? ` and ${unknown.length - 3} more` : "";
+      throw new SafetensorsError(folder, `GPT-2 has no tensor ${unknown.slice(0, 3).join(", ")}${more}.`);
+    }
+    return {
+      fill: (name, _shape, values) => file.readFloat32Into(stored.get(name)!, values),
+      [Symbol.dispose]: () => file[Symbol.dispose](),
+    };
+  } catch (error) {
+    file[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Random weights as GPT-2 starts its training with: normal with deviation 0.02, layer norms at 1 and 0. */
+export function randomWeights(seed: number): WeightSource {
+  let next = seed;
+  return {
+    fill: (name, _shape, values) => {
+      if (/ln_\w\.weight$/.test(name)) values.fill(1);
+      else if (/\.bias$/.test(name)) values.fill(0);
+      else fillNormal(values, next++, 0.02);
+      return Promise.resolve();
+    },
+    [Symbol.dispose]() {},
+  };
+}
+
+/** The shape of every weight, by its checkpoint name. Linear weights are [inputs, outputs]. */
+export function weightShapes(config: GPT2Config): Map<string, number[]> {
+  const { vocab_size: V, n_positions: P, n_embd: D, n_inner: M, n_layer } = config;
+  const layerNorm = (name: string): [string, number[]][] => [[`${name}.weight`, [D]], [`${name}.bias`, [D]]];
+  const linear = (name: string, inputs: number, outputs: number): [string, number[]][] => [
+    [`${name}.weight`, [inputs, outputs]],
+    [`${name}.bias`, [outputs]],
+  ];
+  return new Map<string, number[]>([
+    ["wte.weight", [V, D]],
+    ["wpe.weight", [P, D]],
+    ...Array.from({ length: n_layer }, (_, i): [string, number[]][] => [
+      ...layerNorm(`h.${i}.ln_1`),
+      ...linear(`h.${i}.attn.c_attn`, D, 3 * D),
+      ...linear(`h.${i}.attn.c_proj`, D, D),
+      ...layerNorm(`h.${i}.ln_2`),
+      ...linear(`h.${i}.mlp.c_fc`, D, M),
+      ...linear(`h.${i}.mlp.c_proj`, M, D),
+    ]).flat(),
+    ...layerNorm("ln_f"),
+  ]);
+}

@@ -1,0 +1,136 @@
+/**
+ * What GPT-2 asks of a backend, and the plain way to do it with tfjs on any of them.
+ *
+ * The layers call these and know no more. A backend may bring faster ones with the same meaning.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+
+/** Element types of the weights that the linear layers use. */
+export type Dtype = "float32" | "bfloat16" | "int8";
+
+/** What follows a linear layer in the same step. */
+export type Activation = "none" | "gelu_new";
+
+/** A linear layer whose weights the backend keeps in whatever form it likes. */
+export interface Linear {
+  /** [N, K] -> [N, M]. */
+  apply(x: tf.Tensor2D): tf.Tensor2D;
+  /** Frees the weights. */
+  dispose(): void;
+}
+
+/** How a linear layer is to be made. */
+export interface LinearOptions {
+  /** Its name in the checkpoint, e.g. `h.0.mlp.c_fc`. */
+  name: string;
+  activation?: Activation;
+  dtype: Dtype;
+}
+
+/** The operations of GPT-2. Letters: B batch, T new tokens, S cache slots, H heads, D model width, V vocabulary. */
+export interface Ops {
+  /** [V, D], int [B, T] -> [B·T, D]. Row i of the result is the table's row for the i-th id. */
+  embed(table: tf.Tensor2D, ids: tf.Tensor2D): tf.Tensor2D;
+  /** weight [K, M], bias [M]: x·weight + bias, then the activation. Takes over both tensors. */
+  linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
+  /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
+  head(wte: tf.Tensor2D, options: LinearOptions): Linear;
+  /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */
+  layerNorm(x: tf.Tensor2D, gain: tf.Tensor1D, bias: tf.Tensor1D, epsilon: number): tf.Tensor2D;
+  /** [B·T, 3D] -> three times [B, H, T, D/H]: query, key, value. `ids` [B, T] says what B and T are. */
+  splitHeads(qkv: tf.Tensor2D, ids: tf.Tensor2D, heads: number): [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
+  /** [B, H, T, D/H] -> [B·T, D]. */
+  mergeHeads(x: tf.Tensor4D): tf.Tensor2D;
+  /** query [B, H, T, D/H], keys and values [B, H, S, D/H], mask [B, 1, T, S] -> [B, H, T, D/H]. */
+  attend(query: tf.Tensor4D, keys: tf.Tensor4D, values: tf.Tensor4D, mask: tf.Tensor4D): tf.Tensor4D;
+  /**
+   * Where the tokens of a step go, in the form that {@link Ops.writeSlots} wants. `rowStarts` (int [B·H, 1, 1]) is the
+   * first slot of each head when all slots of the cache are numbered through; `slots` (int [T, 1]) counts within a head.
+   */
+  locateSlots(rowStarts: tf.Tensor3D, slots: tf.Tensor2D): tf.Tensor;
+  /** cache [B, H, S, D/H], update [B, H, T, D/H] -> [B, H, S, D/H]: the cache with the update at its location. */
+  writeSlots(cache: tf.Tensor4D, update: tf.Tensor4D, location: tf.Tensor): tf.Tensor4D;
+  /** True when {@link Ops.writeSlots} changes the cache that it is given; false when it makes a new one. */
+  readonly writesInPlace: boolean;
+  /** [B·T, D] -> [B, D]: the last of each row's T tokens. `ids` [B, T] says what B and T are. */
+  lastToken(x: tf.Tensor2D, ids: tf.Tensor2D): tf.Tensor2D;
+  /** [B, V] -> int [B]: the index of the largest logit. */
+  argMax(logits: tf.Tensor2D): tf.Tensor1D;
+}
+
+/** The plain composition of tfjs operations: right everywhere, and what faster versions are tested against. */
+export const plainOps: Ops = {
+  writesInPlace: false,
+
+  embed(table, ids) {
+    return tf.gather(table, tf.reshape(ids, [-1])) as tf.Tensor2D;
+  },
+
+  linear(weight, bias, { activation }) {
+    return {
+      apply: (x) => {
+        const y = tf.add(tf.matMul(x, weight), bias) as tf.Tensor2D;
+        return activation === "gelu_new" ? geluNew(y) : y;
+      },
+      dispose: () => tf.dispose([weight, bias]),
+    };
+  },
+
+  head(wte) {
+    return { apply: (x) => tf.matMul(x, wte, false, true), dispose() {} };
+  },
+
+  layerNorm(x, gain, bias, epsilon) {
+    const centred = tf.sub(x, tf.mean(x, -1, true));
+    const variance = tf.mean(tf.square(centred), -1, true);
+    return tf.add(tf.mul(tf.mul(centred, tf.rsqrt(tf.add(variance, epsilon))), gain), bias);
+  },
+
+  splitHeads(qkv, ids, heads) {
+    const [B, T] = ids.shape, size = qkv.shape[1] / 3 / heads;
+    const split = tf.split(qkv, 3, 1).map((part) => tf.transpose(tf.reshape(part, [B, T, heads, size]), [0, 2, 1, 3]));
+    return split as [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
+  },
+
+  mergeHeads(x) {
+    const [B, H, T, size] = x.shape;
+    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [B * T, H * size]);
+  },
+
+  attend(query, keys, values, mask) {
+    const scores = tf.add(tf.matMul(query, keys, false, true), mask); // [B, H, T, S]
+    return tf.matMul(tf.softmax(scores), values) as tf.Tensor4D;
+  },
+
+  locateSlots(_rowStarts, slots) {
+    return slots.clone();
+  },
+
+  writeSlots(cache, update, slots) {
+    const S = cache.shape[2], T = update.shape[2], first = slots.dataSync()[0];
+    const before = tf.slice(cache, [0, 0, 0, 0], [-1, -1, first, -1]);
+    const after = tf.slice(cache, [0, 0, first + T, 0], [-1, -1, S - first - T, -1]);
+    return tf.concat([before, update, after], 2);
+  },
+
+  lastToken(x, ids) {
+    const [B, T] = ids.shape, D = x.shape[1];
+    if (T === 1) return x.clone();
+    return tf.reshape(tf.slice(tf.reshape(x, [B, T, D]), [0, T - 1, 0], [B, 1, D]), [B, D]);
+  },
+
+  argMax(logits) {
+    return tf.argMax(logits, -1) as tf.Tensor1D;
+  },
+};
+
+/**
+ * [N, M] -> [N, M]. GELU by its tanh approximation, as GPT-2 was trained with (Hendrycks and Gimpel 2016, section 2):
+ * x/2 · (1 + tanh u) with u = √(2/π)·(x + 0.044715·x³), written as x · sigmoid(2u), which is the same and shorter.
+ */
+export function geluNew(x: tf.Tensor2D): tf.Tensor2D {
+  const scale = 2 * Math.sqrt(2 / Math.PI);
+  const inner = tf.mul(x, tf.add(tf.mul(tf.square(x), scale * 0.044715), scale));
+  return tf.mul(x, tf.sigmoid(inner));
+}

@@ -1,0 +1,128 @@
+/** One step of a batch: T tokens of every row go in, the next token of every row comes out. */
+
+import * as tf from "@tensorflow/tfjs";
+import type { CapturedStep } from "./backend.ts";
+import { type CacheTensors, CacheView, type KvCache } from "./gpt2/kv_cache.ts";
+import type { GPT2 } from "./gpt2/model.ts";
+
+/** What a step chose for each row. */
+export interface NextTokens {
+  /** [B]: the most likely token. */
+  ids: number[];
+  /** [B]: the natural logarithm of its probability, if asked for. */
+  logprobs?: number[];
+}
+
+/** How a step is done. */
+export interface StepOptions {
+  /** Also compute log-probabilities: a pass over all B × V logits. */
+  logprobs?: boolean;
+}
+
+/**
+ * Feeds `tokens` [B, T] after what `cache` holds, appends their keys and values to it, and chooses each row's next token.
+ *
+ * Where the backend can, the step is captured when it first occurs and replayed from then on: once for single tokens and
+ * once for longer stretches, whatever the batch size and the length of the cache.
+ */
+export async function step(
+  model: GPT2,
+  cache: KvCache,
+  tokens: readonly (readonly number[])[],
+  options: StepOptions = {},
+): Promise<NextTokens> {
+  const count = tokens[0].length;
+  cache.reserve(count);
+  const inputs = toTensors(cache, tokens);
+  try {
+    const outputs = model.backend.capture
+      ? await capturedStep(model, inputs, options).run(flatten(inputs))
+      : eagerStep(model, cache, inputs, options);
+    cache.length += count;
+    const [ids, logprobs] = await Promise.all(outputs.map(async (output) => Array.from(await output.data())));
+    tf.dispose(outputs);
+    return { ids, logprobs };
+  } finally {
+    tf.dispose([inputs.tokens, inputs.positions, inputs.slots]); // the rest is the cache's
+  }
+}
+
+/** A step's tensors. */
+interface StepInputs {
+  /** int [B, T]. */
+  tokens: tf.Tensor2D;
+  /** int [B, T]. */
+  positions: tf.Tensor2D;
+  /** int [T, 1]: where in the cache the tokens go. */
+  slots: tf.Tensor2D;
+  cache: CacheTensors;
+}
+
+/** The model on T tokens of each row, and the choice of the next: ids [B], and log-probabilities [B] if asked for. */
+function forwardAndChoose(model: GPT2, view: CacheView, inputs: StepInputs, { logprobs }: StepOptions): tf.Tensor[] {
+  const logits = model.forward(inputs.tokens, inputs.positions, view); // [B, V]
+  const ids = model.backend.ops.argMax(logits);
+  if (!logprobs) return [ids];
+  // log softmax at the largest logit m: m − log Σ exp(l) = −log Σ exp(l − m)
+  const shifted = tf.sub(logits, tf.max(logits, -1, true));
+  return [ids, tf.neg(tf.log(tf.sum(tf.exp(shifted), -1)))];
+}
+
+function eagerStep(model: GPT2, cache: KvCache, inputs: StepInputs, options: StepOptions): tf.Tensor[] {
+  return tf.tidy(() => {
+    const view = new CacheView(model.backend.ops, inputs.cache, inputs.slots);
+    try {
+      const outputs = forwardAndChoose(model, view, inputs, options);
+      if (!model.backend.ops.writesInPlace) cache.adopt(view.written);
+      return outputs;
+    } catch (error) {
+      tf.dispose([...view.written.keys, ...view.written.values]);
+      throw error;
+    }
+  });
+}
+
+function capturedStep(model: GPT2, inputs: StepInputs, options: StepOptions): CapturedStep {
+  const { backend, capturedSteps, config } = model;
+  const kind = `${inputs.tokens.shape[1] > 1 ? "prefill" : "decode"}${options.logprobs ? " with logprobs" : ""}`;
+  let captured = capturedSteps.get(kind);
+  if (!captured) {
+    captured = backend.capture!(flatten(inputs), (standIns) => {
+      const inputs = unflatten(standIns, config.n_layer);
+      return forwardAndChoose(model, new CacheView(backend.ops, inputs.cache, inputs.slots), inputs, options);
+    });
+    capturedSteps.set(kind, captured);
+  }
+  return captured;
+}
+
+function toTensors(cache: KvCache, tokens: readonly (readonly number[])[]): StepInputs {
+  const B = tokens.length, T = tokens[0].length;
+  return {
+    tokens: tf.tensor2d(tokens.flat(), [B, T], "int32"),
+    positions: tf.tensor2d(cache.positionIds(T).flat(), [B, T], "int32"),
+    slots: tf.tensor2d(Array.from({ length: T }, (_, i) => cache.length + i), [T, 1], "int32"),
+    cache: cache.tensors,
+  };
+}
+
+/** A captured step takes its tensors in a row; `unflatten` undoes this. */
+function flatten({ tokens, positions, slots, cache }: StepInputs): tf.Tensor[] {
+  return [tokens, positions, slots, cache.padding, cache.slots, cache.rowStarts, ...cache.keys, ...cache.values];
+}
+
+function unflatten(tensors: readonly tf.Tensor[], layers: number): StepInputs {
+  const [tokens, positions, slots, padding, cacheSlots, rowStarts, ...keysAndValues] = tensors;
+  return {
+    tokens: tokens as tf.Tensor2D,
+    positions: positions as tf.Tensor2D,
+    slots: slots as tf.Tensor2D,
+    cache: {
+      padding: padding as tf.Tensor4D,
+      slots: cacheSlots as tf.Tensor1D,
+      rowStarts: rowStarts as tf.Tensor3D,
+      keys: keysAndValues.slice(0, layers) as tf.Tensor4D[],
+      values: keysAndValues.slice(layers) as tf.Tensor4D[],
+    },
+  };
+}

@@ -1,0 +1,112 @@
+/** tfjs on libtensorflow: tfjs-node's kernels and backend class, registered with tfjs as `tensorflow`. */
+
+import * as tf from "@tensorflow/tfjs";
+import { createRequire } from "node:module";
+import { type Attribute, DataType } from "./attributes.ts";
+import { type CapturedFunction, TensorflowBinding, type TensorMetadata } from "./binding.ts";
+import type { Threads } from "./context.ts";
+import { Library } from "./library.ts";
+import type { Libtensorflow } from "./locate.ts";
+
+/** What we use of tfjs-node's backend class. */
+interface NodeBackend {
+  createOutputTensor(metadata: TensorMetadata): tf.Tensor;
+  getInputTensorIds(tensors: readonly tf.Tensor[]): number[];
+}
+
+/** tfjs on libtensorflow, with what tfjs has no words for: any operation by name, captured functions. */
+export class TensorflowBackend {
+  /** The native half. */
+  readonly binding: TensorflowBinding;
+  readonly #node: NodeBackend;
+  #captures = 0;
+
+  /**
+   * Opens libtensorflow and registers tfjs's backend `tensorflow`; once a process. Throws what the loader says if the
+   * library cannot be opened.
+   */
+  constructor(readonly paths: Libtensorflow, readonly threads: Threads) {
+    this.binding = new TensorflowBinding(new Library(paths), threads);
+    const require = createRequire(import.meta.url);
+    mendNodeUtil(require("node:util"));
+    // The package's index would load its native part, which is what the binding replaces.
+    require("@tensorflow/tfjs-node-gpu/dist/register_all_kernels.js");
+    const { NodeJSKernelBackend } = require("@tensorflow/tfjs-node-gpu/dist/nodejs_kernel_backend.js");
+    const node = new NodeJSKernelBackend(this.binding, "@tensorflow/tfjs-node-gpu");
+    tf.registerBackend("tensorflow", () => node, 3);
+    this.#node = node;
+  }
+
+  /** Runs any TensorFlow operation by its name. Throws TensorFlow's message. */
+  execute(op: string, attributes: readonly Attribute[], inputs: readonly tf.Tensor[], outputCount = 1): tf.Tensor[] {
+    const outputs = this.binding.executeOp(op, attributes, this.#node.getInputTensorIds(inputs), outputCount);
+    return outputs.map((output) => this.#node.createOutputTensor(output));
+  }
+
+  /** A float32 tensor whose values `fill` writes straight into TensorFlow's memory. */
+  async createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor> {
+    const fillBytes = (bytes: Uint8Array<ArrayBuffer>) =>
+      fill(new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / Float32Array.BYTES_PER_ELEMENT));
+    return this.#node.createOutputTensor(await this.binding.createFilledTensor(shape, DataType.float, fillBytes));
+  }
+
+  /**
+   * Runs `build` on stand-ins for `inputs`, computing nothing, and keeps its operations as one function. Other tensors
+   * that `build` uses must outlive the function. TensorFlow's errors name the enclosing `tf.tidy("name", …)`.
+   */
+  capture(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Captured {
+    let symbolic: tf.Tensor[] = [];
+    try {
+      const fn = this.binding.capture(
+        `captured_${this.#captures++}`,
+        this.#node.getInputTensorIds(inputs),
+        (standIns) => {
+          symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
+          const outputs = tf.tidy(() => build(symbolic));
+          symbolic.push(...outputs);
+          return this.#node.getInputTensorIds(outputs);
+        },
+        tidyName,
+      );
+      return new Captured(this.binding, this.#node, fn);
+    } finally {
+      tf.dispose(symbolic);
+    }
+  }
+}
+
+/** A captured function over tensors. */
+export class Captured {
+  /** Made by {@link TensorflowBackend.capture}. */
+  constructor(
+    private readonly binding: TensorflowBinding,
+    private readonly node: NodeBackend,
+    private readonly fn: CapturedFunction,
+  ) {}
+
+  /**
+   * Runs the function on a thread of its own. The inputs are those of the capture, in order; other sizes are allowed
+   * where none of its constants depends on them.
+   */
+  async run(inputs: readonly tf.Tensor[], threads?: Threads): Promise<tf.Tensor[]> {
+    const outputs = await this.binding.run(this.fn, this.node.getInputTensorIds(inputs), threads);
+    return outputs.map((output) => this.node.createOutputTensor(output));
+  }
+
+  /** Frees the function. */
+  dispose(): void {
+    this.binding.deleteFunction(this.fn);
+  }
+}
+
+/** tfjs-node 4.22 calls two functions that newer runtimes no longer have. */
+function mendNodeUtil(util: Record<string, unknown>): void {
+  util.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
+  util.isArray ??= Array.isArray;
+}
+
+/** The names of the `tf.tidy` calls that are under way, as a prefix: `h.0/attn/`. */
+function tidyName(): string {
+  const names = tf.engine().state.scopeStack.map(({ name }) => name).filter((name) => /^[\w.]+$/.test(name));
+  return names.map((name) => `${name}/`).join("");
+}

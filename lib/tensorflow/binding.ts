@@ -1,0 +1,309 @@
+/**
+ * The native half of tfjs-node, in TypeScript: what its kernels call `binding` (`TFJSBinding` in tfjs-node 4.22), over
+ * libtensorflow's C API. And what tfjs-node does not have: captured functions.
+ *
+ * Numeric tensors and every operation on them are here; strings and saved models are not.
+ */
+
+import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttribute } from "./attributes.ts";
+import { Context, type Threads } from "./context.ts";
+import { Graph, type GraphTensor } from "./graph.ts";
+import { HostTensor, type HostValues } from "./host_tensor.ts";
+import type { Library, Status, Symbols } from "./library.ts";
+
+/** What tfjs-node's backend wants to know of an operation's output. */
+export interface TensorMetadata {
+  /** Our number for the tensor. */
+  id: number;
+  /** Its shape. */
+  shape: number[];
+  /** Its TensorFlow type, one of {@link DataType}. */
+  dtype: number;
+}
+
+/** A tensor on a device, or, inside a capture, one that the graph will compute. */
+type Tensor = { handle: Deno.PointerValue } | GraphTensor;
+
+/** A graph under construction and what it uses from outside. */
+interface Capture {
+  graph: Graph;
+  /** Tensors from outside that became inputs, by their numbers. */
+  inputs: Map<number, GraphTensor>;
+  /** Says which layer is at work, for TensorFlow's error messages. */
+  scope: () => string;
+}
+
+/** A context of libtensorflow and the tensors in it, by number. */
+export class TensorflowBinding {
+  readonly TF_FLOAT = DataType.float;
+  readonly TF_INT32 = DataType.int32;
+  readonly TF_INT64 = DataType.int64;
+  readonly TF_BOOL = DataType.bool;
+  readonly TF_COMPLEX64 = DataType.complex64;
+  readonly TF_STRING = DataType.string;
+  readonly TF_RESOURCE = DataType.resource;
+  readonly TF_UINT8 = DataType.uint8;
+  readonly TF_ATTR_STRING = AttributeType.string;
+  readonly TF_ATTR_INT = AttributeType.int;
+  readonly TF_ATTR_FLOAT = AttributeType.float;
+  readonly TF_ATTR_BOOL = AttributeType.bool;
+  readonly TF_ATTR_TYPE = AttributeType.type;
+  readonly TF_ATTR_SHAPE = AttributeType.shape;
+  readonly TF_ATTR_RESOURCE = AttributeType.resource;
+  /** TensorFlow's version. */
+  readonly TF_Version: string;
+
+  readonly #library: Library;
+  readonly #c: Symbols;
+  readonly #status: Status;
+  readonly #setters;
+  readonly #threads: Threads;
+  readonly #contexts = new Map<string, Context>();
+  readonly #context: Context;
+  readonly #tensors = new Map<number, Tensor>();
+  readonly #outputCount = new Int32Array(1);
+  #nextId = 1;
+  #capture: Capture | null = null;
+
+  /** A new context in an opened library; operations use `threads`. */
+  constructor(library: Library, threads: Threads) {
+    this.#library = library;
+    this.#c = library.c;
+    this.#status = library.newStatus();
+    this.#setters = attributeSetters(library.c);
+    this.#threads = threads;
+    this.#context = this.#contextWith(threads);
+    this.TF_Version = library.version;
+  }
+
+  /** True when operations run on a GPU. */
+  isUsingGpuDevice(): boolean {
+    return this.#context.device.includes("GPU");
+  }
+
+  /** How many tensors are alive. */
+  getNumOfTensors(): number {
+    return this.#tensors.size;
+  }
+
+  /** Puts host values onto the device. */
+  createTensor(shape: number[], dtype: number, values: HostValues): number {
+    using host = HostTensor.from(this.#c, dtype, shape, values);
+    if (this.#capture) return this.#add(this.#capture.graph.addConstant(dtype, shape, host));
+    return this.#add({ handle: this.#toDevice(host, dtype) });
+  }
+
+  /**
+   * Puts values onto the device that `fill` writes straight into native memory: for weights, which are too large to be
+   * held twice.
+   */
+  async createFilledTensor(
+    shape: number[],
+    dtype: number,
+    fill: (bytes: Uint8Array<ArrayBuffer>) => Promise<void> | void,
+  ): Promise<TensorMetadata> {
+    using host = HostTensor.allocate(this.#c, dtype, shape);
+    await fill(host.bytes);
+    return { id: this.#add({ handle: this.#toDevice(host, dtype) }), shape, dtype };
+  }
+
+  /** Frees a tensor. */
+  deleteTensor(id: number): void {
+    const tensor = this.#get(id);
+    if ("handle" in tensor) this.#c.TFE_DeleteTensorHandle(tensor.handle);
+    this.#tensors.delete(id);
+  }
+
+  /** A tensor's values, on the host. Throws a TypeError inside a capture, where nothing is computed. */
+  tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array | BigInt64Array {
+    const tensor = this.#get(id);
+    if (!("handle" in tensor)) {
+      throw new TypeError("Cannot read a tensor inside a capture: it is computed when the captured function runs.");
+    }
+    using host = HostTensor.resolve(this.#c, tensor.handle, this.#status);
+    return host.values(this.#c.TFE_TensorHandleDataType(tensor.handle));
+  }
+
+  /** Runs an operation; inside a capture, puts it into the graph instead. Throws TensorFlow's message. */
+  executeOp(
+    name: string,
+    attributes: readonly Attribute[],
+    inputIds: readonly number[],
+    outputCount: number,
+  ): TensorMetadata[] {
+    if (this.#capture) return this.#captureOp(this.#capture, name, attributes, inputIds, outputCount);
+    const operation = this.#newOperation(this.#context, name, inputIds);
+    try {
+      for (const attribute of attributes) setAttribute(this.#setters.eager, operation, attribute);
+      const outputs = new BigUint64Array(outputCount);
+      this.#outputCount[0] = outputCount;
+      this.#c.TFE_Execute(operation, outputs, this.#outputCount, this.#status.pointer);
+      this.#status.check();
+      return this.#addOutputs(outputs);
+    } finally {
+      this.#c.TFE_DeleteOp(operation);
+    }
+  }
+
+  /** True while operations are put into a graph instead of being run. */
+  get isCapturing(): boolean {
+    return this.#capture !== null;
+  }
+
+  /**
+   * Runs `build` without computing anything and keeps its operations as one function of `inputIds`. `build` gets
+   * stand-ins for the inputs, in order, which it disposes of, and returns its outputs. Tensors from outside that it
+   * uses become part of the function: they must live as long as it does.
+   */
+  capture(
+    name: string,
+    inputIds: readonly number[],
+    build: (standIns: TensorMetadata[]) => number[],
+    scope: () => string,
+  ): CapturedFunction {
+    if (this.#capture) throw new TypeError("Cannot capture inside a capture.");
+    using graph = new Graph(this.#c, this.#status);
+    const capture: Capture = { graph, inputs: new Map(), scope };
+    const standIns = inputIds.map((id) => this.#outer(capture, id));
+    capture.inputs.clear(); // `build` sees the stand-ins only; what else it uses is captured as it stands
+    this.#capture = capture;
+    try {
+      const outputs = build(standIns.map((tensor) => this.#metadata(tensor))).map((id) => this.#get(id) as GraphTensor);
+      const pointer = graph.toFunction(name, outputs);
+      return new CapturedFunction(name, pointer, [...capture.inputs.keys()], outputs.length);
+    } finally {
+      this.#capture = null;
+    }
+  }
+
+  /** Runs a captured function on a thread of its own; this one stays free meanwhile. Throws TensorFlow's message. */
+  async run(fn: CapturedFunction, inputIds: readonly number[], threads = this.#threads): Promise<TensorMetadata[]> {
+    const context = this.#contextWith(threads);
+    context.add(fn.name, fn.pointer);
+    const operation = this.#newOperation(context, fn.name, [...inputIds, ...fn.capturedIds]);
+    using status = this.#library.newStatus(); // its own: other calls go on meanwhile
+    try {
+      const outputs = new BigUint64Array(fn.outputCount);
+      await this.#c.executeInBackground(operation, outputs, new Int32Array([fn.outputCount]), status.pointer);
+      status.check();
+      return this.#addOutputs(outputs);
+    } finally {
+      this.#c.TFE_DeleteOp(operation);
+    }
+  }
+
+  /** Frees a captured function. */
+  deleteFunction(fn: CapturedFunction): void {
+    for (const context of this.#contexts.values()) context.remove(fn.name);
+    this.#c.TF_DeleteFunction(fn.pointer);
+  }
+
+  #contextWith(threads: Threads): Context {
+    const key = `${threads.intraOp}x${threads.interOp}`;
+    let context = this.#contexts.get(key);
+    if (!context) this.#contexts.set(key, context = new Context(this.#c, this.#status, threads));
+    return context;
+  }
+
+  #newOperation(context: Context, name: string, inputIds: readonly number[]): Deno.PointerValue {
+    const operation = this.#c.TFE_NewOp(context.pointer, interned(name), this.#status.pointer);
+    this.#status.check();
+    try {
+      for (const id of inputIds) {
+        const tensor = this.#get(id);
+        if (!("handle" in tensor)) throw new TypeError(`Cannot use tensor ${id} in ${name}: it was made in a capture.`);
+        this.#c.TFE_OpAddInput(operation, tensor.handle, this.#status.pointer);
+        this.#status.check();
+      }
+      return operation;
+    } catch (error) {
+      this.#c.TFE_DeleteOp(operation);
+      throw error;
+    }
+  }
+
+  #captureOp(
+    capture: Capture,
+    name: string,
+    attributes: readonly Attribute[],
+    inputIds: readonly number[],
+    outputCount: number,
+  ): TensorMetadata[] {
+    const inputs = inputIds.map((id) => {
+      const tensor = this.#get(id);
+      return "handle" in tensor ? this.#outer(capture, id) : tensor;
+    });
+    const outputs = capture.graph.addOperation(name, attributes, inputs, outputCount, capture.scope());
+    return outputs.map((output) => this.#metadata(output));
+  }
+
+  /** The function's input that stands for a tensor from outside. */
+  #outer(capture: Capture, id: number): GraphTensor {
+    let input = capture.inputs.get(id);
+    if (!input) {
+      const { handle } = this.#get(id) as { handle: Deno.PointerValue };
+      input = capture.graph.addInput(this.#c.TFE_TensorHandleDataType(handle), this.#shapeOf(handle));
+      capture.inputs.set(id, input);
+    }
+    return input;
+  }
+
+  #toDevice(host: HostTensor, dtype: number): Deno.PointerValue {
+    const handle = this.#c.TFE_NewTensorHandle(host.pointer, this.#status.pointer);
+    this.#status.check();
+    // On a GPU, TensorFlow keeps int32 in host memory: it holds shapes and axes.
+    if (!this.isUsingGpuDevice() || dtype === DataType.int32) return handle;
+    const device = interned(this.#context.device);
+    const moved = this.#c.TFE_TensorHandleCopyToDevice(handle, this.#context.pointer, device, this.#status.pointer);
+    this.#c.TFE_DeleteTensorHandle(handle);
+    this.#status.check();
+    return moved;
+  }
+
+  #get(id: number): Tensor {
+    const tensor = this.#tensors.get(id);
+    if (!tensor) throw new ReferenceError(`Cannot use tensor ${id}: it was disposed of, or never made.`);
+    return tensor;
+  }
+
+  #add(tensor: Tensor): number {
+    this.#tensors.set(this.#nextId, tensor);
+    return this.#nextId++;
+  }
+
+  #addOutputs(handles: BigUint64Array): TensorMetadata[] {
+    return Array.from(handles, (address) => {
+      const handle = Deno.UnsafePointer.create(address);
+      const dtype = this.#c.TFE_TensorHandleDataType(handle);
+      return { id: this.#add({ handle }), shape: this.#shapeOf(handle), dtype };
+    });
+  }
+
+  #metadata(tensor: GraphTensor): TensorMetadata {
+    return { id: this.#add(tensor), shape: tensor.shape, dtype: tensor.dtype };
+  }
+
+  #shapeOf(handle: Deno.PointerValue): number[] {
+    const rank = this.#c.TFE_TensorHandleNumDims(handle, this.#status.pointer);
+    const shape = new Array<number>(rank);
+    for (let i = 0; i < rank; i++) shape[i] = Number(this.#c.TFE_TensorHandleDim(handle, i, this.#status.pointer));
+    this.#status.check();
+    return shape;
+  }
+}
+
+/** Operations that were captured: one function, to be run by {@link TensorflowBinding.run}. */
+export class CapturedFunction {
+  /**
+   * @param name its name in every context
+   * @param pointer the `TF_Function`
+   * @param capturedIds tensors from outside that it uses: its inputs after the explicit ones
+   * @param outputCount how many tensors it returns
+   */
+  constructor(
+    readonly name: string,
+    readonly pointer: Deno.PointerValue,
+    readonly capturedIds: readonly number[],
+    readonly outputCount: number,
+  ) {}
+}

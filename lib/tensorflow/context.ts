@@ -1,0 +1,68 @@
+/** Eager contexts of libtensorflow: where operations run, on how many threads, on which device. */
+
+import { cString, type Status, type Symbols, text } from "./library.ts";
+
+/** How many threads TensorFlow may use. */
+export interface Threads {
+  /** Inside one operation. */
+  intraOp: number;
+  /** For operations, or calls of a function, side by side. */
+  interOp: number;
+}
+
+/** A context; it lives until the process ends, because TensorFlow's threads do. */
+export class Context {
+  /** What the C functions take. */
+  readonly pointer: Deno.PointerValue;
+  /** The device that operations run on, by TensorFlow's name: the first GPU, else the CPU. */
+  readonly device: string;
+  readonly #functions = new Set<string>();
+
+  /** Makes a context with threads of its own. */
+  constructor(private readonly c: Symbols, private readonly status: Status, threads: Threads) {
+    const options = c.TFE_NewContextOptions();
+    // A ConfigProto: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads.
+    const config = new Uint8Array([2 << 3, ...varint(threads.intraOp), 5 << 3, ...varint(threads.interOp)]);
+    try {
+      c.TFE_ContextOptionsSetConfig(options, config, BigInt(config.length), status.pointer);
+      status.check();
+      this.pointer = c.TFE_NewContext(options, status.pointer);
+      status.check();
+    } finally {
+      c.TFE_DeleteContextOptions(options);
+    }
+    this.device = this.#bestDevice();
+  }
+
+  /** Makes a function known here, once. */
+  add(name: string, fn: Deno.PointerValue): void {
+    if (this.#functions.has(name)) return;
+    this.c.TFE_ContextAddFunction(this.pointer, fn, this.status.pointer);
+    this.status.check();
+    this.#functions.add(name);
+  }
+
+  /** Forgets a function. */
+  remove(name: string): void {
+    if (!this.#functions.delete(name)) return;
+    this.c.TFE_ContextRemoveFunction(this.pointer, cString(name), this.status.pointer);
+    this.status.check();
+  }
+
+  #bestDevice(): string {
+    const devices = this.c.TFE_ContextListDevices(this.pointer, this.status.pointer);
+    this.status.check();
+    const names = new Map<string, string>();
+    for (let i = this.c.TF_DeviceListCount(devices) - 1; i >= 0; i--) {
+      const type = text(this.c.TF_DeviceListType(devices, i, this.status.pointer));
+      names.set(type, text(this.c.TF_DeviceListName(devices, i, this.status.pointer)));
+    }
+    this.c.TF_DeleteDeviceList(devices);
+    return names.get("GPU") ?? names.get("CPU") ?? "";
+  }
+}
+
+/** Protocol buffers' variable-length whole number. */
+function varint(value: number): number[] {
+  return value < 128 ? [value] : [(value & 127) | 128, ...varint(value >>> 7)];
+}

@@ -1,0 +1,184 @@
+/**
+ * Graphs: operations put down without computing anything, to be turned into one function that a single call runs.
+ *
+ * TensorFlow's shape inference tells the shape of every output on the way, so code that builds a graph sees the same
+ * dtypes and shapes that it would see if the operations ran.
+ */
+
+import { createRequire } from "node:module";
+import { type Attribute, attributeSetters, interned, setAttribute } from "./attributes.ts";
+import type { HostTensor } from "./host_tensor.ts";
+import { cString, type Status, type Symbols } from "./library.ts";
+
+/** A tensor that a graph will compute: which output of which node. */
+export interface GraphTensor {
+  node: Deno.PointerValue;
+  output: number;
+  dtype: number;
+  shape: number[];
+}
+
+/** A graph under construction. */
+export class Graph {
+  readonly #c: Symbols;
+  readonly #status: Status;
+  readonly #graph: Deno.PointerValue;
+  readonly #inputs: GraphTensor[] = [];
+  #nodes = 0;
+
+  /** An empty graph. */
+  constructor(c: Symbols, status: Status) {
+    this.#c = c;
+    this.#status = status;
+    this.#graph = c.TF_NewGraph();
+  }
+
+  /** How many inputs the function will take. */
+  get inputCount(): number {
+    return this.#inputs.length;
+  }
+
+  /** The function's next input. Its shape is an example: the function takes others where no constant says otherwise. */
+  addInput(dtype: number, shape: readonly number[]): GraphTensor {
+    const node = this.#begin("Placeholder", `input_${this.#inputs.length}`);
+    this.#c.TF_SetAttrType(node, interned("dtype"), dtype);
+    this.#c.TF_SetAttrShape(node, interned("shape"), new BigInt64Array(shape.map(BigInt)), shape.length);
+    const input = { node: this.#finish(node), output: 0, dtype, shape: [...shape] };
+    this.#inputs.push(input);
+    return input;
+  }
+
+  /** A constant. */
+  addConstant(dtype: number, shape: readonly number[], value: HostTensor): GraphTensor {
+    const node = this.#begin("Const", `constant_${this.#nodes}`);
+    this.#c.TF_SetAttrType(node, interned("dtype"), dtype);
+    this.#c.TF_SetAttrTensor(node, interned("value"), value.pointer, this.#status.pointer);
+    this.#status.check();
+    return { node: this.#finish(node), output: 0, dtype, shape: [...shape] };
+  }
+
+  /**
+   * Any operation. `scope` stands in front of its name in TensorFlow's error messages. Throws what TensorFlow says about
+   * inputs or attributes that do not fit, and a TypeError where it cannot tell a shape beforehand.
+   */
+  addOperation(
+    op: string,
+    attributes: readonly Attribute[],
+    inputs: readonly GraphTensor[],
+    outputCount: number,
+    scope: string,
+  ): GraphTensor[] {
+    const node = this.#begin(op, `${scope}${op.replace(/^_/, "")}_${this.#nodes}`);
+    let next = 0;
+    for (const listAttribute of inputLists(this.#c, this.#graph, op, this.#status)) {
+      if (listAttribute === null) {
+        this.#c.TF_AddInput(node, toStruct(inputs[next++]));
+      } else {
+        const count = Number(attributes.find(({ name }) => name === listAttribute)?.value);
+        this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += count)), count);
+      }
+    }
+    const { graph } = attributeSetters(this.#c);
+    for (const attribute of attributes) setAttribute(graph, node, attribute);
+    const finished = this.#finish(node);
+    return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
+  }
+
+  /** The graph as a function, to be added to a context. Its outputs are `outputs`, its inputs those added so far. */
+  toFunction(name: string, outputs: readonly GraphTensor[]): Deno.PointerValue {
+    const all = -1;
+    const fn = this.#c.TF_GraphToFunction(
+      this.#graph,
+      cString(name),
+      0,
+      all,
+      null,
+      this.#inputs.length,
+      toStructs(this.#inputs),
+      outputs.length,
+      toStructs(outputs),
+      null,
+      null,
+      null,
+      this.#status.pointer,
+    );
+    this.#status.check();
+    return fn;
+  }
+
+  /** Frees the graph; functions made from it live on. */
+  [Symbol.dispose](): void {
+    this.#c.TF_DeleteGraph(this.#graph);
+  }
+
+  #begin(op: string, name: string): Deno.PointerValue {
+    this.#nodes++;
+    return this.#c.TF_NewOperation(this.#graph, interned(op), cString(name));
+  }
+
+  #finish(node: Deno.PointerValue): Deno.PointerValue {
+    const finished = this.#c.TF_FinishOperation(node, this.#status.pointer);
+    this.#status.check();
+    return finished;
+  }
+
+  #describe(op: string, node: Deno.PointerValue, output: number): GraphTensor {
+    const struct = toStruct({ node, output });
+    const dtype = this.#c.TF_OperationOutputType(struct);
+    const rank = this.#c.TF_GraphGetTensorNumDims(this.#graph, struct, this.#status.pointer);
+    this.#status.check();
+    const sizes = new BigInt64Array(Math.max(rank, 0));
+    if (rank > 0) this.#c.TF_GraphGetTensorShape(this.#graph, struct, sizes, rank, this.#status.pointer);
+    this.#status.check();
+    const shape = Array.from(sizes, Number);
+    if (rank < 0 || shape.some((size) => size < 0)) {
+      throw new TypeError(
+        `Cannot capture ${op}: the shape of its output depends on values. Run it outside the capture.`,
+      );
+    }
+    return { node, output, dtype, shape };
+  }
+}
+
+/** `TF_Output` is 16 bytes: a pointer, a 32-bit index, padding. */
+const structBytes = 16;
+
+function toStruct(tensor: Pick<GraphTensor, "node" | "output">): Uint8Array<ArrayBuffer> {
+  return toStructs([tensor]);
+}
+
+function toStructs(tensors: readonly Pick<GraphTensor, "node" | "output">[]): Uint8Array<ArrayBuffer> {
+  const view = new DataView(new ArrayBuffer(tensors.length * structBytes));
+  tensors.forEach(({ node, output }, i) => {
+    view.setBigUint64(i * structBytes, Deno.UnsafePointer.value(node), true);
+    view.setInt32(i * structBytes + 8, output, true);
+  });
+  return new Uint8Array(view.buffer);
+}
+
+const inputListsByOp = new Map<string, (string | null)[]>();
+
+/**
+ * For each input argument of an operation: null for a single tensor, or, for a list, the attribute that says how many.
+ * Eager operations sort this out themselves; graphs want to be told.
+ */
+function inputLists(c: Symbols, graph: Deno.PointerValue, op: string, status: Status): (string | null)[] {
+  let lists = inputListsByOp.get(op);
+  if (lists) return lists;
+  const buffer = c.TF_NewBuffer();
+  try {
+    c.TF_GraphGetOpDef(graph, interned(op), buffer, status.pointer);
+    status.check();
+    const view = new Deno.UnsafePointerView(buffer!);
+    const data = view.getPointer(0), length = Number(view.getBigUint64(8));
+    const bytes = Deno.UnsafePointerView.getArrayBuffer(data!, length).slice(0);
+    const { OpDef } = createRequire(import.meta.url)("@tensorflow/tfjs-node-gpu/dist/proto/api_pb.js");
+    // deno-lint-ignore no-explicit-any -- generated code without types
+    const args: any[] = OpDef.deserializeBinary(new Uint8Array(bytes)).getInputArgList();
+    lists = args.map((arg) => arg.getNumberAttr() || null);
+  } finally {
+    c.TF_DeleteBuffer(buffer);
+  }
+  inputListsByOp.set(op, lists);
+  return lists;
+}

@@ -1,0 +1,215 @@
+/**
+ * libtensorflow's C API through Deno's foreign function interface: the symbols, and how its statuses become errors.
+ *
+ * Source: `tensorflow/c/c_api.h` (`TF_*`) and `tensorflow/c/eager/c_api.h` (`TFE_*`) of TensorFlow 2.21.
+ */
+
+import type { Libtensorflow } from "./locate.ts";
+
+const pointer = "pointer", buffer = "buffer", i32 = "i32", i64 = "i64", u8 = "u8", usize = "usize", none = "void";
+
+/** `TF_Output`, passed by value: the operation and which of its outputs. */
+const output = { struct: [pointer, i32] } as const;
+
+const symbols = {
+  TF_Version: { parameters: [], result: pointer },
+  TF_NewStatus: { parameters: [], result: pointer },
+  TF_DeleteStatus: { parameters: [pointer], result: none },
+  TF_GetCode: { parameters: [pointer], result: i32 },
+  TF_Message: { parameters: [pointer], result: pointer },
+
+  // Host tensors.
+  TF_AllocateTensor: { parameters: [i32, buffer, i32, usize], result: pointer },
+  TF_DeleteTensor: { parameters: [pointer], result: none },
+  TF_TensorData: { parameters: [pointer], result: pointer },
+  TF_TensorByteSize: { parameters: [pointer], result: usize },
+
+  // The eager context and its devices.
+  TFE_NewContextOptions: { parameters: [], result: pointer },
+  TFE_ContextOptionsSetConfig: { parameters: [pointer, buffer, usize, pointer], result: none },
+  TFE_DeleteContextOptions: { parameters: [pointer], result: none },
+  TFE_NewContext: { parameters: [pointer, pointer], result: pointer },
+  TFE_ContextListDevices: { parameters: [pointer, pointer], result: pointer },
+  TF_DeviceListCount: { parameters: [pointer], result: i32 },
+  TF_DeviceListName: { parameters: [pointer, i32, pointer], result: pointer },
+  TF_DeviceListType: { parameters: [pointer, i32, pointer], result: pointer },
+  TF_DeleteDeviceList: { parameters: [pointer], result: none },
+
+  // Tensors on a device.
+  TFE_NewTensorHandle: { parameters: [pointer, pointer], result: pointer },
+  TFE_DeleteTensorHandle: { parameters: [pointer], result: none },
+  TFE_TensorHandleResolve: { parameters: [pointer, pointer], result: pointer },
+  TFE_TensorHandleCopyToDevice: { parameters: [pointer, pointer, buffer, pointer], result: pointer },
+  TFE_TensorHandleNumDims: { parameters: [pointer, pointer], result: i32 },
+  TFE_TensorHandleDim: { parameters: [pointer, i32, pointer], result: i64 },
+  TFE_TensorHandleDataType: { parameters: [pointer], result: i32 },
+
+  // Eager operations.
+  TFE_NewOp: { parameters: [pointer, buffer, pointer], result: pointer },
+  TFE_DeleteOp: { parameters: [pointer], result: none },
+  TFE_OpSetDevice: { parameters: [pointer, buffer, pointer], result: none },
+  TFE_OpAddInput: { parameters: [pointer, pointer, pointer], result: none },
+  TFE_OpSetAttrString: { parameters: [pointer, buffer, buffer, usize], result: none },
+  TFE_OpSetAttrInt: { parameters: [pointer, buffer, i64], result: none },
+  TFE_OpSetAttrFloat: { parameters: [pointer, buffer, "f32"], result: none },
+  TFE_OpSetAttrBool: { parameters: [pointer, buffer, u8], result: none },
+  TFE_OpSetAttrType: { parameters: [pointer, buffer, i32], result: none },
+  TFE_OpSetAttrShape: { parameters: [pointer, buffer, buffer, i32, pointer], result: none },
+  TFE_OpSetAttrStringList: { parameters: [pointer, buffer, buffer, buffer, i32], result: none },
+  TFE_OpSetAttrIntList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TFE_OpSetAttrFloatList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TFE_OpSetAttrBoolList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TFE_OpSetAttrTypeList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TFE_Execute: { parameters: [pointer, buffer, buffer, pointer], result: none },
+  /** The same, on a thread of its own: a promise. */
+  executeInBackground: {
+    name: "TFE_Execute",
+    parameters: [pointer, buffer, buffer, pointer],
+    result: none,
+    nonblocking: true,
+  },
+
+  // Graphs and functions.
+  TF_NewGraph: { parameters: [], result: pointer },
+  TF_DeleteGraph: { parameters: [pointer], result: none },
+  TF_NewOperation: { parameters: [pointer, buffer, buffer], result: pointer },
+  TF_FinishOperation: { parameters: [pointer, pointer], result: pointer },
+  TF_AddInput: { parameters: [pointer, output], result: none },
+  TF_AddInputList: { parameters: [pointer, buffer, i32], result: none },
+  TF_GraphGetOpDef: { parameters: [pointer, buffer, pointer, pointer], result: none },
+  TF_NewBuffer: { parameters: [], result: pointer },
+  TF_DeleteBuffer: { parameters: [pointer], result: none },
+  TF_OperationOutputType: { parameters: [output], result: i32 },
+  TF_GraphGetTensorNumDims: { parameters: [pointer, output, pointer], result: i32 },
+  TF_GraphGetTensorShape: { parameters: [pointer, output, buffer, i32, pointer], result: none },
+  TF_GraphToFunction: {
+    // graph, name, append hash, operations, inputs, outputs, output names, options, description, status
+    parameters: [pointer, buffer, u8, i32, pointer, i32, buffer, i32, buffer, pointer, pointer, pointer, pointer],
+    result: pointer,
+  },
+  TF_DeleteFunction: { parameters: [pointer], result: none },
+  TFE_ContextAddFunction: { parameters: [pointer, pointer, pointer], result: none },
+  TFE_ContextRemoveFunction: { parameters: [pointer, buffer, pointer], result: none },
+  TF_SetAttrString: { parameters: [pointer, buffer, buffer, usize], result: none },
+  TF_SetAttrInt: { parameters: [pointer, buffer, i64], result: none },
+  TF_SetAttrFloat: { parameters: [pointer, buffer, "f32"], result: none },
+  TF_SetAttrBool: { parameters: [pointer, buffer, u8], result: none },
+  TF_SetAttrType: { parameters: [pointer, buffer, i32], result: none },
+  TF_SetAttrShape: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TF_SetAttrTensor: { parameters: [pointer, buffer, pointer, pointer], result: none },
+  TF_SetAttrStringList: { parameters: [pointer, buffer, buffer, buffer, i32], result: none },
+  TF_SetAttrIntList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TF_SetAttrFloatList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TF_SetAttrBoolList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TF_SetAttrTypeList: { parameters: [pointer, buffer, buffer, i32], result: none },
+} as const;
+
+/** The C API's functions, by their names in its header. */
+export type Symbols = Deno.DynamicLibrary<typeof symbols>["symbols"];
+
+/** An opened libtensorflow. */
+export class Library {
+  /** The functions. */
+  readonly c: Symbols;
+  /** TensorFlow's version, e.g. `2.21.0`. */
+  readonly version: string;
+
+  /** Opens the library at `paths`; it stays open until the process ends. Throws what the loader says when it cannot. */
+  constructor(readonly paths: Libtensorflow) {
+    this.c = quietly(() => {
+      // The main library needs the framework and finds it by its name once it is loaded.
+      if (paths.framework) pin(paths.framework);
+      pin(paths.main);
+      return Deno.dlopen(paths.main, symbols).symbols;
+    });
+    this.version = text(this.c.TF_Version());
+  }
+
+  /** A status of its own for calls that may overlap others; frees itself. */
+  newStatus(): Status {
+    return new Status(this.c);
+  }
+}
+
+/** A `TF_Status`: where a C function says how it went. */
+export class Status {
+  /** What the C functions take. */
+  readonly pointer: Deno.PointerValue;
+
+  /** Allocates a status. */
+  constructor(private readonly c: Symbols) {
+    this.pointer = c.TF_NewStatus();
+  }
+
+  /** Throws TensorFlow's message if the last call that used this status failed. */
+  check(): void {
+    const code = this.c.TF_GetCode(this.pointer);
+    if (code !== 0) throw new TensorflowError(code, text(this.c.TF_Message(this.pointer)));
+  }
+
+  /** Frees the status. */
+  [Symbol.dispose](): void {
+    this.c.TF_DeleteStatus(this.pointer);
+  }
+}
+
+/** What TensorFlow refused to do, in its own words. */
+export class TensorflowError extends Error {
+  /** The class's name. */
+  override name = "TensorflowError";
+
+  /** @param code the `TF_Code`, e.g. 3 for an invalid argument @param message TensorFlow's message */
+  constructor(readonly code: number, message: string) {
+    super(message);
+  }
+}
+
+/** A C string in JS. */
+export function text(pointer: Deno.PointerValue): string {
+  return pointer ? Deno.UnsafePointerView.getCString(pointer) : "";
+}
+
+const encoder = new TextEncoder();
+
+/** A JS string for C, ended by a zero byte. Keep a reference for as long as C may read it. */
+export function cString(text: string): Uint8Array<ArrayBuffer> {
+  return encoder.encode(text + "\0");
+}
+
+/**
+ * Loads a library for good. TensorFlow leaves threads and exit handlers behind, so unloading it, which Deno does as it
+ * ends, would make the process crash at the very end.
+ */
+function pin(path: string): void {
+  const libc = { linux: "libc.so.6", darwin: "/usr/lib/libSystem.B.dylib" }[Deno.build.os as string];
+  if (!libc) return;
+  const { symbols } = Deno.dlopen(libc, { dlopen: { parameters: ["buffer", "i32"], result: "pointer" } });
+  const now = 0x2, noDelete = Deno.build.os === "darwin" ? 0x80 : 0x1000;
+  symbols.dlopen(cString(path), now | noDelete); // should it fail, Deno.dlopen fails next, with a message
+}
+
+/**
+ * Opens a library with stderr closed: on loading, TensorFlow prints notes there that no log level turns off. With
+ * `TF_CPP_MIN_LOG_LEVEL=0` they are shown.
+ */
+function quietly<T>(open: () => T): T {
+  const level = Deno.env.get("TF_CPP_MIN_LOG_LEVEL");
+  if (level === undefined) Deno.env.set("TF_CPP_MIN_LOG_LEVEL", "2"); // warnings off, errors on; read while loading
+  if (level === "0" || Deno.build.os !== "linux") return open();
+  const libc = Deno.dlopen("libc.so.6", {
+    dup: { parameters: ["i32"], result: "i32" },
+    dup2: { parameters: ["i32", "i32"], result: "i32" },
+    open: { parameters: ["buffer", "i32"], result: "i32" },
+    close: { parameters: ["i32"], result: "i32" },
+  });
+  const { dup, dup2, open: openFile, close } = libc.symbols;
+  const stderr = 2, writeOnly = 1, saved = dup(stderr), nowhere = openFile(cString("/dev/null"), writeOnly);
+  try {
+    if (nowhere >= 0) dup2(nowhere, stderr);
+    return open();
+  } finally {
+    if (saved >= 0) dup2(saved, stderr);
+    for (const file of [saved, nowhere]) if (file >= 0) close(file);
+    libc.close();
+  }
+}

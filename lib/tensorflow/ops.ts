@@ -1,0 +1,113 @@
+/**
+ * GPT-2's operations on TensorFlow's own ones: fewer of them than tfjs's, in place where that helps, and without shapes
+ * as constants, so that one captured step serves every batch size and cache length.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+import { geluNew, type Ops, plainOps } from "../ops.ts";
+import { attr, DataType } from "./attributes.ts";
+import type { TensorflowBackend } from "./backend.ts";
+
+const { float, int32 } = DataType;
+const T = attr.type("T", float);
+const untransposed = [attr.bool("transpose_a", false), attr.bool("transpose_b", false)];
+
+/** The operations on a TensorFlow backend. */
+export function tensorflowOps(backend: TensorflowBackend): Ops {
+  const run = <R extends tf.Tensor>(
+    op: string,
+    attributes: Parameters<typeof backend.execute>[1],
+    inputs: tf.Tensor[],
+  ) => backend.execute(op, attributes, inputs)[0] as R;
+  const reshape = <R extends tf.Tensor>(x: tf.Tensor, shape: tf.Tensor) =>
+    run<R>("Reshape", [attr.type("T", x.dtype === "int32" ? int32 : float), attr.type("Tshape", int32)], [x, shape]);
+  const ints = (...values: number[]) => tf.tensor1d(values, "int32");
+  const shapeOf = (x: tf.Tensor) =>
+    run<tf.Tensor1D>("Shape", [attr.type("T", x.dtype === "int32" ? int32 : float), attr.type("out_type", int32)], [x]);
+  const concat = (parts: tf.Tensor1D[]) =>
+    run("ConcatV2", [attr.type("T", int32), attr.int("N", parts.length), attr.type("Tidx", int32)], [
+      ...parts,
+      tf.scalar(0, "int32"),
+    ]);
+  const transpose = (x: tf.Tensor, ...axes: number[]) =>
+    run<tf.Tensor4D>("Transpose", [T, attr.type("Tperm", int32)], [x, ints(...axes)]);
+  const gather = (table: tf.Tensor, ids: tf.Tensor, axis: number) =>
+    run<tf.Tensor>("GatherV2", [
+      attr.type("Tparams", float),
+      attr.type("Tindices", int32),
+      attr.type("Taxis", int32),
+      attr.int("batch_dims", 0),
+    ], [table, ids, tf.scalar(axis, "int32")]);
+
+  return {
+    ...plainOps,
+    writesInPlace: true,
+
+    embed(table, ids) {
+      return gather(table, reshape(ids, ints(-1)), 0) as tf.Tensor2D; // tfjs's gather reads its ids back to the host
+    },
+
+    linear(weight, bias, { activation }) {
+      return {
+        apply: (x) => {
+          const product = run<tf.Tensor2D>("MatMul", [T, ...untransposed], [x, weight]);
+          const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [product, bias]);
+          return activation === "gelu_new" ? geluNew(y) : y;
+        },
+        dispose: () => tf.dispose([weight, bias]),
+      };
+    },
+
+    head(wte) {
+      const attributes = [T, attr.bool("transpose_a", false), attr.bool("transpose_b", true)];
+      return { apply: (x) => run("MatMul", attributes, [x, wte]), dispose() {} };
+    },
+
+    splitHeads(qkv, ids, heads) {
+      const size = qkv.shape[1] / 3 / heads;
+      const parts = backend.execute("Split", [T, attr.int("num_split", 3)], [tf.scalar(1, "int32"), qkv], 3);
+      const split = ids.shape[1] === 1
+        ? parts.map((part) => reshape(part, ints(-1, heads, 1, size))) // one token: nothing to move
+        : parts.map((part) => transpose(reshape(part, concat([shapeOf(ids), ints(heads, size)])), 0, 2, 1, 3));
+      return split as [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
+    },
+
+    mergeHeads(x) {
+      const [, H, T, size] = x.shape;
+      return reshape(T === 1 ? x : transpose(x, 0, 2, 1, 3), ints(-1, H * size));
+    },
+
+    locateSlots(rowStarts, slots) {
+      return reshape(tf.add(rowStarts, slots), ints(-1));
+    },
+
+    writeSlots(cache, update, location) {
+      // The cache seen as rows of D/H numbers: only the new ones are touched.
+      const size = cache.shape[3];
+      const rows = [reshape(cache, ints(-1, size)), location, reshape(update, ints(-1, size))];
+      return reshape(run("InplaceUpdate", [T], rows), shapeOf(cache));
+    },
+
+    lastToken(x, ids) {
+      if (ids.shape[1] === 1) return x.clone();
+      const tokens = reshape<tf.Tensor3D>(x, concat([shapeOf(ids), ints(x.shape[1])])); // [B, T, D]
+      const whole = 0b101, shrink = 0b010; // all of axes 0 and 2, one index of axis 1
+      return run("StridedSlice", [
+        T,
+        attr.type("Index", int32),
+        attr.int("begin_mask", whole),
+        attr.int("end_mask", whole),
+        attr.int("ellipsis_mask", 0),
+        attr.int("new_axis_mask", 0),
+        attr.int("shrink_axis_mask", shrink),
+      ], [tokens, ints(0, -1, 0), ints(0, 0, 0), ints(1, 1, 1)]);
+    },
+
+    argMax(logits) {
+      return run("ArgMax", [T, attr.type("Tidx", int32), attr.type("output_type", int32)], [
+        logits,
+        tf.scalar(1, "int32"),
+      ]);
+    },
+  };
+}
