@@ -6,8 +6,11 @@
 
 import * as tf from "@tensorflow/tfjs";
 
-/** Element types of the weights that the linear layers use. */
-export type Dtype = "float32" | "bfloat16" | "int8";
+/** Element types that the weights of linear layers can have; which of them there are is for the backend to say. */
+export const DTYPES = ["float32", "bfloat16", "int8"] as const;
+
+/** One of {@link DTYPES}. */
+export type Dtype = typeof DTYPES[number];
 
 /** What follows a linear layer in the same step. */
 export type Activation = "none" | "gelu_new";

@@ -1,5 +1,6 @@
 /** What every command line of this project shares: flags, `--help`, and errors that are one line and exit code 2. */
 
+import { isAbsolute, join } from "node:path";
 import { parseArgs } from "node:util";
 
 /** One flag: its type, the placeholder and text of its line in `--help`. */
@@ -59,6 +60,11 @@ export function wholeNumber(text: string | undefined, name: string, fallback: nu
     throw new UsageError(`--${name} must be a whole number from ${min} up: it is "${text}".`);
   }
   return value;
+}
+
+/** A path that the user gave: relative to where they are, which is not always where Deno runs the task. */
+export function userPath(path: string): string {
+  return isAbsolute(path) ? path : join(Deno.env.get("INIT_CWD") ?? Deno.cwd(), path);
 }
 
 function parse<F extends Record<string, Flag>>(command: Command<F>) {

@@ -49,7 +49,7 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
     const h: Block[] = [];
     for (let i = 0; i < config.n_layer; i++) h.push(await loader.block(i));
     const ln_f = await loader.layerNorm("ln_f");
-    return new GPT2(config, backend, { wte, wpe, h, ln_f, head: loader.head(wte) }, loader.loaded);
+    return new GPT2(config, backend, dtype, { wte, wpe, h, ln_f, head: loader.head(wte) }, loader.loaded);
   } catch (error) {
     for (const part of loader.loaded) part.dispose();
     throw error;

@@ -6,7 +6,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Backend, CapturedStep } from "../backend.ts";
-import type { Linear } from "../ops.ts";
+import type { Dtype, Linear } from "../ops.ts";
 import type { GPT2Config } from "./config.ts";
 import type { CacheView } from "./kv_cache.ts";
 import type { Block, LayerNorm } from "./layers.ts";
@@ -33,6 +33,8 @@ export class GPT2 {
   constructor(
     readonly config: GPT2Config,
     readonly backend: Backend,
+    /** Element type of the linear layers' weights. */
+    readonly dtype: Dtype,
     private readonly layers: Layers,
     private readonly owned: readonly { dispose(): void }[],
   ) {}

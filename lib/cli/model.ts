@@ -1,0 +1,57 @@
+/** What `--model`, `--backend` and `--dtype` mean: shared by the commands that run a model. */
+
+import { fileURLToPath } from "node:url";
+import { join } from "node:path";
+import { type Backend, type BackendName, BACKENDS, useBackend } from "../backend.ts";
+import { GPT2_SIZES, gpt2Config, type GPT2Size } from "../gpt2/config.ts";
+import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
+import type { GPT2 } from "../gpt2/model.ts";
+import { type Dtype, DTYPES } from "../ops.ts";
+import { type Flag, UsageError, userPath, wholeNumber } from "./command.ts";
+
+/** The flags that say which model runs where. */
+export const modelFlags = {
+  model: { type: "string", value: "DIR|NAME", help: "a model's folder, or the name of one in models/" },
+  backend: { type: "string", value: "NAME", help: `auto (default), ${BACKENDS.join(", ")}` },
+  dtype: { type: "string", value: "TYPE", help: `of the weights: ${DTYPES.join(", ")} (default float32)` },
+  threads: { type: "string", value: "N", help: "threads for libtensorflow (default: all cores)" },
+} as const satisfies Record<string, Flag>;
+
+/** What the flags were set to. */
+export type ModelFlagValues = { [K in keyof typeof modelFlags]?: string };
+
+/** Starts the backend that the flags ask for. Throws a UsageError for one that does not exist. */
+export async function chosenBackend({ backend = "auto", threads }: ModelFlagValues): Promise<Backend> {
+  return await useBackend(backend as BackendName | "auto", {
+    threads: wholeNumber(threads, "threads", 0) || undefined,
+  });
+}
+
+/** A model's folder: as given, or by its name in `models/`; null if there is none of that name. */
+export async function modelFolder(model: string): Promise<string | null> {
+  const models = fileURLToPath(new URL("../../models", import.meta.url));
+  for (const folder of [userPath(model), join(models, model)]) {
+    if ((await Deno.stat(folder).catch(() => null))?.isDirectory) return folder;
+  }
+  return null;
+}
+
+/** Loads a model from a folder. Throws a UsageError if there is none. */
+export async function loadModel(name: string, flags: ModelFlagValues): Promise<{ model: GPT2; folder: string }> {
+  const folder = await modelFolder(name);
+  if (!folder) throw new UsageError(`There is no model "${name}": it is neither a folder nor a name in models/.`);
+  return { model: await loadGPT2(folder, { backend: await chosenBackend(flags), dtype: dtypeOf(flags) }), folder };
+}
+
+/** Loads a model, or, when it is a published size that is not in `models/`, makes it with random weights. */
+export async function loadOrMakeModel(name: string, flags: ModelFlagValues): Promise<{ model: GPT2; random: boolean }> {
+  const published = Object.hasOwn(GPT2_SIZES, name);
+  if (!published || await modelFolder(name)) return { model: (await loadModel(name, flags)).model, random: false };
+  const options = { backend: await chosenBackend(flags), dtype: dtypeOf(flags) };
+  return { model: await randomGPT2(gpt2Config(name as GPT2Size), options), random: true };
+}
+
+function dtypeOf({ dtype = "float32" }: ModelFlagValues): Dtype {
+  if (!DTYPES.includes(dtype as Dtype)) throw new UsageError(`There is no dtype "${dtype}": use ${DTYPES.join(", ")}.`);
+  return dtype as Dtype;
+}

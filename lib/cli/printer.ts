@@ -1,0 +1,44 @@
+/** Text of many rows on one terminal, as it comes. */
+
+import type { TextStream, Tokenizer } from "../tokenizer.ts";
+
+/** Prints one row live, and then the next one, with what it has got by then. */
+export class Printer {
+  readonly #waiting: { prompt: string; tokens: number[] }[];
+  #current = -1;
+  #text: TextStream;
+
+  /** @param prompts each row's prompt, which is printed before its text */
+  constructor(prompts: readonly string[], private readonly tokenizer: Tokenizer) {
+    this.#waiting = prompts.map((prompt) => ({ prompt, tokens: [] }));
+    this.#text = tokenizer.stream({ skipSpecialTokens: true });
+    this.#startRow();
+  }
+
+  /** Takes in a step: each row's new token, or null if it had ended. */
+  add(tokens: readonly (number | null)[]): void {
+    for (const [i, token] of tokens.entries()) {
+      if (token === null) continue;
+      if (i === this.#current) write(this.#text.push(token));
+      else if (i > this.#current) this.#waiting[i].tokens.push(token);
+    }
+    while (tokens[this.#current] === null) this.#startRow();
+  }
+
+  /** Prints what is left. */
+  finish(): void {
+    while (this.#current < this.#waiting.length) this.#startRow();
+  }
+
+  #startRow(): void {
+    if (this.#current >= 0) write(`${this.#text.flush()}\n`);
+    const row = this.#waiting[++this.#current];
+    if (!row) return;
+    this.#text = this.tokenizer.stream({ skipSpecialTokens: true });
+    write(row.prompt + row.tokens.map((token) => this.#text.push(token)).join(""));
+  }
+}
+
+function write(text: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(text));
+}

@@ -1,0 +1,119 @@
+/** `deno task sweep`: the batching experiment, as a table, a results file and a chart. */
+
+import { fileURLToPath } from "node:url";
+import { renderSvg, sweepChart } from "../chart.ts";
+import { writeTextFile } from "../files.ts";
+import { SOURCE_POINTS, sweep, type SweepResult } from "../measure.ts";
+import { run, UsageError, userPath, wholeNumber } from "./command.ts";
+import { loadOrMakeModel, modelFlags } from "./model.ts";
+import { formatBytes, Progress } from "./progress.ts";
+import { table } from "./table.ts";
+
+const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
+
+await run({
+  name: "sweep",
+  summary: "Measures throughput and latency of GPT-2 at batch sizes 1 to 128.",
+  flags: {
+    ...modelFlags,
+    "batch-sizes": { type: "string", value: "1,2,…", help: "default 1,2,4,8,16,32,64,128" },
+    "prompt-tokens": { type: "string", value: "N|mixed", help: "tokens of every prompt (default 7), or 4 to 60 mixed" },
+    "max-tokens": { type: "string", value: "N", help: "new tokens of every row (default 10)" },
+    warmup: { type: "string", value: "N", help: "runs of each size that are not counted (default 1)" },
+    repeats: { type: "string", value: "N", help: "runs of each size that are counted (default 3)" },
+    seed: { type: "string", value: "N", help: "for mixed prompts (default 0)" },
+    json: { type: "string", value: "FILE", help: "where the results go (default results/sweep.json)" },
+    chart: { type: "string", value: "FILE.svg", help: "where the chart goes (default results/sweep.svg)" },
+  },
+}, async (flags) => {
+  const batchSizes = flags["batch-sizes"]?.split(",").map((size) => wholeNumber(size, "batch-sizes", 1));
+  const mixed = flags["prompt-tokens"] === "mixed";
+  const promptTokens = mixed ? "mixed" : wholeNumber(flags["prompt-tokens"], "prompt-tokens", 7);
+  const maxTokens = wholeNumber(flags["max-tokens"], "max-tokens", 10);
+  const warmup = wholeNumber(flags.warmup, "warmup", 1, 0);
+  const repeats = wholeNumber(flags.repeats, "repeats", 3);
+  const seed = wholeNumber(flags.seed, "seed", 0, 0);
+  const chart = userPath(flags.chart ?? `${RESULTS}sweep.svg`), json = userPath(flags.json ?? `${RESULTS}sweep.json`);
+  if (!chart.endsWith(".svg")) throw new UsageError(`--chart must end in .svg: it is "${flags.chart}".`);
+
+  const name = flags.model ?? "gpt2";
+  const { model, random } = await loadOrMakeModel(name, flags);
+  using _ = model;
+  console.error(`${name} on ${model.backend.description}, ${model.dtype}`);
+  const title = random ? `${name} (random weights)` : name;
+  if (random) {
+    console.error(`models/${name} is not there, so the weights are random: time does not depend on their values.`);
+  }
+  const result = await withProgress((onProgress) =>
+    sweep(model, { name: title, batchSizes, promptTokens, maxTokens, warmup, repeats, seed, onProgress })
+  );
+  print(result);
+  await writeTextFile(json, JSON.stringify(result, null, 2) + "\n");
+  await writeTextFile(chart, await renderSvg(drawing(result)));
+  console.log(`\nResults: ${json}\nChart:   ${chart}`);
+});
+
+async function withProgress(
+  work: (onProgress: (done: number, total: number, batchSize: number) => void) => Promise<SweepResult>,
+): Promise<SweepResult> {
+  let progress: Progress | undefined;
+  try {
+    return await work((done, total, batchSize) => {
+      progress ??= new Progress("runs", total);
+      progress.update(done, done < total ? `batch ${batchSize}` : "");
+    });
+  } finally {
+    progress?.[Symbol.dispose]();
+  }
+}
+
+function print(
+  { model, backend, dtype, threads, host, promptTokens, maxTokens, points, roofs, versions }: SweepResult,
+) {
+  const source = new Map(SOURCE_POINTS.map((point) => [point.batchSize, point.throughput]));
+  const percent = (share: number | null) => share === null ? "" : `${Math.round(share * 100)}%`;
+  const rows = points.map((point) => {
+    const spread = (Math.max(...point.repeats) - Math.min(...point.repeats)) / point.totalSeconds;
+    return [
+      `${point.batchSize}`,
+      point.throughput.toFixed(1),
+      source.get(point.batchSize)?.toString() ?? "",
+      `${point.speedup.toFixed(1)}x`,
+      (point.latency * 1000).toFixed(1),
+      (point.prefillSeconds * 1000).toFixed(0),
+      (point.decodeSeconds * 1000 / Math.max(1, maxTokens - 1)).toFixed(1),
+      point.decodeThroughput?.toFixed(1) ?? "",
+      percent(point.mbu),
+      percent(point.mfu),
+      formatBytes(point.kvCacheBytes),
+      ...promptTokens === "mixed" ? [percent(point.paddingShare)] : [],
+      `±${Math.round(spread * 50)}%`,
+    ];
+  });
+  const heading = [
+    ...["batch", "tok/s", "source", "speedup", "ms/token", "TTFT ms", "TPOT ms", "decode tok/s", "MBU", "MFU", "cache"],
+    ...promptTokens === "mixed" ? ["padding"] : [],
+    "spread",
+  ];
+  console.log(`${model.name}, ${dtype}, ${backend} (${versions.backend}), ${threads} threads`);
+  console.log(
+    `${host.cpu}, ${host.cores} cores; memory ${(roofs.bandwidth / 1e9).toFixed(1)} GB/s, matrix products ${
+      (roofs.flops / 1e9).toFixed(0)
+    } GFLOP/s`,
+  );
+  console.log(
+    `${
+      promptTokens === "mixed" ? "prompts of 4 to 60 tokens" : `${promptTokens}-token prompts`
+    }, ${maxTokens} new tokens, greedy\n`,
+  );
+  console.log(table([heading, ...rows]));
+}
+
+function drawing(result: SweepResult) {
+  const reference = [{
+    name: "the source's figures",
+    muted: true,
+    points: SOURCE_POINTS.map(({ batchSize, throughput }) => ({ batchSize, value: throughput })),
+  }];
+  return sweepChart([{ ...result, model: result.model.name }], { reference });
+}

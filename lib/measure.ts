@@ -1,0 +1,198 @@
+/**
+ * The batching experiment: the same prompts in batches of 1, 2, 4, … 128, timed end to end, prefill and decode apart.
+ *
+ * Throughput = batch size × new tokens / total time, latency = total time / new tokens, as in the source. What a reader of
+ * text feels is TTFT (time to first token: prefill) and TPOT (time per output token: one decode step); in a static batch
+ * they are the same for every row.
+ */
+
+import { cpus } from "node:os";
+import { type Batch, padBatch, paddingShare } from "./batch.ts";
+import { decodeStep, prefill } from "./generate.ts";
+import { parameterCount } from "./gpt2/config.ts";
+import { KvCache } from "./gpt2/kv_cache.ts";
+import type { GPT2 } from "./gpt2/model.ts";
+import type { Dtype } from "./ops.ts";
+import { seededRandom } from "./random.ts";
+import { decodeStepCost, measureRoofs, type Roofs } from "./roofline.ts";
+
+/** What to measure. */
+export interface SweepOptions {
+  /** Default 1, 2, 4, … 128. */
+  batchSizes?: readonly number[];
+  /** Tokens of every prompt, or `mixed`: 4 to 60, by the seed, so that padding is part of the work. Default 7. */
+  promptTokens?: number | "mixed";
+  /** New tokens of every row. Default 10. */
+  maxTokens?: number;
+  /** Runs of each size that are not counted. Default 1. */
+  warmup?: number;
+  /** Runs of each size that are counted; their median is the result. Default 3. */
+  repeats?: number;
+  /** Makes the prompts. Default 0. */
+  seed?: number;
+  /** What the model is called in the result. */
+  name?: string;
+  /** Is told before each run how many of all runs are done, and the size that comes next. */
+  onProgress?: (done: number, total: number, batchSize: number) => void;
+}
+
+/** What was measured at one batch size: medians of the counted runs. */
+export interface SweepPoint {
+  batchSize: number;
+  totalSeconds: number;
+  prefillSeconds: number;
+  decodeSeconds: number;
+  /** New tokens per second of all rows together, prefill included. */
+  throughput: number;
+  /** Seconds per new token of one row, prefill included. */
+  latency: number;
+  /** New tokens per second of all rows together, after prefill; null when there is only one new token. */
+  decodeThroughput: number | null;
+  /** Throughput against that of the smallest batch in the sweep. */
+  speedup: number;
+  /** Model bandwidth utilisation of a decode step: bytes that must be read / time / measured bandwidth. */
+  mbu: number | null;
+  /** Model FLOPs utilisation of a decode step: operations / time / measured rate of a large matrix product. */
+  mfu: number | null;
+  kvCacheBytes: number;
+  /** The share of the prompts' rectangle that is padding. */
+  paddingShare: number;
+  /** Total seconds of each counted run. */
+  repeats: number[];
+}
+
+/** A sweep, with all that is needed to compare it with another one. Times are seconds, rates tokens per second. */
+export interface SweepResult {
+  schemaVersion: 1;
+  /** ISO 8601. */
+  created: string;
+  host: { cpu: string; cores: number; memoryBytes: number; os: string };
+  versions: { deno: string; backend: string };
+  model: { name: string; parameters: number };
+  backend: string;
+  threads: number;
+  dtype: Dtype;
+  promptTokens: number | "mixed";
+  maxTokens: number;
+  warmup: number;
+  seed: number;
+  roofs: Roofs;
+  points: SweepPoint[];
+}
+
+/** What the source reports: GPT-2 124M, seven-token prompts, ten new tokens. Latency is best around batch 4 to 8. */
+export const SOURCE_POINTS: readonly { batchSize: number; throughput: number }[] = [
+  { batchSize: 1, throughput: 34 },
+  { batchSize: 128, throughput: 1482 },
+];
+
+/** The first prompt of the running example, `The quick brown fox jumped over the`, in GPT-2's tokens. */
+const FOX = [464, 2068, 7586, 21831, 11687, 625, 262];
+
+/**
+ * Times generation at every batch size. Sizes take turns, so that a slow minute of the machine falls on all of them; the
+ * end-of-text token is ignored, so that all rows do the same work. Throws a RangeError for sizes that make no sense.
+ */
+export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<SweepResult> {
+  const { batchSizes = [1, 2, 4, 8, 16, 32, 64, 128], promptTokens = 7, maxTokens = 10 } = options;
+  const { warmup = 1, repeats = 3, seed = 0, name = "GPT-2", onProgress } = options;
+  checkWhole({ repeats, maxTokens, ...promptTokens !== "mixed" && { promptTokens } });
+  for (const batchSize of batchSizes) checkWhole({ batchSize });
+  const batches = batchSizes.map((size) => prompts(size, promptTokens, seed, model.config.vocab_size));
+  const timings = batches.map((): Timing[] => []);
+  const total = (warmup + repeats) * batches.length;
+  const roofs = await measureRoofs();
+  for (let run = 0; run < total; run++) {
+    const i = run % batches.length;
+    onProgress?.(run, total, batchSizes[i]);
+    const timing = await timeGeneration(model, batches[i], maxTokens);
+    if (run >= warmup * batches.length) timings[i].push(timing);
+  }
+  const points = batches.map((batch, i) => toPoint(model, batch, maxTokens, timings[i], roofs));
+  const [first] = points.toSorted((a, b) => a.batchSize - b.batchSize);
+  return {
+    schemaVersion: 1,
+    created: new Date().toISOString(),
+    host: {
+      cpu: cpus()[0]?.model.trim() ?? "unknown",
+      cores: navigator.hardwareConcurrency,
+      memoryBytes: Deno.systemMemoryInfo().total,
+      os: `${Deno.build.os} ${Deno.build.arch}`,
+    },
+    versions: { deno: Deno.version.deno, backend: model.backend.description },
+    model: { name, parameters: parameterCount(model.config) },
+    backend: model.backend.name,
+    threads: model.backend.threads,
+    dtype: model.dtype,
+    promptTokens,
+    maxTokens,
+    warmup,
+    seed,
+    roofs,
+    points: points.map((point) => ({ ...point, speedup: point.throughput / first.throughput })),
+  };
+}
+
+/** How long one batch took. */
+export interface Timing {
+  /** Until the first new token of every row is known. */
+  prefillSeconds: number;
+  /** From then until the last one is. */
+  decodeSeconds: number;
+}
+
+/** Generates `maxTokens` tokens for every row and says how long that took. The results are read inside the timed part. */
+export async function timeGeneration(model: GPT2, inputs: Batch, maxTokens: number): Promise<Timing> {
+  const start = performance.now();
+  using generation = await prefill(model, inputs, { maxTokens, ignoreEos: true });
+  const first = performance.now();
+  while (!generation.finished) await decodeStep(model, generation);
+  return { prefillSeconds: (first - start) / 1000, decodeSeconds: (performance.now() - first) / 1000 };
+}
+
+/** The middle value; of an even number of values the mean of the two in the middle. NaN if there is none. */
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b), middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/** The fox, repeated or cut to the length asked for; for `mixed`, lengths from 4 to 60 in every row. */
+function prompts(batchSize: number, promptTokens: number | "mixed", seed: number, vocabSize: number): Batch {
+  const random = seededRandom(seed);
+  const rows = Array.from({ length: batchSize }, () => {
+    const length = promptTokens === "mixed" ? 4 + Math.floor(random() * 57) : promptTokens;
+    return Array.from({ length }, (_, i) => FOX[i % FOX.length] % vocabSize);
+  });
+  return padBatch(rows, { padTokenId: 0 });
+}
+
+function toPoint(model: GPT2, batch: Batch, maxTokens: number, timings: Timing[], roofs: Roofs): SweepPoint {
+  const batchSize = batch.inputIds.length, slots = batch.inputIds[0].length + maxTokens - 1;
+  const prefillSeconds = median(timings.map((timing) => timing.prefillSeconds));
+  const decodeSeconds = median(timings.map((timing) => timing.decodeSeconds));
+  const repeats = timings.map((timing) => timing.prefillSeconds + timing.decodeSeconds);
+  const totalSeconds = median(repeats), steps = maxTokens - 1;
+  const cost = decodeStepCost(model.config, model.dtype, batchSize, slots);
+  return {
+    batchSize,
+    totalSeconds,
+    prefillSeconds,
+    decodeSeconds,
+    throughput: batchSize * maxTokens / totalSeconds,
+    latency: totalSeconds / maxTokens,
+    decodeThroughput: steps ? batchSize * steps / decodeSeconds : null,
+    speedup: 1,
+    mbu: steps ? cost.bytes * steps / decodeSeconds / roofs.bandwidth : null,
+    mfu: steps ? cost.flops * steps / decodeSeconds / roofs.flops : null,
+    kvCacheBytes: KvCache.bytes(model.config, batchSize, slots),
+    paddingShare: paddingShare(batch),
+    repeats,
+  };
+}
+
+function checkWhole(numbers: Record<string, number>): void {
+  for (const [name, value] of Object.entries(numbers)) {
+    if (Number.isSafeInteger(value) && value >= 1) continue;
+    throw new RangeError(`Cannot measure with ${name} ${value}: it must be a whole number from 1 up.`);
+  }
+}
