@@ -114,7 +114,8 @@ export function paddingShare({ attentionMask }: Batch): number {
   return rectangle === 0 ? 0 : 1 - real / rectangle;
 }
 
-function longest(rows: readonly (readonly number[])[]): number {
+/** The length of the longest row, 0 if there is none. */
+export function longest(rows: readonly (readonly number[])[]): number {
   return rows.reduce((length, row) => Math.max(length, row.length), 0);
 }
 

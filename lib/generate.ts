@@ -14,7 +14,7 @@
  * @module
  */
 
-import { type Batch, padBatch, realTokens } from "./batch.ts";
+import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
 import { KvCache } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
@@ -76,9 +76,9 @@ export async function* generateSteps(
 export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generation> {
   checkOptions(options);
   const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
-  const longest = Math.max(...rows.map((row) => row.length));
-  checkContext(longest, options.maxTokens, model.config.n_positions);
-  checkMemory(model.config, rows.length, longest, options.maxTokens);
+  const promptLength = longest(rows);
+  checkContext(promptLength, options.maxTokens, model.config.n_positions);
+  checkMemory(model.config, rows.length, promptLength, options.maxTokens);
   options.signal?.throwIfAborted();
   const { cache, nextTokenIds, logprobs } = await generateTokenKvCaching(model, inputs, options);
   const generation = new Generation(cache, options, model.config.eos_token_id);

@@ -1,0 +1,56 @@
+/** Logits straight from the model, for comparing them number by number. */
+
+import assert from "node:assert/strict";
+import * as tf from "@tensorflow/tfjs";
+import { padBatch } from "../lib/batch.ts";
+import { CacheView, KvCache } from "../lib/gpt2/kv_cache.ts";
+import type { GPT2 } from "../lib/gpt2/model.ts";
+
+/** What {@link feed} may be told to do wrong, to see that it matters. */
+export interface Mistakes {
+  /** Takes padding for real tokens: no mask, and positions that count it. */
+  ignorePadding?: boolean;
+}
+
+/** An empty cache for prompts that are padded on the left to the length of the longest. */
+export function cacheFor(model: GPT2, rows: readonly number[][], { ignorePadding = false }: Mistakes = {}): KvCache {
+  const width = Math.max(...rows.map((row) => row.length));
+  return KvCache.allocate(model.config, rows.map((row) => ignorePadding ? 0 : width - row.length), width);
+}
+
+/** Feeds T tokens of each row, op by op: the logits after the last of them, by row. */
+export function feed(model: GPT2, cache: KvCache, tokens: readonly number[][]): number[][] {
+  const B = tokens.length, T = tokens[0].length, { ops } = model.backend;
+  cache.reserve(T);
+  const logits = tf.tidy(() => {
+    const slots = tf.tensor2d(Array.from({ length: T }, (_, i) => cache.length + i), [T, 1], "int32");
+    const view = new CacheView(ops, cache.tensors, slots);
+    const positions = tf.tensor2d(cache.positionIds(T).flat(), [B, T], "int32");
+    const logits = model.forward(tf.tensor2d(tokens.flat(), [B, T], "int32"), positions, view);
+    if (!ops.writesInPlace) cache.adopt(view.written);
+    return logits.arraySync();
+  });
+  cache.length += T;
+  return logits;
+}
+
+/** The logits after the last token of each prompt, the prompts being fed in one batch. */
+export function logitsOf(model: GPT2, rows: readonly number[][], mistakes?: Mistakes): number[][] {
+  using cache = cacheFor(model, rows, mistakes);
+  return feed(model, cache, padBatch(rows, { padTokenId: 0 }).inputIds);
+}
+
+/** The largest difference between two rows of numbers. NaN if there is a NaN. */
+export function distance(a: readonly number[], b: readonly number[]): number {
+  assert.equal(a.length, b.length);
+  return a.reduce((largest, value, i) => {
+    const difference = Math.abs(value - b[i]);
+    return difference > largest || Number.isNaN(difference) ? difference : largest;
+  }, 0);
+}
+
+/** Fails unless two rows of numbers are the same within `tolerance`. */
+export function assertClose(actual: readonly number[], expected: readonly number[], tolerance: number, what: string) {
+  const apart = distance(actual, expected);
+  assert.ok(apart <= tolerance, `${what}: ${apart} apart, ${tolerance} allowed`);
+}
