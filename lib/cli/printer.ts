@@ -12,11 +12,11 @@ export class Printer {
   constructor(prompts: readonly string[], private readonly tokenizer: Tokenizer) {
     this.#waiting = prompts.map((prompt) => ({ prompt, tokens: [] }));
     this.#text = tokenizer.stream({ skipSpecialTokens: true });
-    this.#startRow();
   }
 
   /** Takes in a step: each row's new token, or null if it had ended. */
   add(tokens: readonly (number | null)[]): void {
+    if (this.#current < 0) this.#startRow(); // not before there is something to print
     for (const [i, token] of tokens.entries()) {
       if (token === null) continue;
       if (i === this.#current) write(this.#text.push(token));

@@ -27,8 +27,12 @@ type Tensor = { handle: Deno.PointerValue } | GraphTensor;
 /** A graph under construction and what it uses from outside. */
 interface Capture {
   graph: Graph;
-  /** Tensors from outside that became inputs, by their numbers. */
+  /** Tensors from outside that became inputs of the function, by their numbers. */
   inputs: Map<number, GraphTensor>;
+  /** Tensors that the host made on the way (axes, small numbers) and that became constants, by their numbers. */
+  constants: Map<number, GraphTensor>;
+  /** Tensors from this number on were made on the way. */
+  firstId: number;
   /** Says which layer is at work, for TensorFlow's error messages. */
   scope: () => string;
 }
@@ -89,7 +93,6 @@ export class TensorflowBinding {
   /** Puts host values onto the device. */
   createTensor(shape: number[], dtype: number, values: HostValues): number {
     using host = HostTensor.from(this.#c, dtype, shape, values);
-    if (this.#capture) return this.#add(this.#capture.graph.addConstant(dtype, shape, host));
     return this.#add({ handle: this.#toDevice(host, dtype) });
   }
 
@@ -114,11 +117,11 @@ export class TensorflowBinding {
     this.#tensors.delete(id);
   }
 
-  /** A tensor's values, on the host. Throws a TypeError inside a capture, where nothing is computed. */
+  /** A tensor's values, on the host. Throws a TypeError for one that a capture is to compute. */
   tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array | BigInt64Array {
     const tensor = this.#get(id);
     if (!("handle" in tensor)) {
-      throw new TypeError("Cannot read a tensor inside a capture: it is computed when the captured function runs.");
+      throw new TypeError("Cannot read this tensor inside a capture: it is computed when the captured function runs.");
     }
     using host = HostTensor.resolve(this.#c, tensor.handle, this.#status);
     return host.values(this.#c.TFE_TensorHandleDataType(tensor.handle));
@@ -163,12 +166,11 @@ export class TensorflowBinding {
   ): CapturedFunction {
     if (this.#capture) throw new TypeError("Cannot capture inside a capture.");
     using graph = new Graph(this.#c, this.#status);
-    const capture: Capture = { graph, inputs: new Map(), scope };
-    const standIns = inputIds.map((id) => this.#outer(capture, id));
-    capture.inputs.clear(); // `build` sees the stand-ins only; what else it uses is captured as it stands
+    const standIns = inputIds.map((id) => this.#metadata(this.#addInput(graph, id)));
+    const capture: Capture = { graph, inputs: new Map(), constants: new Map(), firstId: this.#nextId, scope };
     this.#capture = capture;
     try {
-      const outputs = build(standIns.map((tensor) => this.#metadata(tensor))).map((id) => this.#get(id) as GraphTensor);
+      const outputs = build(standIns).map((id) => this.#toGraph(capture, id));
       const pointer = graph.toFunction(name, outputs);
       return new CapturedFunction(name, pointer, [...capture.inputs.keys()], outputs.length);
     } finally {
@@ -229,23 +231,34 @@ export class TensorflowBinding {
     inputIds: readonly number[],
     outputCount: number,
   ): TensorMetadata[] {
-    const inputs = inputIds.map((id) => {
-      const tensor = this.#get(id);
-      return "handle" in tensor ? this.#outer(capture, id) : tensor;
-    });
+    const inputs = inputIds.map((id) => this.#toGraph(capture, id));
     const outputs = capture.graph.addOperation(name, attributes, inputs, outputCount, capture.scope());
     return outputs.map((output) => this.#metadata(output));
   }
 
-  /** The function's input that stands for a tensor from outside. */
-  #outer(capture: Capture, id: number): GraphTensor {
-    let input = capture.inputs.get(id);
-    if (!input) {
-      const { handle } = this.#get(id) as { handle: Deno.PointerValue };
-      input = capture.graph.addInput(this.#c.TFE_TensorHandleDataType(handle), this.#shapeOf(handle));
-      capture.inputs.set(id, input);
+  /** A tensor as the graph sees it. */
+  #toGraph(capture: Capture, id: number): GraphTensor {
+    const tensor = this.#get(id);
+    if (!("handle" in tensor)) return tensor;
+    const known = id < capture.firstId ? capture.inputs : capture.constants;
+    let stand = known.get(id);
+    if (!stand) {
+      stand = id < capture.firstId
+        ? this.#addInput(capture.graph, id)
+        : this.#addConstant(capture.graph, tensor.handle);
+      known.set(id, stand);
     }
-    return input;
+    return stand;
+  }
+
+  #addInput(graph: Graph, id: number): GraphTensor {
+    const { handle } = this.#get(id) as { handle: Deno.PointerValue };
+    return graph.addInput(this.#c.TFE_TensorHandleDataType(handle), this.#shapeOf(handle));
+  }
+
+  #addConstant(graph: Graph, handle: Deno.PointerValue): GraphTensor {
+    using host = HostTensor.resolve(this.#c, handle, this.#status);
+    return graph.addConstant(this.#c.TFE_TensorHandleDataType(handle), this.#shapeOf(handle), host);
   }
 
   #toDevice(host: HostTensor, dtype: number): Deno.PointerValue {

@@ -32,11 +32,12 @@ export class HostTensor {
     this.bytes = new Uint8Array(data ? Deno.UnsafePointerView.getArrayBuffer(data, length) : new ArrayBuffer(0));
   }
 
-  /** Uninitialised memory for a tensor. Throws a RangeError when there is not enough memory. */
+  /** Uninitialised memory for a tensor. Throws a RangeError when there is not enough memory, or over 4 GB. */
   static allocate(c: Symbols, dtype: number, shape: readonly number[]): HostTensor {
-    const width = bytesPerElement[dtype];
-    if (!width) throw new TypeError(`Cannot make a tensor of TensorFlow type ${dtype}: it is not supported.`);
-    const length = shape.reduce((product, size) => product * size, width);
+    const length = byteLength(dtype, shape);
+    if (length >= 2 ** 32) { // Deno sees no further into native memory
+      throw new RangeError(`Cannot fill a tensor of shape [${shape}]: ${length} bytes are more than 4 GB. Split it.`);
+    }
     const pointer = c.TF_AllocateTensor(dtype, new BigInt64Array(shape.map(BigInt)), shape.length, BigInt(length));
     if (!pointer) throw new RangeError(`Cannot allocate a tensor of shape [${shape}]: ${length} bytes are not free.`);
     return new HostTensor(c, pointer);
@@ -44,14 +45,13 @@ export class HostTensor {
 
   /** A tensor that holds `values`. Throws a RangeError when their number does not fit the shape. */
   static from(c: Symbols, dtype: number, shape: readonly number[], values: HostValues): HostTensor {
-    const tensor = HostTensor.allocate(c, dtype, shape);
-    const source = asBytes(dtype, values);
-    if (source.length !== tensor.bytes.length) {
-      tensor[Symbol.dispose]();
+    const source = asBytes(dtype, values), length = byteLength(dtype, shape);
+    if (source.length !== length) {
       throw new RangeError(
-        `Cannot fill a tensor of shape [${shape}]: it takes ${tensor.bytes.length} bytes and got ${source.length}.`,
+        `Cannot fill a tensor of shape [${shape}]: it takes ${length} bytes and got ${source.length}.`,
       );
     }
+    const tensor = HostTensor.allocate(c, dtype, shape);
     tensor.bytes.set(source);
     return tensor;
   }
@@ -83,6 +83,12 @@ export class HostTensor {
   [Symbol.dispose](): void {
     this.c.TF_DeleteTensor(this.pointer);
   }
+}
+
+function byteLength(dtype: number, shape: readonly number[]): number {
+  const width = bytesPerElement[dtype];
+  if (!width) throw new TypeError(`Cannot make a tensor of TensorFlow type ${dtype}: it is not supported.`);
+  return shape.reduce((product, size) => product * size, width);
 }
 
 function asBytes(dtype: number, values: HostValues): Uint8Array {

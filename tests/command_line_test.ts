@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import golden from "./fixtures/small_golden.json" with { type: "json" };
+import { writeTinyModel } from "./tiny_models.ts";
+
+const root = new URL("..", import.meta.url);
+
+/** Runs a command line as `deno task` does. */
+async function command(name: string, ...args: string[]) {
+  const output = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", `lib/cli/${name}.ts`, ...args],
+    cwd: root,
+    env: { NO_COLOR: "1" },
+  }).output();
+  const [stdout, stderr] = [output.stdout, output.stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code: output.code, stdout, stderr };
+}
+
+async function assertRefused(message: RegExp, name: string, ...args: string[]) {
+  const { code, stdout, stderr } = await command(name, ...args);
+  assert.deepEqual([code, stdout], [2, ""], `${name} ${args.join(" ")}: ${stderr}`);
+  assert.equal(stderr.trim().split("\n").length, 1, `more than one line: ${stderr}`);
+  assert.match(stderr, message);
+}
+
+async function temporaryFile(name: string, text: string): Promise<string> {
+  const path = `${await Deno.makeTempDir()}/${name}`;
+  await Deno.writeTextFile(path, text);
+  return path;
+}
+
+Deno.test("every command explains itself", async () => {
+  for (const name of ["sweep", "generate", "setup", "notebooks", "lab"]) {
+    const { code, stdout, stderr } = await command(name, "--help");
+    assert.deepEqual([code, stderr], [0, ""], name);
+    assert.match(stdout, new RegExp(`^Usage: deno task ${name} `));
+  }
+});
+
+Deno.test("generate refuses what it cannot do, in one line", async () => {
+  await assertRefused(/There is no prompt/, "generate");
+  await assertRefused(/Unknown option '--promt'/, "generate", "--promt", "a");
+  await assertRefused(
+    /--max-tokens must be a whole number from 1 up: it is "0"/,
+    "generate",
+    "--prompt",
+    "a",
+    "--max-tokens",
+    "0",
+  );
+  await assertRefused(/it is "NaN"/, "generate", "--prompt", "a", "--max-tokens", "NaN");
+  await assertRefused(/There is no model "none"/, "generate", "--prompt", "a", "--model", "none");
+  await assertRefused(/Cannot use backend "abacus"/, "generate", "--prompt", "a", "--backend", "abacus");
+  await assertRefused(/There is no dtype "int3"/, "generate", "--prompt", "a", "--dtype", "int3");
+  await assertRefused(
+    /Cannot use int8 on the cpu backend/,
+    "generate",
+    "--prompt",
+    "a",
+    "--backend",
+    "cpu",
+    "--dtype",
+    "int8",
+  );
+  await assertRefused(
+    /prompt has 2 and the model holds 256\. Lower maxTokens to 254/,
+    "generate",
+    "--prompt",
+    "Call me",
+    "--max-tokens",
+    "300",
+  );
+  await assertRefused(/its array is empty/, "generate", "--prompts", await temporaryFile("prompts.json", "[]"));
+  await assertRefused(/must hold an array/, "generate", "--prompts", await temporaryFile("prompts.json", "[1]"));
+  await assertRefused(
+    /inputIds\[0\]\[0\]: it is 99999/,
+    "generate",
+    "--prompts",
+    await temporaryFile("prompts.json", "[[99999]]"),
+  );
+  await assertRefused(
+    /a prompt of 400 tokens: the model holds 256/,
+    "generate",
+    "--prompts",
+    await temporaryFile("p.json", JSON.stringify([Array(400).fill(1)])),
+  );
+  const folder = await writeTinyModel({ seed: 1 });
+  await Deno.remove(`${folder}/config.json`);
+  await assertRefused(/there is no readable config\.json/, "generate", "--prompt", "a", "--model", folder);
+});
+
+Deno.test("sweep refuses what it cannot do, in one line", async () => {
+  await assertRefused(/--batch-sizes must be a whole number from 1 up: it is "0"/, "sweep", "--batch-sizes", "1,0");
+  await assertRefused(/it is "-4"/, "sweep", "--batch-sizes=-4");
+  await assertRefused(/it is "two"/, "sweep", "--repeats", "two");
+  await assertRefused(/--chart must end in \.svg/, "sweep", "--chart", "chart.png");
+  await assertRefused(/There is no model "gpt5"/, "sweep", "--model", "gpt5");
+});
+
+Deno.test("generate --json prints the reference's answers, with prompts as text or as token ids", async () => {
+  const chosen = golden.slice(0, 4), flags = ["--max-tokens", "24", "--ignore-eos", "--logprobs", "--json"];
+  const prompts = await temporaryFile(
+    "prompts.json",
+    JSON.stringify([chosen[0].prompt, ...chosen.slice(1).map((row) => row.promptTokens)]),
+  );
+  const { code, stdout, stderr } = await command("generate", "--prompts", prompts, ...flags);
+  assert.equal(code, 0, stderr);
+  const answers = JSON.parse(stdout);
+  assert.equal(answers.length, chosen.length);
+  for (const [i, answer] of answers.entries()) {
+    assert.deepEqual(answer.promptTokens, chosen[i].promptTokens);
+    assert.deepEqual([answer.tokens, answer.text, answer.finishReason], [chosen[i].tokens, chosen[i].text, "length"]);
+    assert.equal(answer.logprobs.length, 24);
+  }
+  assert.equal(answers[0].prompt, chosen[0].prompt);
+});
+
+Deno.test("generate prints every row's whole text, in order", async () => {
+  const prompts = golden.slice(0, 3), flags = prompts.flatMap(({ prompt }) => ["--prompt", prompt]);
+  const { code, stdout } = await command("generate", ...flags, "--max-tokens", "24", "--ignore-eos");
+  assert.equal(code, 0);
+  assert.equal(stdout, prompts.map(({ prompt, text }) => `${prompt}${text}\n`).join(""));
+});
+
+Deno.test("sweep prints a row for each batch size and writes results and chart", async () => {
+  const folder = await Deno.makeTempDir(), json = `${folder}/new/sweep.json`, chart = `${folder}/sweep.svg`;
+  const model = await writeTinyModel({ seed: 1 });
+  const sizes = ["--batch-sizes", "1,3", "--max-tokens", "4", "--repeats", "2", "--prompt-tokens", "mixed"];
+  const { code, stdout, stderr } = await command("sweep", "--model", model, ...sizes, "--json", json, "--chart", chart);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^ +1 .*\n +3 /m);
+  const result = JSON.parse(await Deno.readTextFile(json));
+  assert.deepEqual([result.schemaVersion, result.maxTokens, result.promptTokens], [1, 4, "mixed"]);
+  for (const [i, point] of result.points.entries()) {
+    const { batchSize, totalSeconds, throughput, latency, prefillSeconds, decodeSeconds, decodeThroughput } = point;
+    assert.equal(batchSize, [1, 3][i]);
+    assert.ok(Math.abs(throughput - batchSize * 4 / totalSeconds) < 1e-9 * throughput);
+    assert.ok(Math.abs(latency - totalSeconds / 4) < 1e-9);
+    assert.ok(Math.abs(decodeThroughput - batchSize * 3 / decodeSeconds) < 1e-9 * decodeThroughput);
+    assert.ok(prefillSeconds > 0 && point.repeats.length === 2 && point.mbu > 0 && point.mfu > 0);
+  }
+  assert.deepEqual([result.points[0].speedup, result.points[0].paddingShare], [1, 0]);
+  assert.ok(result.points[1].paddingShare > 0);
+  assert.match(await Deno.readTextFile(chart), /^<svg/);
+});

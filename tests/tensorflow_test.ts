@@ -1,0 +1,222 @@
+import assert from "node:assert/strict";
+import * as tf from "@tensorflow/tfjs";
+import { attr, DataType } from "../lib/tensorflow/attributes.ts";
+import { TensorflowBackend } from "../lib/tensorflow/backend.ts";
+import { ensureLibtensorflow } from "../lib/tensorflow/install.ts";
+import { TensorflowError } from "../lib/tensorflow/library.ts";
+import { tensorflowOps } from "../lib/tensorflow/ops.ts";
+import { plainOps } from "../lib/ops.ts";
+import { assertClose } from "./logits.ts";
+
+const backend = new TensorflowBackend(await ensureLibtensorflow(), { intraOp: 2, interOp: 1 });
+await tf.setBackend("tensorflow");
+const ops = tensorflowOps(backend);
+const { binding } = backend;
+
+/** Runs `test` and fails if it leaves tensors behind, in tfjs or in TensorFlow. */
+async function withoutLeaks(test: () => Promise<void> | void) {
+  const before = [tf.memory().numTensors, binding.getNumOfTensors()];
+  await test();
+  assert.deepEqual([tf.memory().numTensors, binding.getNumOfTensors()], before);
+}
+
+Deno.test("values come back as they went in, for every dtype of tfjs that holds numbers", async () => {
+  await withoutLeaks(() => {
+    tf.tidy(() => {
+      assert.deepEqual(tf.add(tf.tensor([1.5, -2, 1e30]), 0).arraySync(), [1.5, -2, Math.fround(1e30)]);
+      assert.deepEqual(tf.reverse(tf.tensor([2 ** 31 - 1, -2, 1], [3], "int32")).arraySync(), [1, -2, 2 ** 31 - 1]);
+      assert.deepEqual(tf.logicalNot(tf.tensor([true, false], [2], "bool")).arraySync(), [0, 1]);
+      assert.deepEqual(tf.real(tf.complex([1, 2], [3, 4])).arraySync(), [1, 2]);
+      assert.deepEqual(tf.add(tf.zeros([0, 3]), 1).shape, [0, 3]);
+      assert.equal(tf.add(tf.scalar(2), 3).arraySync(), 5);
+    });
+  });
+});
+
+Deno.test("tfjs's own operations run on TensorFlow", async () => {
+  await withoutLeaks(() => {
+    tf.tidy(() => {
+      assert.equal(tf.getBackend(), "tensorflow");
+      const a = tf.tensor2d([1, 2, 3, 4], [2, 2]);
+      assert.deepEqual(tf.matMul(a, a).arraySync(), [[7, 10], [15, 22]]);
+      assert.deepEqual(tf.concat([a, a], 1).arraySync(), [[1, 2, 1, 2], [3, 4, 3, 4]]);
+      assert.deepEqual(tf.topk(tf.tensor1d([3, 9, 5]), 2).indices.arraySync(), [1, 2]);
+      assert.deepEqual(tf.gather(a, tf.tensor1d([1, 0], "int32")).arraySync(), [[3, 4], [1, 2]]);
+      assertClose(tf.softmax(tf.tensor1d([0, Math.log(3)])).arraySync() as number[], [0.25, 0.75], 1e-6, "softmax");
+    });
+  });
+});
+
+Deno.test("gradients flow: a step of training lowers the loss", async () => {
+  await withoutLeaks(() => {
+    const x = tf.tidy(() => tf.variable(tf.scalar(3))), optimizer = tf.train.sgd(0.1);
+    const loss = () => tf.square(tf.sub(x, 1)) as tf.Scalar;
+    const before = tf.tidy(() => loss().dataSync()[0]);
+    optimizer.minimize(loss);
+    assert.ok(tf.tidy(() => loss().dataSync()[0]) < before);
+    optimizer.dispose();
+    x.dispose();
+  });
+});
+
+Deno.test("what TensorFlow refuses becomes an error with its message", async () => {
+  await withoutLeaks(() => {
+    tf.tidy(() => {
+      const a = tf.ones([2, 3]), untransposed = [attr.bool("transpose_a", false), attr.bool("transpose_b", false)];
+      const refuse = (work: () => unknown, message: RegExp) =>
+        assert.throws(work, (error) => error instanceof TensorflowError && message.test(error.message));
+      refuse(
+        () => backend.execute("MatMul", [attr.type("T", DataType.float), ...untransposed], [a, a]),
+        /Matrix size-inc/,
+      );
+      refuse(() => backend.execute("NoSuchOp", [], [a]), /NoSuchOp/);
+      assert.throws(
+        () => binding.executeOp("Square", [attr.type("T", DataType.float)], [10 ** 9], 1),
+        /was disposed of/,
+      );
+      assert.throws(
+        () => binding.createTensor([2, 2], DataType.float, new Float32Array(3)),
+        /takes 16 bytes and got 12/,
+      );
+      assert.throws(() => binding.createTensor([1], DataType.string, ["a"] as unknown as number[]), /not supported/);
+      assert.throws(() => binding.createTensor([2 ** 40], DataType.float, []), /takes 4398046511104 bytes and got 0/);
+      assert.deepEqual(backend.execute("Square", [attr.type("T", DataType.float)], [a])[0].shape, [2, 3]);
+    });
+  });
+});
+
+Deno.test("attributes may be lists", async () => {
+  await withoutLeaks(() => {
+    tf.tidy(() => {
+      const x = tf.reshape(tf.range(0, 6), [1, 2, 3, 1]);
+      const [y] = backend.execute("Squeeze", [attr.type("T", DataType.float), attr.int("squeeze_dims", [0, 3])], [x]);
+      assert.deepEqual(y.shape, [2, 3]);
+      const types = attr.type("T", [DataType.float, DataType.float]);
+      assert.equal(backend.execute("IdentityN", [types], [x, y], 2).length, 2);
+    });
+  });
+});
+
+Deno.test("a captured function computes what the operations compute, for other sizes and values too", async () => {
+  await withoutLeaks(async () => {
+    const w = tf.randomNormal<tf.Rank.R2>([4, 3], 0, 1, "float32", 1);
+    const layer = (x: tf.Tensor) =>
+      tf.tidy(() => tf.concat([tf.tanh(tf.matMul(x as tf.Tensor2D, w)), tf.square(tf.matMul(x as tf.Tensor2D, w))], 1));
+    const example = tf.ones([2, 4]);
+    const captured = backend.capture([example], ([x]) => [layer(x)]);
+    for (const rows of [2, 1, 7]) {
+      const x = tf.randomNormal([rows, 4], 0, 1, "float32", rows);
+      const [y] = await captured.run([x]);
+      const expected = layer(x);
+      assert.deepEqual(y.shape, [rows, 6]);
+      assertClose(Array.from(y.dataSync()), Array.from(expected.dataSync()), 1e-6, `${rows} rows`);
+      tf.dispose([x, y, expected]);
+    }
+    captured.dispose();
+    tf.dispose([w, example]);
+  });
+});
+
+Deno.test("captured functions run side by side", async () => {
+  await withoutLeaks(async () => {
+    const x = tf.ones([64, 64]);
+    const captured = backend.capture([x], ([x]) => [tf.matMul(x as tf.Tensor2D, x as tf.Tensor2D)]);
+    const results = await Promise.all(Array.from({ length: 16 }, () => captured.run([x])));
+    for (const [y] of results) {
+      assert.ok(y.dataSync().every((value) => value === 64));
+      y.dispose();
+    }
+    captured.dispose();
+    x.dispose();
+  });
+});
+
+Deno.test("an error in a captured function names the layer, at the capture and when it runs", async () => {
+  await withoutLeaks(async () => {
+    const x = tf.ones([2, 3]), w = tf.ones([5, 4]);
+    const product = (x: tf.Tensor) =>
+      tf.tidy("h.0", () => {
+        const attributes = [
+          attr.type("T", DataType.float),
+          attr.bool("transpose_a", false),
+          attr.bool("transpose_b", false),
+        ];
+        return backend.execute("MatMul", attributes, [x, w]);
+      });
+    assert.throws(() => backend.capture([x], ([x]) => product(x)), /h\.0\/MatMul/);
+    const good = tf.ones([2, 5]);
+    const captured = backend.capture([good], ([x]) => product(x));
+    await assert.rejects(captured.run([x]), /h\.0\/MatMul/);
+    tf.dispose([...await captured.run([good]), x, w, good]);
+    captured.dispose();
+  });
+});
+
+Deno.test("a capture computes nothing, so reading inside it is refused", async () => {
+  await withoutLeaks(() => {
+    const x = tf.ones([2]);
+    assert.throws(() => backend.capture([x], ([x]) => [tf.scalar(tf.square(x).dataSync()[0])]), /inside a capture/);
+    assert.throws(() =>
+      backend.capture([x], ([x]) => {
+        backend.capture([x], ([y]) => [y]);
+        return [x];
+      }), /inside a capture/);
+    assert.equal(binding.isCapturing, false);
+    x.dispose();
+  });
+});
+
+Deno.test("TensorFlow's versions of GPT-2's operations agree with the plain ones", async () => {
+  await withoutLeaks(() => {
+    tf.tidy(() => {
+      const [B, T, H, D, S] = [3, 4, 2, 8, 16];
+      const random = (shape: number[], seed: number) => tf.randomNormal(shape, 0, 1, "float32", seed);
+      const x = random([B * T, D], 1) as tf.Tensor2D,
+        ids = tf.tensor2d(Array.from({ length: B * T }, (_, i) => i), [B, T], "int32");
+      const same = (name: string, a: tf.Tensor, b: tf.Tensor, tolerance = 1e-5) => {
+        assert.deepEqual(a.shape, b.shape, name);
+        assertClose(Array.from(a.dataSync()), Array.from(b.dataSync()), tolerance, name);
+      };
+      same("embed", ops.embed(x, ids), plainOps.embed(x, ids));
+      const gain = random([D], 2) as tf.Tensor1D, bias = random([D], 3) as tf.Tensor1D;
+      same("layerNorm", ops.layerNorm(x, gain, bias, 1e-5), plainOps.layerNorm(x, gain, bias, 1e-5));
+      for (const activation of ["none", "gelu_new"] as const) {
+        const options = { name: "test", activation, dtype: "float32" } as const;
+        const weight = random([D, 3 * D], 4) as tf.Tensor2D, offset = random([3 * D], 5) as tf.Tensor1D;
+        same("linear", ops.linear(weight, offset, options).apply(x), plainOps.linear(weight, offset, options).apply(x));
+      }
+      const table = random([11, D], 6) as tf.Tensor2D, head = { name: "head", dtype: "float32" } as const;
+      same("head", ops.head(table, head).apply(x), plainOps.head(table, head).apply(x));
+      for (const tokens of [ids, tf.zeros<tf.Rank.R2>([B * T, 1], "int32")]) {
+        const qkv = random([B * T, 3 * D], 7) as tf.Tensor2D;
+        const split = ops.splitHeads(qkv, tokens, H), plain = plainOps.splitHeads(qkv, tokens, H);
+        split.forEach((part, i) => same(`splitHeads ${i}`, part, plain[i]));
+        same("mergeHeads", ops.mergeHeads(split[0]), plainOps.mergeHeads(plain[0]));
+        same("lastToken", ops.lastToken(x, tokens), plainOps.lastToken(x, tokens));
+      }
+      same("argMax", ops.argMax(x), plainOps.argMax(x), 0);
+      const cache = random([B, H, S, D / H], 8) as tf.Tensor4D, update = random([B, H, T, D / H], 9) as tf.Tensor4D;
+      const slots = tf.tensor2d([5, 6, 7, 8], [T, 1], "int32");
+      const starts = tf.tensor3d(Array.from({ length: B * H }, (_, i) => i * S), [B * H, 1, 1], "int32");
+      const expected = plainOps.writeSlots(cache, update, plainOps.locateSlots(starts, slots));
+      same("writeSlots", ops.writeSlots(cache, update, ops.locateSlots(starts, slots)), expected, 0);
+      same("writeSlots in place", cache, expected, 0);
+      const mask = tf.zeros<tf.Rank.R4>([B, 1, T, S]);
+      same("attend", ops.attend(update, cache, cache, mask), plainOps.attend(update, cache, cache, mask));
+    });
+  });
+});
+
+Deno.test("a program that used TensorFlow ends cleanly and leaves stderr empty", async () => {
+  const program = `
+    import * as tf from "@tensorflow/tfjs";
+    import { useBackend } from "${new URL("../lib/backend.ts", import.meta.url)}";
+    await useBackend("tensorflow");
+    console.log(tf.sum(tf.ones([1000])).dataSync()[0]);`;
+  const output = await new Deno.Command(Deno.execPath(), {
+    args: ["eval", program],
+    cwd: new URL("..", import.meta.url),
+  }).output();
+  const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
+  assert.deepEqual([output.code, output.signal, decode(output.stdout), decode(output.stderr)], [0, null, "1000", ""]);
+});
