@@ -22,6 +22,7 @@ export interface CapturedStep {
 
 /** A place where models run. */
 export interface Backend {
+  /** Its name in tfjs. */
   readonly name: BackendName;
   /** For people: library, version, device, threads. */
   readonly description: string;

@@ -36,17 +36,21 @@ export interface SweepOptions {
   onProgress?: (done: number, total: number, batchSize: number) => void;
 }
 
-/** What was measured at one batch size: medians of the counted runs. */
+/** What was measured at one batch size: medians of the counted runs. Times are seconds, rates tokens per second. */
 export interface SweepPoint {
+  /** Rows of the batch. */
   batchSize: number;
+  /** From the prompts to the last token. */
   totalSeconds: number;
+  /** From the prompts to the first new token of every row: TTFT. */
   prefillSeconds: number;
+  /** From the first new token to the last. */
   decodeSeconds: number;
-  /** New tokens per second of all rows together, prefill included. */
+  /** New tokens of all rows per second, prefill included. */
   throughput: number;
-  /** Seconds per new token of one row, prefill included. */
+  /** Seconds per new token of a row, prefill included. */
   latency: number;
-  /** New tokens per second of all rows together, after prefill; null when there is only one new token. */
+  /** New tokens of all rows per second after prefill; null when there is only one new token. */
   decodeThroughput: number | null;
   /** Throughput against that of the smallest batch in the sweep. */
   speedup: number;
@@ -54,6 +58,7 @@ export interface SweepPoint {
   mbu: number | null;
   /** Model FLOPs utilisation of a decode step: operations / time / measured rate of a large matrix product. */
   mfu: number | null;
+  /** Memory of the cache. */
   kvCacheBytes: number;
   /** The share of the prompts' rectangle that is padding. */
   paddingShare: number;
@@ -61,22 +66,35 @@ export interface SweepPoint {
   repeats: number[];
 }
 
-/** A sweep, with all that is needed to compare it with another one. Times are seconds, rates tokens per second. */
+/** A sweep, with all that is needed to compare it with another one. */
 export interface SweepResult {
+  /** Changes when fields do. */
   schemaVersion: 1;
   /** ISO 8601. */
   created: string;
+  /** The machine. */
   host: { cpu: string; cores: number; memoryBytes: number; os: string };
+  /** The software. */
   versions: { deno: string; backend: string };
+  /** The model; its name says so when its weights are random. */
   model: { name: string; parameters: number };
+  /** The backend's name. */
   backend: string;
+  /** Threads that a step uses. */
   threads: number;
+  /** Element type of the linear layers' weights. */
   dtype: Dtype;
+  /** Tokens of every prompt. */
   promptTokens: number | "mixed";
+  /** New tokens of every row. */
   maxTokens: number;
+  /** Runs of each size that were not counted. */
   warmup: number;
+  /** What made the prompts. */
   seed: number;
+  /** What the machine could do at most. */
   roofs: Roofs;
+  /** In the order of the batch sizes asked for. */
   points: SweepPoint[];
 }
 

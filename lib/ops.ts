@@ -27,7 +27,9 @@ export interface Linear {
 export interface LinearOptions {
   /** Its name in the checkpoint, e.g. `h.0.mlp.c_fc`. */
   name: string;
+  /** What follows it. Default: nothing. */
   activation?: Activation;
+  /** What its weights are to be. */
   dtype: Dtype;
 }
 

@@ -134,7 +134,7 @@ export class CacheView {
   readonly written: Pick<CacheTensors, "keys" | "values"> = { keys: [], values: [] };
   readonly #location: tf.Tensor;
 
-  /** @param newSlots int [T, 1]: the slots of the new tokens, which follow one another */
+  /** `newSlots` (int [T, 1]) are where the new tokens go; they follow one another. */
   constructor(private readonly ops: Ops, private readonly cache: CacheTensors, newSlots: tf.Tensor2D) {
     const padding = tf.less(cache.slots, cache.padding); // [B, 1, 1, S]
     const future = tf.greater(cache.slots, newSlots); // [T, S]

@@ -10,6 +10,7 @@ import type { CacheView } from "./kv_cache.ts";
 
 /** Each token's vector to mean 0 and variance 1, then a gain and a bias (Ba et al. 2016). */
 export class LayerNorm {
+  /** From its weights [D]; `epsilon` is added to the variance. */
   constructor(
     private readonly ops: Ops,
     private readonly weight: tf.Tensor1D,
@@ -25,6 +26,7 @@ export class LayerNorm {
 
 /** Masked self-attention (checkpoint prefix `attn`). The query weights hold the factor 1/√(D/H) already. */
 export class CausalSelfAttention {
+  /** `c_attn` makes query, key and value, `c_proj` mixes the heads. */
   constructor(
     private readonly ops: Ops,
     private readonly c_attn: Linear,
@@ -46,6 +48,7 @@ export class CausalSelfAttention {
 
 /** Two linear layers with a GELU in between; `c_fc` applies it (checkpoint prefix `mlp`). */
 export class Mlp {
+  /** `c_fc` goes from D to 4·D and has the GELU, `c_proj` goes back to D. */
   constructor(private readonly c_fc: Linear, private readonly c_proj: Linear) {}
 
   /** [B·T, D] -> [B·T, D], by way of 4·D. */
@@ -56,6 +59,7 @@ export class Mlp {
 
 /** One block: attention, then MLP, each on a normalised copy and added back (checkpoint prefix `h.i`). */
 export class Block {
+  /** The block's four parts. */
   constructor(
     private readonly ln_1: LayerNorm,
     private readonly attn: CausalSelfAttention,

@@ -28,6 +28,9 @@ export async function loadGPT2(folder: string, options: LoadOptions = {}): Promi
   return await buildGPT2(config, weights, options);
 }
 
+/** Loads models under the name that Hugging Face's transformers gives to this. */
+export const AutoModelForCausalLM: { fromPretrained: typeof loadGPT2 } = { fromPretrained: loadGPT2 };
+
 /** A model with random weights: for timing, which does not depend on them, and for tests. */
 export async function randomGPT2(
   config: GPT2Config,

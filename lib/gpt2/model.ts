@@ -29,9 +29,11 @@ export interface Layers {
 
 /** A GPT-2 language model. Made by the functions in load.ts; free it with `using` or `[Symbol.dispose]()`. */
 export class GPT2 {
-  /** @param owned what is to be freed with the model */
+  /** From its layers; `owned` is what to free with the model. */
   constructor(
+    /** Its sizes. */
     readonly config: GPT2Config,
+    /** Where it runs. */
     readonly backend: Backend,
     /** Element type of the linear layers' weights. */
     readonly dtype: Dtype,

@@ -1,0 +1,11 @@
+/**
+ * Charts as plain Vega-Lite specifications, and how to show them. Each chart says in words what it shows, so that it
+ * reads in every viewer, and aloud.
+ */
+
+export { type ChartPoint, type ChartSeries, latencyChart, throughputChart } from "./chart/by_batch_size.ts";
+export { type GridRow, heatmap, type HeatmapOptions, tokenGrid, type TokenGridOptions } from "./chart/grid.ts";
+export { progress, type ProgressLike, show } from "./chart/show.ts";
+export { type Chart, type ChartOptions, stackCharts, theme } from "./chart/specification.ts";
+export { renderSvg } from "./chart/svg.ts";
+export { sweepChart, type SweepChartOptions, type SweepLike } from "./chart/sweep.ts";

@@ -1,0 +1,30 @@
+/** `deno task lab`: JupyterLab on the notebooks, with a Deno kernel, in the foreground. */
+
+import { fileURLToPath } from "node:url";
+import { jupyterEnvironment } from "../jupyter/environment.ts";
+import { run } from "./command.ts";
+
+const settings = [
+  "--ServerApp.root_dir=.", // so that the sources can be read beside the notebooks
+  "--LabApp.default_url=/lab/tree/notebooks",
+  "--MultiKernelManager.default_kernel_name=deno",
+  "--KernelSpecManager.allowed_kernelspecs=deno",
+];
+
+await run({
+  name: "lab",
+  summary: "Opens the notebooks in JupyterLab. Words after -- go to JupyterLab, e.g. -- --no-browser --port 8889.",
+  words: "[-- WORD…]",
+  flags: {},
+}, async (_, words) => {
+  const { python, env } = await jupyterEnvironment();
+  const child = new Deno.Command(python, {
+    args: ["-m", "jupyterlab", ...settings, ...words],
+    cwd: fileURLToPath(new URL("../../", import.meta.url)),
+    env,
+  }).spawn();
+  Deno.addSignalListener("SIGINT", () => {}); // a terminal sends it to JupyterLab too, which asks what to do
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", () => child.kill());
+  const { code } = await child.status;
+  if (code) throw new Error(`JupyterLab ended with exit code ${code}.`);
+});

@@ -1,0 +1,83 @@
+/** `deno task notebooks`: executes the notebooks, and with `--update` stores their outputs. */
+
+import { basename, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { jupyterEnvironment } from "../jupyter/environment.ts";
+import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
+import { run, UsageError, wholeNumber } from "./command.ts";
+import { formatSeconds, Progress } from "./progress.ts";
+
+const folder = fileURLToPath(new URL("../../notebooks", import.meta.url));
+
+await run({
+  name: "notebooks",
+  summary: "Executes notebooks/*.ipynb, or those named, each in a fresh kernel, and fails if a cell fails.",
+  words: "[NAME…]",
+  flags: {
+    update: { type: "boolean", help: "store the outputs of the notebooks that pass" },
+    quick: { type: "boolean", help: "reduced sizes, for a check in little time" },
+    timeout: { type: "string", value: "SECONDS", help: "how long one cell may take (600)" },
+  },
+}, async ({ update = false, quick = false, timeout }, names) => {
+  if (update && quick) throw new UsageError("--update stores what a full run gives: leave out --quick.");
+  const cellSeconds = wholeNumber(timeout, "timeout", 600);
+  const paths = await find(names);
+  const jupyter = await jupyterEnvironment();
+  let failed = 0;
+  for (const path of paths) {
+    const started = performance.now();
+    const { text, failure } = await withProgress(
+      basename(path),
+      (onCell) => executeNotebook(path, jupyter, { cellSeconds, quick, onCell }),
+    );
+    if (failure) failed++;
+    const changed = update && text !== undefined && await store(path, text);
+    const verdict = failure ? "FAILED" : changed ? "ok, updated" : "ok";
+    console.log(`${relative(".", path)}  ${verdict}  ${formatSeconds((performance.now() - started) / 1000)}`);
+    if (failure) console.log(explain(failure));
+  }
+  console.log(`${paths.length - failed} passed, ${failed} failed`);
+  if (failed) Deno.exit(1);
+});
+
+/** Notebooks by name, number or path; all of the project's without any. */
+async function find(names: string[]): Promise<string[]> {
+  const all: string[] = [];
+  for await (const { name } of Deno.readDir(folder)) if (name.endsWith(".ipynb")) all.push(`${folder}/${name}`);
+  all.sort();
+  if (!names.length && !all.length) throw new Error(`There are no notebooks in ${folder}.`);
+  if (!names.length) return all;
+  return await Promise.all(names.map(async (name) => {
+    const found = all.find((path) => basename(path, ".ipynb") === name || basename(path).startsWith(`${name}_`));
+    if (found) return found;
+    if (name.endsWith(".ipynb") && await Deno.stat(name).catch(() => null)) return name;
+    const known = all.map((path) => basename(path, ".ipynb")).join(", ") || "none";
+    throw new UsageError(`There is no notebook "${name}". Those in notebooks/: ${known}.`);
+  }));
+}
+
+async function withProgress<T>(label: string, work: (onCell: (cell: number, of: number) => void) => Promise<T>) {
+  let progress: Progress | undefined;
+  try {
+    return await work((cell, of) => {
+      if (Deno.stderr.isTerminal()) (progress ??= new Progress(label, of, (n) => `cell ${n}`)).update(cell);
+    });
+  } finally {
+    progress?.[Symbol.dispose]();
+  }
+}
+
+/** Replaces a file as a whole, if its text changes. */
+async function store(path: string, text: string): Promise<boolean> {
+  if (await Deno.readTextFile(path) === text) return false;
+  await Deno.writeTextFile(`${path}.new`, text);
+  await Deno.rename(`${path}.new`, path);
+  return true;
+}
+
+function explain({ cell, source, name, message, traceback }: NotebookFailure): string {
+  const lines = source.split("\n");
+  const head = [...lines.slice(0, 5), ...(lines.length > 5 ? ["…"] : [])].map((line) => `    ${line}`);
+  const rest = traceback.split("\n").filter((line) => line.trim()).map((line) => `    ${line.trim()}`);
+  return [`  cell ${cell + 1}:`, ...head, `  ${name}: ${message}`, ...rest].join("\n");
+}

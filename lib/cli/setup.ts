@@ -1,0 +1,52 @@
+/** `deno task setup`: puts on this machine what the other tasks need, or takes it away again. */
+
+import { jupyterEnvironment, removeJupyter } from "../jupyter/environment.ts";
+import { installLibtensorflow, removeLibtensorflow } from "../tensorflow/install.ts";
+import { findLibtensorflow, installedLibtensorflow, type Libtensorflow } from "../tensorflow/locate.ts";
+import { Library } from "../tensorflow/library.ts";
+import { run, UsageError } from "./command.ts";
+import { formatBytes, Progress } from "./progress.ts";
+
+await run({
+  name: "setup",
+  summary:
+    "Gets libtensorflow (found, or installed into your cache) and Jupyter. Every other task does so when needed.",
+  flags: {
+    cuda: { type: "boolean", help: "install the build for NVIDIA GPUs: about 2.9 GB to download, 4.6 GB on disk" },
+    remove: { type: "boolean", help: "remove what this and the other tasks installed" },
+  },
+}, async ({ cuda, remove }) => {
+  if (cuda && remove) throw new UsageError("--remove removes every build: leave out --cuda.");
+  if (remove) return await removeAll();
+  await setUpLibtensorflow(cuda);
+  const { python } = await jupyterEnvironment();
+  console.log(`Jupyter for the notebooks\n  ${python}`);
+});
+
+async function setUpLibtensorflow(cuda = false): Promise<void> {
+  if (cuda && Deno.env.get("LIBTENSORFLOW_DIR")) {
+    throw new UsageError("LIBTENSORFLOW_DIR is set and would be used instead of the CUDA build: unset it first.");
+  }
+  const library = await (cuda ? installedLibtensorflow(true) : findLibtensorflow()) ?? await install(cuda);
+  const { version } = new Library(library); // opening it shows that this machine can
+  console.log(`libtensorflow ${version} from ${library.source}`);
+  for (const path of [library.main, library.framework]) if (path) console.log(`  ${path}`);
+}
+
+async function install(cuda: boolean): Promise<Libtensorflow> {
+  let progress: Progress | undefined;
+  try {
+    return await installLibtensorflow({
+      cuda,
+      onProgress: (done, total) => (progress ??= new Progress("libtensorflow", total, formatBytes)).update(done),
+    });
+  } finally {
+    progress?.[Symbol.dispose]();
+  }
+}
+
+async function removeAll(): Promise<void> {
+  const removed = await removeLibtensorflow();
+  removed.push(...await removeJupyter());
+  console.log(removed.length ? `Removed:\n${removed.map((path) => `  ${path}`).join("\n")}` : "Nothing to remove.");
+}

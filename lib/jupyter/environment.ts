@@ -1,0 +1,137 @@
+/**
+ * Jupyter inside this project: a Python environment, a Deno kernel and Jupyter's own files, all in `.jupyter/`.
+ * Nothing of the user's Jupyter is read or written.
+ */
+
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const project = fileURLToPath(new URL("../../", import.meta.url));
+const windows = Deno.build.os === "windows";
+
+/** How to call Jupyter: `python -m jupyterlab` and the like, with these environment variables. */
+export interface JupyterEnvironment {
+  /** The interpreter that has Jupyter's packages. */
+  python: string;
+  /** Added to this process's own. */
+  env: Record<string, string>;
+}
+
+/** Options of {@link jupyterEnvironment}. */
+export interface JupyterEnvironmentOptions {
+  /** Where everything goes. Default: `.jupyter` in the project. */
+  folder?: string;
+  /** Hears what is about to be downloaded. Default: `console.error`. */
+  log?: (line: string) => void;
+}
+
+/**
+ * Makes what is missing, which takes a minute and a download the first time, and says how to call Jupyter. Processes
+ * that ask at the same time wait for each other; an attempt that was cut short is begun anew.
+ *
+ * @example
+ * ```ts ignore
+ * const { python, env } = await jupyterEnvironment();
+ * await new Deno.Command(python, { args: ["-m", "jupyterlab"], env }).spawn().status;
+ * ```
+ */
+export async function jupyterEnvironment(
+  { folder = join(project, ".jupyter"), log = console.error }: JupyterEnvironmentOptions = {},
+): Promise<JupyterEnvironment> {
+  const share = join(folder, "share");
+  await Deno.mkdir(folder, { recursive: true });
+  using lock = await Deno.open(join(folder, "lock"), { create: true, write: true });
+  await lock.lock(true);
+  await linkKernel(folder, share);
+  const python = await installPython(folder, log);
+  const env = { JUPYTER_PATH: share, JUPYTER_DATA_DIR: share, JUPYTER_CONFIG_DIR: join(folder, "config") };
+  return { python, env };
+}
+
+/** Removes all that {@link jupyterEnvironment} made. Returns the folder, or nothing if there was none. */
+export async function removeJupyter(
+  { folder = join(project, ".jupyter") }: JupyterEnvironmentOptions = {},
+): Promise<string[]> {
+  try {
+    await Deno.remove(folder, { recursive: true });
+    return [folder];
+  } catch (error) {
+    ignoreMissing(error);
+    return [];
+  }
+}
+
+/** Writes the kernel's description. It names a link to this Deno, because a Deno run by npx lies in a cache. */
+async function linkKernel(folder: string, share: string): Promise<void> {
+  const deno = join(folder, "bin", windows ? "deno.exe" : "deno");
+  const file = join(share, "kernels", "deno", "kernel.json");
+  const spec = {
+    argv: [deno, "jupyter", "--kernel", "--conn", "{connection_file}"],
+    display_name: "Deno",
+    language: "typescript",
+    interrupt_mode: "message",
+    metadata: { version: Deno.version.deno },
+  };
+  const text = JSON.stringify(spec, null, 2) + "\n";
+  if (await exists(deno) && await Deno.readTextFile(file).catch(ignoreMissing) === text) return;
+  await Deno.mkdir(join(folder, "bin"), { recursive: true });
+  await Deno.mkdir(join(share, "kernels", "deno"), { recursive: true });
+  if (Deno.execPath() !== deno) {
+    await Deno.remove(deno).catch(ignoreMissing);
+    await Deno.link(Deno.execPath(), deno).catch(() => Deno.copyFile(Deno.execPath(), deno));
+  }
+  await Deno.writeTextFile(file, text);
+}
+
+/** Installs requirements.txt unless that was done, and returns the environment's interpreter. */
+async function installPython(folder: string, log: (line: string) => void): Promise<string> {
+  const requirements = join(project, "requirements.txt");
+  const venv = join(folder, "venv");
+  const python = windows ? join(venv, "Scripts", "python.exe") : join(venv, "bin", "python");
+  const complete = join(venv, "complete"); // written last
+  const hash = createHash("sha256").update(await Deno.readTextFile(requirements)).digest("hex");
+  if (await exists(python) && await Deno.readTextFile(complete).catch(ignoreMissing) === hash) return python;
+
+  const base = await findPython();
+  log(`Installing Jupyter (a download of about 50 MB) into ${venv}. This takes a minute, once.`);
+  await Deno.remove(venv, { recursive: true }).catch(ignoreMissing);
+  await call(base, ["-m", "venv", "--without-pip", venv]);
+  // Debian keeps ensurepip in a package of its own. A pip outside can do its work.
+  const pip = await call(python, ["-m", "ensurepip"]).then(() => [python], () => [base, "--python", python]);
+  const [command, ...options] = pip;
+  await call(command, ["-m", "pip", ...options, "install", "--quiet", "--no-input", "-r", requirements]);
+  await Deno.writeTextFile(complete, hash);
+  return python;
+}
+
+async function findPython(): Promise<string> {
+  const check = "import sys, venv; sys.exit(sys.version_info < (3, 10))";
+  for (const name of ["python3", "python"]) {
+    if (await call(name, ["-c", check]).then(() => true, () => false)) return name;
+  }
+  throw new Error(
+    "Jupyter needs Python 3.10 or newer, and neither `python3` nor `python` is one. " +
+      "Install it (on Debian and Ubuntu: apt install python3 python3-venv) and run this again.",
+  );
+}
+
+/** Runs a command to its end. Its error is the last line of what it said, and the way out. */
+async function call(command: string, args: string[]): Promise<void> {
+  const { success, stderr } = await new Deno.Command(command, { args, stdout: "null", stderr: "piped" }).output();
+  if (success) return;
+  const said = new TextDecoder().decode(stderr).trim().split("\n");
+  const reason = said.findLast((line) => line.startsWith("ERROR")) ?? said.at(-1);
+  throw new Error(
+    `Cannot install Jupyter: \`${[command, ...args].join(" ")}\` said "${reason}". If venv or pip is missing, ` +
+      "install it (on Debian and Ubuntu: apt install python3-venv) and run this again.",
+  );
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(() => true, () => false);
+}
+
+function ignoreMissing(error: unknown): undefined {
+  if (!(error instanceof Deno.errors.NotFound)) throw error;
+}

@@ -1,0 +1,226 @@
+import assert from "node:assert/strict";
+import {
+  type Chart,
+  type ChartSeries,
+  heatmap,
+  latencyChart,
+  renderSvg,
+  show,
+  stackCharts,
+  sweepChart,
+  throughputChart,
+  tokenGrid,
+} from "../lib/chart.ts";
+
+const sizes = [1, 2, 4, 8, 16, 32, 64, 128];
+const ours = series("this machine, float32", [28, 52, 100, 190, 330, 480, 600, 680], 0.1);
+const source = { ...series("the source's figures", [34, 66, 130, 250, 470, 830, 1190, 1482]), muted: true };
+const sweep = {
+  model: "gpt2",
+  backend: "tensorflow",
+  dtype: "float32",
+  maxTokens: 10,
+  points: [{ batchSize: 1, throughput: 25, repeats: [0.4, 0.5, 0.3] }, {
+    batchSize: 8,
+    throughput: 100,
+    repeats: [0.8, 0.9, 0.7],
+  }],
+};
+const prompts = ["<pad> <pad> Never have", "The quick brown fox"].map((text) => text.split(" "));
+const grid = tokenGrid({
+  title: "Padding on the left",
+  kinds: ["token", "padding"],
+  rows: prompts.map((tokens, i) => ({
+    label: `prompt ${i}`,
+    cells: tokens.map((text) => ({ text, kind: text === "<pad>" ? "padding" : "token" })),
+  })),
+});
+
+const charts: Record<string, Chart> = {
+  throughput: throughputChart([ours, source], { title: "24x the tokens", subtitle: "GPT-2 124M, 10 new tokens" }),
+  latency: latencyChart([ours], { title: "Each token waits longer" }),
+  "one point": throughputChart([series("a", [3.3])], { title: "A single size" }),
+  "a wide range": throughputChart([series("a", [0.02, 40_000])], { title: "Six decades" }),
+  "a sweep": sweepChart([sweep], { reference: [source] }),
+  "two sweeps": sweepChart([sweep, { ...sweep, dtype: "int8" }]),
+  grid,
+  attention: heatmap({
+    title: "Who looks at whom",
+    rows: ["a", " b"],
+    columns: ["a", " b"],
+    values: [[1, null], [0.3, 0.7]],
+  }),
+  "large attention": heatmap({ title: "Blocks", rows: labels(40), columns: labels(40), values: causal(40) }),
+  stack: stackCharts(grid, grid),
+};
+
+for (const [name, chart] of Object.entries(charts)) {
+  Deno.test(`the chart of ${name} compiles without a warning and draws all of its words inside the picture`, async () => {
+    const svg = await renderSvg(chart);
+    assert.deepEqual(await warnings(chart), []);
+    const drawn = texts(svg).map(({ text }) => text);
+    for (const title of titles(chart)) assert.ok(drawn.includes(title), `${title} is not in ${drawn}`);
+    assert.deepEqual(outside(svg), []);
+    assert.ok(svg.includes(`role="img" aria-label="${chart.description.slice(0, 12)}`));
+  });
+}
+
+Deno.test("the check for words outside the picture finds them in a picture cut in half", async () => {
+  const svg = await renderSvg(charts.throughput);
+  assert.ok(outside(svg.replace(/width="(\d+)"/, (_, width) => `width="${width / 2}"`)).length > 3);
+});
+
+Deno.test("the check for warnings hears one", async () => {
+  const { encoding, ...rest } = charts.latency;
+  assert.match(
+    String(await warnings({ ...rest, mark: "rect", encoding: { ...encoding as object, size: { field: "none" } } })),
+    /size/,
+  );
+});
+
+Deno.test("a chart says in words what it shows", () => {
+  assert.equal(
+    latencyChart([series("float32", [20, 40])], { title: "Cheap rows" }).description,
+    "Cheap rows. Latency by batch size: float32: 1: 20,000 ms, 2: 40,000 ms.",
+  );
+  assert.equal(
+    sweepChart([sweep]).description,
+    "4x the tokens per second at batch 8. Throughput by batch size: gpt2, float32, tensorflow: 1: 25 tok/s, " +
+      "8: 100 tok/s. Each token takes 2x as long. Latency by batch size: gpt2, float32, tensorflow: 1: 40 ms, 8: 80 ms.",
+  );
+  assert.equal(
+    grid.description,
+    "Padding on the left. prompt 0: <pad> (padding), <pad> (padding), Never, have. prompt 1: The, quick, brown, fox.",
+  );
+  assert.equal(
+    charts.attention.description,
+    "Who looks at whom. Query by key. a: most at a, 1.00. ·b: most at ·b, 0.70.",
+  );
+});
+
+Deno.test("a sweep's bars span its slowest and its fastest repeat", () => {
+  const [throughput, latency] = sweepChart([sweep]).vconcat as { data: { values: { low: number; high: number }[] } }[];
+  assert.deepEqual([throughput.data.values[0].low, throughput.data.values[0].high], [20, 10 / 0.3]);
+  assert.deepEqual([latency.data.values[0].low, latency.data.values[0].high].map(Math.round), [30, 50]);
+});
+
+Deno.test("results of a sweep are named by what tells them apart", () => {
+  const names = (chart: Chart) =>
+    (chart.vconcat as { encoding: { color: { scale: { domain: string[] } } } }[])[0].encoding.color.scale.domain;
+  assert.deepEqual(names(sweepChart([sweep, { ...sweep, dtype: "int8" }])), ["float32", "int8"]);
+  assert.deepEqual(names(sweepChart([sweep, sweep])), ["run 1", "run 2"]);
+});
+
+Deno.test("a legend names the kinds of cells, and every token of a small heatmap is named on both sides", async () => {
+  const drawn = async (chart: Chart) => texts(await renderSvg(chart)).map(({ text }) => text);
+  assert.deepEqual((await drawn(grid)).filter((text) => ["token", "padding"].includes(text)), ["token", "padding"]);
+  const tokens = ["The", " quick", " brown", " fox", " jumped", " over", " the"];
+  const attention = await drawn(heatmap({ title: "All", rows: tokens, columns: tokens, values: causal(7) }));
+  for (const token of tokens) {
+    assert.equal(attention.filter((text) => text === token.replace(" ", "·")).length, 2, token);
+  }
+});
+
+Deno.test("a legend names the lines, unless there is one", async () => {
+  const names = async (chart: Chart) => texts(await renderSvg(chart)).filter(({ text }) => text === ours.name).length;
+  assert.deepEqual([await names(charts.throughput), await names(charts.latency)], [1, 0]);
+});
+
+Deno.test("figures to compare with are grey and dashed", async () => {
+  const svg = await renderSvg(charts.throughput);
+  assert.match(svg, /stroke="#6e7781"[^>]*stroke-dasharray="5,4"/);
+});
+
+Deno.test("numbers at the ends of lines do not cover each other", async () => {
+  const svg = await renderSvg(throughputChart([series("a", [10, 1482]), series("b", [10, 1493])], { title: "Close" }));
+  const [a, b] = ["1,482", "1,493"].map((number) => texts(svg).find(({ text }) => text === number)!);
+  assert.ok(Math.abs(a.y - b.y) >= 12, `${a.y} and ${b.y}`);
+});
+
+Deno.test("a value that no logarithmic axis can hold is refused with its place", () => {
+  assert.throws(() => throughputChart([series("a", [10, 0])], { title: "" }), {
+    name: "RangeError",
+    message: 'Cannot chart throughput: {"series":"a","batchSize":2,"value":0}.',
+  });
+  assert.throws(() => throughputChart([], { title: "" }), { message: "Cannot chart throughput: there are no points." });
+});
+
+Deno.test("a cell of an unknown kind is refused", () => {
+  const rows = [{ label: "0", cells: [{ text: "a", kind: "pad" }] }];
+  assert.throws(() => tokenGrid({ title: "", kinds: ["token"], rows }), /Cell "a" is of kind "pad": kinds are token/);
+});
+
+Deno.test("show() outside a notebook prints the chart in words", async () => {
+  const { log } = console;
+  const lines: string[] = [];
+  console.log = (line: string) => lines.push(line);
+  try {
+    await show(grid);
+  } finally {
+    console.log = log;
+  }
+  assert.deepEqual(lines, [grid.description]);
+});
+
+function series(name: string, values: number[], spread?: number): ChartSeries {
+  const range = (value: number) => spread && { low: value * (1 - spread), high: value * (1 + spread) };
+  return { name, points: values.map((value, i) => ({ batchSize: sizes[i], value, ...range(value) })) };
+}
+
+function labels(count: number): string[] {
+  return Array.from({ length: count }, (_, i) => `token ${i}`);
+}
+
+function causal(count: number): (number | null)[][] {
+  return labels(count).map((_, row) => labels(count).map((_, column) => column <= row ? 1 / (row + 1) : null));
+}
+
+async function warnings(chart: Chart): Promise<unknown[]> {
+  const { compile } = await import("vega-lite");
+  const heard: unknown[] = [];
+  const logger = { level: () => logger, warn: hear, error: hear, info: () => logger, debug: () => logger };
+  function hear(...words: unknown[]) {
+    heard.push(words.join(" "));
+    return logger;
+  }
+  compile(chart as never, { logger: logger as never });
+  return heard;
+}
+
+/** Titles of a chart, its axes and the charts in it. */
+function titles(node: unknown): string[] {
+  if (typeof node !== "object" || node === null) return [];
+  return Object.entries(node).flatMap(([key, value]) => {
+    if (key === "config") return [];
+    if (["title", "text", "subtitle"].includes(key) && typeof value === "string") return [value];
+    return titles(value);
+  });
+}
+
+/** Every text of a picture, with the place of its anchor. */
+function texts(svg: string) {
+  const found: { text: string; x: number; y: number; size: number; anchor: string; turned: boolean }[] = [];
+  const open: number[][] = [[0, 0]];
+  for (const [, close, name, attributes, content] of svg.matchAll(/<(\/?)(\w+)([^>]*)>([^<]*)/g)) {
+    const move = (/translate\(([-\d.]+),([-\d.]+)\)/.exec(attributes) ?? [0, 0, 0]).slice(1, 3).map(Number);
+    const at = open.at(-1)!.map((value, i) => value + move[i]);
+    if (name === "g") close ? open.pop() : open.push(at);
+    if (name !== "text" || close || !content) continue;
+    const text = content.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+    const anchor = /text-anchor="(\w+)"/.exec(attributes)?.[1] ?? "start";
+    const size = Number(/font-size="(\d+)px"/.exec(attributes)?.[1]);
+    found.push({ text, x: at[0], y: at[1], size, anchor, turned: attributes.includes("rotate") });
+  }
+  return found;
+}
+
+/** Texts that reach over the edge, at 0.6 em a character. */
+function outside(svg: string): string[] {
+  const [width, height] = ["width", "height"].map((name) => Number(new RegExp(`${name}="([\\d.]+)"`).exec(svg)![1]));
+  return texts(svg).filter(({ text, x, y, size, anchor, turned }) => {
+    const long = text.length * size * 0.6;
+    const before = anchor === "end" ? long : anchor === "middle" ? long / 2 : 0;
+    const [left, right] = turned ? [x, x] : [x - before, x - before + long];
+    return left < 0 || right > width || y < 0 || y > height;
+  }).map(({ text }) => text);
+}

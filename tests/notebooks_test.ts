@@ -1,0 +1,182 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
+import { executeNotebook } from "../lib/jupyter/execute.ts";
+
+const project = fileURLToPath(new URL("..", import.meta.url));
+const library = JSON.stringify(import.meta.resolve("../lib/chart.ts"));
+const chart = `import { show, throughputChart } from ${library};
+const points = [{ batchSize: 1, value: 28 }];
+await show(throughputChart([{ name: "a", points }], { title: "One point" }));`;
+
+Deno.test("a notebook whose cells all run passes, and its outputs stand in the cells that made them", async () => {
+  await using folder = await temporaryFolder();
+  // The kernel sends outputs late: a client that trusts its "idle" loses most of these lines.
+  const many = 'for (let i = 0; i < 300; i++) console.log(i); "the result"';
+  const path = await write(folder, "ok", [many, "1 + 1", many, "const n: number = 3; n", "await Promise.resolve('x')"]);
+  const { text, failure } = await executeNotebook(path, await jupyterEnvironment());
+  assert.equal(failure, undefined);
+  const outputs = JSON.parse(text!).cells.map((cell: { outputs: Output[] }) => cell.outputs);
+  const lines = Array.from({ length: 300 }, (_, i) => `${i}\n`);
+  for (const cell of [0, 2]) {
+    assert.deepEqual(outputs[cell][0].text, lines);
+    assert.deepEqual(outputs[cell][1].data, { "text/plain": ['"the result"'] });
+    assert.equal(outputs[cell].length, 2);
+  }
+  assert.deepEqual(
+    [1, 3, 4].map((cell) => outputs[cell][0].data),
+    ["2", "3", '"x"'].map((n) => ({ "text/plain": [n] })),
+  );
+});
+
+const failing: Record<string, { cells: string[]; cell?: number; name: string; message: RegExp }> = {
+  "throws": { cells: ["1", "throw new RangeError('boom')"], cell: 1, name: "RangeError", message: /^boom$/ },
+  "awaits what is rejected": { cells: ["await Promise.reject(new Error('no'))"], name: "Error", message: /^no$/ },
+  "is no TypeScript": { cells: ["const = 3"], name: "SyntaxError", message: /could not read/ },
+  "calls what is not there": { cells: ["(undefined as any).f()"], name: "TypeError", message: /reading 'f'/ },
+  "imports what is not there": { cells: ["import { x } from './none.ts'"], name: "TypeError", message: /not found/ },
+  "gives a result that cannot be shown": {
+    cells: ["({ [Symbol.for('Jupyter.display')]() { throw new Error('hidden'); } })", "1"],
+    name: "Error",
+    message: /^hidden$/,
+  },
+  "ends its kernel": { cells: ["Deno.exit(3)"], name: "DeadKernel", message: /ended/ },
+  "shows a chart without a picture": {
+    cells: ["await Deno.jupyter.display({ 'application/vnd.vegalite.v5+json': {}, 'text/plain': '' }, { raw: true })"],
+    name: "NoFallback",
+    message: /lacks a picture: show it with show\(\)/,
+  },
+};
+
+for (const [name, { cells, cell = 0, ...expected }] of Object.entries(failing)) {
+  Deno.test(`a notebook with a cell that ${name} fails, and says where`, async () => {
+    await using folder = await temporaryFolder();
+    const path = await write(folder, "failing", cells);
+    const { failure } = await executeNotebook(path, await jupyterEnvironment(), { cellSeconds: 30 });
+    assert.ok(failure);
+    assert.deepEqual([failure.cell, failure.source, failure.name], [cell, cells[cell], expected.name]);
+    assert.match(failure.message, expected.message);
+    assert.ok(!(failure.message + failure.traceback).includes("\x1b"));
+  });
+}
+
+Deno.test("a cell that never ends fails by time, and its kernel with it", async () => {
+  await using folder = await temporaryFolder();
+  const path = await write(folder, "loop", ["Deno.writeTextFileSync('pid', String(Deno.pid))", "while (true) {}"]);
+  const { failure } = await executeNotebook(path, await jupyterEnvironment(), { cellSeconds: 3 });
+  assert.deepEqual([failure?.cell, failure?.name], [1, "Timeout"]);
+  const pid = Number(await Deno.readTextFile(join(folder.path, "pid")));
+  assert.throws(() => process.kill(pid, 0), { code: "ESRCH" });
+});
+
+Deno.test("in a cell, charts stand where they were shown and progress takes one output", async () => {
+  await using folder = await temporaryFolder();
+  const blocking = "const busy = (ms: number) => { const end = Date.now() + ms; while (Date.now() < end); };";
+  const path = await write(folder, "order", [
+    `${chart}\n${blocking}\nimport { progress } from ${library};`,
+    "console.log(1); console.log(2); await show(throughputChart([{ name: 'a', points }], { title: 'A' })); console.log(3);",
+    "using bar = progress('sizes', 3);\nfor (let i = 1; i <= 3; i++) { busy(250); bar.update(i); }\nconsole.log('done');",
+  ]);
+  const { text } = await executeNotebook(path, await jupyterEnvironment());
+  const [, shown, counted] = JSON.parse(text!).cells.map((cell: { outputs: Output[] }) =>
+    cell.outputs.map(({ text, data }) => text ?? data!["text/plain"])
+  );
+  assert.deepEqual(shown, [["1\n", "2\n"], ["A. Throughput by batch size: a: 1: 28 tok/s."], ["3\n"]]);
+  assert.deepEqual(counted, [[`${"█".repeat(24)} sizes  3 of 3`], ["done\n"]]);
+});
+
+Deno.test("an error that a cell is tagged to raise is none", async () => {
+  await using folder = await temporaryFolder();
+  const path = await write(folder, "tagged", ["throw new Error('shown')", "2"], { tags: ["raises-exception"] });
+  const { text } = await executeNotebook(path, await jupyterEnvironment());
+  assert.match(text!, /"evalue": "shown"/);
+});
+
+Deno.test("the task stores outputs when told to, in a form that the next run leaves as it is", async () => {
+  await using folder = await temporaryFolder();
+  const path = await write(folder, "stored", ["console.log(1); ({ a: [1, 2] })", chart]);
+  const before = await Deno.readTextFile(path);
+
+  const checked = await notebooks(path);
+  assert.equal(checked.code, 0, checked.text);
+  assert.match(checked.text, /stored\.ipynb {2}ok {2}/);
+  assert.equal(await Deno.readTextFile(path), before);
+
+  assert.match((await notebooks("--update", path)).text, /ok, updated/);
+  const text = await Deno.readTextFile(path);
+  const { cells, metadata, nbformat, nbformat_minor } = JSON.parse(text);
+  assert.deepEqual([nbformat, nbformat_minor, metadata.kernelspec.name], [4, 5, "deno"]);
+  assert.deepEqual(cells.map((cell: { execution_count: number }) => cell.execution_count), [1, 2]);
+  assert.deepEqual(cells.map((cell: { metadata: unknown }) => cell.metadata), [{}, {}]);
+  assert.deepEqual(cells[0].outputs[1].data, { "text/plain": ["{ a: [ 1, 2 ] }"] });
+  const { data } = cells[1].outputs[0];
+  assert.deepEqual(Object.keys(data), ["application/vnd.vegalite.v5+json", "image/svg+xml", "text/plain"]);
+  assert.deepEqual(data["text/plain"], ["One point. Throughput by batch size: a: 1: 28 tok/s."]);
+  assert.match(text, /^\{\n "cells": \[\n[^]*\}\n$/);
+
+  assert.match((await notebooks("--update", path)).text, /stored\.ipynb {2}ok {2}/);
+  assert.equal(await Deno.readTextFile(path), text);
+});
+
+Deno.test("the task fails if a notebook does, shows the cell, and leaves the notebook alone", async () => {
+  await using folder = await temporaryFolder();
+  const path = await write(folder, "broken", ["console.log(1)", "const a = 1;\nthrow new Error(`a is ${a}`)"]);
+  const before = await Deno.readTextFile(path);
+  const { code, text } = await notebooks("--update", path);
+  assert.equal(code, 1);
+  assert.match(
+    text,
+    /broken\.ipynb {2}FAILED [^]*cell 2:\n {4}const a = 1;\n {4}throw [^\n]*\n {2}Error: a is 1\n {4}at /,
+  );
+  assert.match(text, /\n0 passed, 1 failed\n$/);
+  assert.equal(await Deno.readTextFile(path), before);
+});
+
+Deno.test("--quick asks notebooks for their reduced sizes", async () => {
+  await using folder = await temporaryFolder();
+  const path = await write(folder, "quick", ["if (!Deno.env.get('OMNIBUS_QUICK')) throw new Error('full size')"]);
+  assert.equal((await notebooks("--quick", path)).code, 0);
+  assert.equal((await notebooks(path)).code, 1);
+});
+
+Deno.test("the task refuses to store reduced outputs, and names that it does not know", async () => {
+  const stored = await notebooks("--quick", "--update");
+  assert.deepEqual([stored.code, stored.text.trim()], [
+    2,
+    "notebooks: --update stores what a full run gives: leave out --quick.",
+  ]);
+  const unknown = await notebooks("99_none");
+  assert.equal(unknown.code, 2);
+  assert.match(unknown.text, /^notebooks: There is no notebook "99_none"\. Those in notebooks\/: /);
+});
+
+interface Output {
+  text?: string[];
+  data?: Record<string, string[]>;
+}
+
+/** Inside the project, so that its import map holds in the notebooks. */
+async function temporaryFolder() {
+  await Deno.mkdir(join(project, ".jupyter"), { recursive: true });
+  const path = await Deno.makeTempDir({ dir: join(project, ".jupyter") });
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}
+
+async function write({ path }: { path: string }, name: string, sources: string[], metadata = {}): Promise<string> {
+  const cells = sources.map((source) => ({ cell_type: "code", source, metadata, outputs: [], execution_count: null }));
+  const file = join(path, `${name}.ipynb`);
+  await Deno.writeTextFile(file, JSON.stringify({ cells, metadata: {}, nbformat: 4, nbformat_minor: 4 }));
+  return file;
+}
+
+/** Runs the task; what it printed comes together. */
+async function notebooks(...args: string[]): Promise<{ code: number; text: string }> {
+  const command = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "lib/cli/notebooks.ts", ...args],
+    cwd: project,
+  });
+  const { code, stdout, stderr } = await command.output();
+  return { code, text: [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)).join("") };
+}
