@@ -44,6 +44,8 @@ export interface BackendOptions {
   threads?: number;
   /** Is told, in one line, what is being set up, or why a slower backend was chosen. Default: stderr. */
   log?: (line: string) => void;
+  /** Is told how far an installation of libtensorflow is, in bytes. */
+  onProgress?: (done: number, total: number) => void;
 }
 
 /**
@@ -60,6 +62,7 @@ export async function useBackend(name: BackendName | "auto" = "auto", options: B
     try {
       return await start(candidate, options);
     } catch (error) {
+      if (error instanceof RangeError) throw error; // what the user asked for is wrong, not the backend
       log(`The ${candidate} backend does not work here (${(error as Error).message}). Trying the next one.`);
     }
   }
@@ -84,8 +87,9 @@ async function start(name: BackendName, options: BackendOptions): Promise<Backen
   return backend;
 }
 
-async function tensorflow({ threads = navigator.hardwareConcurrency, log }: BackendOptions): Promise<Backend> {
-  const backend = new TensorflowBackend(await ensureLibtensorflow({ log }), { intraOp: threads, interOp: 1 });
+async function tensorflow(options: BackendOptions): Promise<Backend> {
+  const { threads = navigator.hardwareConcurrency } = options;
+  const backend = new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
   const device = backend.binding.isUsingGpuDevice() ? "GPU" : "CPU";
   return {
     name: "tensorflow",

@@ -4,7 +4,7 @@ import { padBatch } from "../batch.ts";
 import { generateSteps } from "../generate.ts";
 import { AutoTokenizer } from "../tokenizer.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { loadModel, modelFlags } from "./model.ts";
+import { loadModel, modelFlags } from "./model_flags.ts";
 import { Printer } from "./printer.ts";
 
 await run({

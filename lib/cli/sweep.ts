@@ -5,7 +5,7 @@ import { renderSvg, sweepChart } from "../chart.ts";
 import { writeTextFile } from "../files.ts";
 import { SOURCE_POINTS, sweep, type SweepResult } from "../measure.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { loadOrMakeModel, modelFlags } from "./model.ts";
+import { loadOrMakeModel, modelFlags } from "./model_flags.ts";
 import { formatBytes, Progress } from "./progress.ts";
 import { table } from "./table.ts";
 

@@ -7,6 +7,7 @@ import { GPT2_SIZES, gpt2Config, type GPT2Size } from "../gpt2/config.ts";
 import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { type Dtype, DTYPES } from "../ops.ts";
+import { formatBytes, Progress } from "./progress.ts";
 import { type Flag, UsageError, userPath, wholeNumber } from "./command.ts";
 
 /** The flags that say which model runs where. */
@@ -20,11 +21,18 @@ export const modelFlags = {
 /** What the flags were set to. */
 export type ModelFlagValues = { [K in keyof typeof modelFlags]?: string };
 
-/** Starts the backend that the flags ask for. Throws a UsageError for one that does not exist. */
+/** Starts the backend that the flags ask for; shows a progress bar if libtensorflow must be installed first. */
 export async function chosenBackend({ backend = "auto", threads }: ModelFlagValues): Promise<Backend> {
-  return await useBackend(backend as BackendName | "auto", {
-    threads: wholeNumber(threads, "threads", 0) || undefined,
-  });
+  const name = backend as BackendName | "auto"; // useBackend refuses other names
+  let bar: Progress | undefined;
+  try {
+    return await useBackend(name, {
+      threads: wholeNumber(threads, "threads", 0) || undefined,
+      onProgress: (done, total) => (bar ??= new Progress("libtensorflow", total, formatBytes)).update(done),
+    });
+  } finally {
+    bar?.[Symbol.dispose]();
+  }
 }
 
 /** A model's folder: as given, or by its name in `models/`; null if there is none of that name. */
