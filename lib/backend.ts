@@ -1,8 +1,10 @@
 /** Where a model runs: libtensorflow, else WebAssembly, else plain JavaScript. Nothing above this file knows which. */
 
 import * as tf from "@tensorflow/tfjs";
+import type { Parallelism } from "./gpt2/kv_cache.ts";
 import { type Dtype, type Ops, plainOps } from "./ops.ts";
 import { TensorflowBackend } from "./tensorflow/backend.ts";
+import { FUSED, workingKernels } from "./tensorflow/fused.ts";
 import { ensureLibtensorflow } from "./tensorflow/install.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
 
@@ -14,8 +16,8 @@ export type BackendName = typeof BACKENDS[number];
 
 /** A captured step: one call for all of its operations, on a thread of its own. */
 export interface CapturedStep {
-  /** Runs it on inputs in the order of the capture. */
-  run(inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]>;
+  /** Runs it on inputs in the order of the capture, as one of `lanes` such calls with `threads` threads each. */
+  run(inputs: readonly tf.Tensor[], parallelism: Parallelism): Promise<tf.Tensor[]>;
   /** Frees it. */
   dispose(): void;
 }
@@ -90,15 +92,24 @@ async function start(name: BackendName, options: BackendOptions): Promise<Backen
 async function tensorflow(options: BackendOptions): Promise<Backend> {
   const { threads = navigator.hardwareConcurrency } = options;
   const backend = new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
+  await tf.setBackend("tensorflow");
+  const fused = await workingKernels(backend), missing = FUSED.filter((kernel) => !fused.has(kernel));
   const device = backend.binding.isUsingGpuDevice() ? "GPU" : "CPU";
   return {
     name: "tensorflow",
-    description: `libtensorflow ${backend.binding.TF_Version} on the ${device}, ${threads} threads`,
+    description: `libtensorflow ${backend.binding.TF_Version} on the ${device}, ${threads} threads` +
+      (missing.length ? `, without the fused kernels ${missing.join(" and ")}` : ""),
     threads,
-    ops: tensorflowOps(backend),
+    ops: tensorflowOps(backend, fused),
     dtypes: ["float32"],
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
-    capture: (inputs, build) => backend.capture(inputs, build),
+    capture(inputs, build) {
+      const captured = backend.capture(inputs, build);
+      return {
+        run: (inputs, { lanes, threads }) => captured.run(inputs, { intraOp: threads, interOp: lanes }),
+        dispose: () => captured.dispose(),
+      };
+    },
   };
 }
 

@@ -16,8 +16,9 @@
 
 import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
-import { KvCache } from "./gpt2/kv_cache.ts";
+import { KvCache, type Parallelism } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
+import { parallelismFor } from "./parallelism.ts";
 import { type NextTokens, step, type StepOptions } from "./step.ts";
 
 /** How to generate. */
@@ -26,6 +27,8 @@ export interface GenerateOptions extends StepOptions {
   maxTokens: number;
   /** Go on after the end-of-text token, as one does for timing. Otherwise a row ends with it. */
   ignoreEos?: boolean;
+  /** How to spread the rows over the processor. Default: as the model's plan says. */
+  parallelism?: Parallelism;
   /** Stops between two steps: the call then throws the signal's reason. */
   signal?: AbortSignal;
 }
@@ -130,7 +133,7 @@ export interface NextToken {
 export async function generateTokenKvCaching(
   model: GPT2,
   inputs: Batch | { inputIds: number[][]; cache: KvCache },
-  options: StepOptions = {},
+  options: StepOptions & Pick<GenerateOptions, "parallelism"> = {},
 ): Promise<NextToken> {
   if ("cache" in inputs) {
     const { ids, logprobs } = await step(model, inputs.cache, inputs.inputIds, options);
@@ -140,7 +143,8 @@ export async function generateTokenKvCaching(
   const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
   const { inputIds } = padBatch(rows, { padTokenId: 0 });
   const width = inputIds[0].length;
-  const cache = KvCache.allocate(model.config, rows.map((row) => width - row.length), width);
+  const { parallelism = parallelismFor(model, rows.length) } = options;
+  const cache = KvCache.allocate(model.config, rows.map((row) => width - row.length), width, parallelism);
   try {
     let next: NextTokens | undefined;
     const chunk = prefillChunk(model.config, rows.length, width);

@@ -10,9 +10,10 @@ import { cpus } from "node:os";
 import { type Batch, padBatch, paddingShare } from "./batch.ts";
 import { decodeStep, prefill } from "./generate.ts";
 import { parameterCount } from "./gpt2/config.ts";
-import { KvCache } from "./gpt2/kv_cache.ts";
+import { KvCache, type Parallelism } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 import type { Dtype } from "./ops.ts";
+import { parallelismFor } from "./parallelism.ts";
 import { seededRandom } from "./random.ts";
 import { decodeStepCost, measureRoofs, type Roofs } from "./roofline.ts";
 
@@ -24,6 +25,8 @@ export interface SweepOptions {
   promptTokens?: number | "mixed";
   /** New tokens of every row. Default 10. */
   maxTokens?: number;
+  /** How to spread the rows over the processor. Default: as the model's plan says. */
+  parallelism?: Parallelism;
   /** Runs of each size that are not counted. Default 1. */
   warmup?: number;
   /** Runs of each size that are counted; their median is the result. Default 3. */
@@ -40,6 +43,10 @@ export interface SweepOptions {
 export interface SweepPoint {
   /** Rows of the batch. */
   batchSize: number;
+  /** Groups of rows that ran side by side. */
+  lanes: number;
+  /** Threads of each of them. */
+  threadsPerLane: number;
   /** From the prompts to the last token. */
   totalSeconds: number;
   /** From the prompts to the first new token of every row: TTFT. */
@@ -113,20 +120,25 @@ const FOX = [464, 2068, 7586, 21831, 11687, 625, 262];
  */
 export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<SweepResult> {
   const { batchSizes = [1, 2, 4, 8, 16, 32, 64, 128], promptTokens = 7, maxTokens = 10 } = options;
-  const { warmup = 1, repeats = 3, seed = 0, name = "GPT-2", onProgress } = options;
+  const { warmup = 1, repeats = 3, seed = 0, name = "GPT-2", parallelism, onProgress } = options;
   checkWhole({ repeats, maxTokens, ...promptTokens !== "mixed" && { promptTokens } });
   for (const batchSize of batchSizes) checkWhole({ batchSize });
   const batches = batchSizes.map((size) => prompts(size, promptTokens, seed, model.config.vocab_size));
   const timings = batches.map((): Timing[] => []);
   const total = (warmup + repeats) * batches.length;
-  const roofs = await measureRoofs();
+  const before = await measureRoofs();
   for (let run = 0; run < total; run++) {
     const i = run % batches.length;
     onProgress?.(run, total, batchSizes[i]);
-    const timing = await timeGeneration(model, batches[i], maxTokens);
+    const timing = await timeGeneration(model, batches[i], maxTokens, parallelism);
     if (run >= warmup * batches.length) timings[i].push(timing);
   }
-  const points = batches.map((batch, i) => toPoint(model, batch, maxTokens, timings[i], roofs));
+  const after = await measureRoofs(); // the machine may have been busy once
+  const roofs = {
+    bandwidth: Math.max(before.bandwidth, after.bandwidth),
+    flops: Math.max(before.flops, after.flops),
+  };
+  const points = batches.map((batch, i) => toPoint(model, batch, maxTokens, timings[i], roofs, parallelism));
   const [first] = points.toSorted((a, b) => a.batchSize - b.batchSize);
   return {
     schemaVersion: 1,
@@ -160,9 +172,14 @@ export interface Timing {
 }
 
 /** Generates `maxTokens` tokens for every row and says how long that took. The results are read inside the timed part. */
-export async function timeGeneration(model: GPT2, inputs: Batch, maxTokens: number): Promise<Timing> {
+export async function timeGeneration(
+  model: GPT2,
+  inputs: Batch,
+  maxTokens: number,
+  parallelism?: Parallelism,
+): Promise<Timing> {
   const start = performance.now();
-  using generation = await prefill(model, inputs, { maxTokens, ignoreEos: true });
+  using generation = await prefill(model, inputs, { maxTokens, ignoreEos: true, parallelism });
   const first = performance.now();
   while (!generation.finished) await decodeStep(model, generation);
   return { prefillSeconds: (first - start) / 1000, decodeSeconds: (performance.now() - first) / 1000 };
@@ -184,15 +201,25 @@ function prompts(batchSize: number, promptTokens: number | "mixed", seed: number
   return padBatch(rows, { padTokenId: 0 });
 }
 
-function toPoint(model: GPT2, batch: Batch, maxTokens: number, timings: Timing[], roofs: Roofs): SweepPoint {
+function toPoint(
+  model: GPT2,
+  batch: Batch,
+  maxTokens: number,
+  timings: Timing[],
+  roofs: Roofs,
+  spread: Parallelism | undefined,
+): SweepPoint {
   const batchSize = batch.inputIds.length, slots = batch.inputIds[0].length + maxTokens - 1;
   const prefillSeconds = median(timings.map((timing) => timing.prefillSeconds));
   const decodeSeconds = median(timings.map((timing) => timing.decodeSeconds));
   const repeats = timings.map((timing) => timing.prefillSeconds + timing.decodeSeconds);
   const totalSeconds = median(repeats), steps = maxTokens - 1;
   const cost = decodeStepCost(model.config, model.dtype, batchSize, slots);
+  const { lanes, threads } = spread ?? parallelismFor(model, batchSize);
   return {
     batchSize,
+    lanes: Math.min(lanes, batchSize),
+    threadsPerLane: threads,
     totalSeconds,
     prefillSeconds,
     decodeSeconds,

@@ -19,6 +19,7 @@
 export * from "./backend.ts";
 export * from "./batch.ts";
 export * from "./generate.ts";
+export * from "./gpt2/cache_view.ts";
 export * from "./gpt2/config.ts";
 export * from "./gpt2/kv_cache.ts";
 export * from "./gpt2/layers.ts";
@@ -26,6 +27,7 @@ export * from "./gpt2/load.ts";
 export * from "./gpt2/model.ts";
 export * from "./measure.ts";
 export * from "./ops.ts";
+export * from "./parallelism.ts";
 export * from "./roofline.ts";
 export * from "./step.ts";
 export * from "./tokenizer.ts";

@@ -2,7 +2,8 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { CapturedStep } from "./backend.ts";
-import { type CacheTensors, CacheView, type KvCache } from "./gpt2/kv_cache.ts";
+import { type CacheTensors, CacheView } from "./gpt2/cache_view.ts";
+import type { KvCache, Lane } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 
 /** What a step chose for each row. */
@@ -23,7 +24,7 @@ export interface StepOptions {
  * Feeds `tokens` [B, T] after what `cache` holds, appends their keys and values to it, and chooses each row's next token.
  *
  * Where the backend can, the step is captured when it first occurs and replayed from then on: once for single tokens and
- * once for longer stretches, whatever the batch size and the length of the cache.
+ * once for longer stretches, whatever the batch size and the length of the cache. The lanes of the cache run side by side.
  */
 export async function step(
   model: GPT2,
@@ -33,12 +34,28 @@ export async function step(
 ): Promise<NextTokens> {
   const count = tokens[0].length;
   cache.reserve(count);
-  const inputs = toTensors(cache, tokens);
+  const lanes = await Promise.all(
+    cache.lanes.map((lane) => laneStep(model, cache, lane, lane.rowsOf(tokens), options)),
+  );
+  cache.length += count;
+  return {
+    ids: lanes.flatMap(({ ids }) => ids),
+    ...options.logprobs && { logprobs: lanes.flatMap(({ logprobs }) => logprobs!) },
+  };
+}
+
+async function laneStep(
+  model: GPT2,
+  cache: KvCache,
+  lane: Lane,
+  tokens: readonly (readonly number[])[],
+  options: StepOptions,
+): Promise<NextTokens> {
+  const inputs = toTensors(lane, cache.length, tokens);
   try {
     const outputs = model.backend.capture
-      ? await capturedStep(model, inputs, options).run(flatten(inputs))
-      : eagerStep(model, cache, inputs, options);
-    cache.length += count;
+      ? await capturedStep(model, inputs, options).run(flatten(inputs), cache.parallelism)
+      : eagerStep(model, lane, inputs, options);
     const [ids, logprobs] = await Promise.all(outputs.map(async (output) => Array.from(await output.data())));
     tf.dispose(outputs);
     return { ids, logprobs };
@@ -68,12 +85,12 @@ function forwardAndChoose(model: GPT2, view: CacheView, inputs: StepInputs, { lo
   return [ids, tf.neg(tf.log(tf.sum(tf.exp(shifted), -1)))];
 }
 
-function eagerStep(model: GPT2, cache: KvCache, inputs: StepInputs, options: StepOptions): tf.Tensor[] {
+function eagerStep(model: GPT2, lane: Lane, inputs: StepInputs, options: StepOptions): tf.Tensor[] {
   return tf.tidy(() => {
     const view = new CacheView(model.backend.ops, inputs.cache, inputs.slots);
     try {
       const outputs = forwardAndChoose(model, view, inputs, options);
-      if (!model.backend.ops.writesInPlace) cache.adopt(view.written);
+      if (!model.backend.ops.writesInPlace) lane.adopt(view.written);
       return outputs;
     } catch (error) {
       tf.dispose([...view.written.keys, ...view.written.values]);
@@ -96,13 +113,13 @@ function capturedStep(model: GPT2, inputs: StepInputs, options: StepOptions): Ca
   return captured;
 }
 
-function toTensors(cache: KvCache, tokens: readonly (readonly number[])[]): StepInputs {
+function toTensors(lane: Lane, first: number, tokens: readonly (readonly number[])[]): StepInputs {
   const B = tokens.length, T = tokens[0].length;
   return {
     tokens: tf.tensor2d(tokens.flat(), [B, T], "int32"),
-    positions: tf.tensor2d(cache.positionIds(T).flat(), [B, T], "int32"),
-    slots: tf.tensor2d(Array.from({ length: T }, (_, i) => cache.length + i), [T, 1], "int32"),
-    cache: cache.tensors,
+    positions: tf.tensor2d(lane.positionIds(first, T).flat(), [B, T], "int32"),
+    slots: tf.tensor2d(Array.from({ length: T }, (_, i) => first + i), [T, 1], "int32"),
+    cache: lane.tensors,
   };
 }
 

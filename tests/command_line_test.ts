@@ -124,7 +124,18 @@ Deno.test("generate prints every row's whole text, in order", async () => {
 Deno.test("sweep prints a row for each batch size and writes results and chart", async () => {
   const folder = await Deno.makeTempDir(), json = `${folder}/new/sweep.json`, chart = `${folder}/sweep.svg`;
   const model = await writeTinyModel({ seed: 1 });
-  const sizes = ["--batch-sizes", "1,3", "--max-tokens", "4", "--repeats", "2", "--prompt-tokens", "mixed"];
+  const sizes = [
+    "--batch-sizes",
+    "1,3",
+    "--max-tokens",
+    "4",
+    "--repeats",
+    "2",
+    "--prompt-tokens",
+    "mixed",
+    "--lanes",
+    "2",
+  ];
   const { code, stdout, stderr } = await command("sweep", "--model", model, ...sizes, "--json", json, "--chart", chart);
   assert.equal(code, 0, stderr);
   assert.match(stdout, /^ +1 .*\n +3 /m);
@@ -132,7 +143,7 @@ Deno.test("sweep prints a row for each batch size and writes results and chart",
   assert.deepEqual([result.schemaVersion, result.maxTokens, result.promptTokens], [1, 4, "mixed"]);
   for (const [i, point] of result.points.entries()) {
     const { batchSize, totalSeconds, throughput, latency, prefillSeconds, decodeSeconds, decodeThroughput } = point;
-    assert.equal(batchSize, [1, 3][i]);
+    assert.deepEqual([batchSize, point.lanes], [[1, 1], [3, 2]][i]);
     assert.ok(Math.abs(throughput - batchSize * 4 / totalSeconds) < 1e-9 * throughput);
     assert.ok(Math.abs(latency - totalSeconds / 4) < 1e-9);
     assert.ok(Math.abs(decodeThroughput - batchSize * 3 / decodeSeconds) < 1e-9 * decodeThroughput);

@@ -4,7 +4,7 @@ import { padBatch } from "../batch.ts";
 import { generateSteps } from "../generate.ts";
 import { AutoTokenizer } from "../tokenizer.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { loadModel, modelFlags } from "./model_flags.ts";
+import { chosenParallelism, loadModel, modelFlags } from "./model_flags.ts";
 import { Printer } from "./printer.ts";
 
 await run({
@@ -31,7 +31,8 @@ await run({
   const tokenizer = await AutoTokenizer.fromPretrained(folder);
   const rows = prompts.map((prompt) => typeof prompt === "string" ? tokenizer(prompt).inputIds[0] : prompt);
   const texts = prompts.map((prompt) => typeof prompt === "string" ? prompt : tokenizer.decode(prompt));
-  const options = { maxTokens, ignoreEos: flags["ignore-eos"], logprobs: flags.logprobs };
+  const parallelism = chosenParallelism(flags, model);
+  const options = { maxTokens, parallelism, ignoreEos: flags["ignore-eos"], logprobs: flags.logprobs };
   const inputs = padBatch(rows, { padTokenId: tokenizer.padTokenId });
   const printer = flags.json ? undefined : new Printer(texts, tokenizer);
 

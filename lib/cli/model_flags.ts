@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { type Backend, type BackendName, BACKENDS, useBackend } from "../backend.ts";
 import { GPT2_SIZES, gpt2Config, type GPT2Size } from "../gpt2/config.ts";
 import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
+import type { Parallelism } from "../gpt2/kv_cache.ts";
 import type { GPT2 } from "../gpt2/model.ts";
+import { calibrate, storePlan } from "../parallelism.ts";
 import { type Dtype, DTYPES } from "../ops.ts";
 import { formatBytes, Progress } from "./progress.ts";
 import { type Flag, UsageError, userPath, wholeNumber } from "./command.ts";
@@ -16,6 +18,7 @@ export const modelFlags = {
   backend: { type: "string", value: "NAME", help: `auto (default), ${BACKENDS.join(", ")}` },
   dtype: { type: "string", value: "TYPE", help: `of the weights: ${DTYPES.join(", ")} (default float32)` },
   threads: { type: "string", value: "N", help: "threads for libtensorflow (default: all cores)" },
+  lanes: { type: "string", value: "N", help: "groups of rows that run side by side (default: measured, once)" },
 } as const satisfies Record<string, Flag>;
 
 /** What the flags were set to. */
@@ -62,4 +65,22 @@ export async function loadOrMakeModel(name: string, flags: ModelFlagValues): Pro
 function dtypeOf({ dtype = "float32" }: ModelFlagValues): Dtype {
   if (!DTYPES.includes(dtype as Dtype)) throw new UsageError(`There is no dtype "${dtype}": use ${DTYPES.join(", ")}.`);
   return dtype as Dtype;
+}
+
+/** What `--lanes` asks for: that many lanes, which share the threads. Undefined: as the model's plan says. */
+export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2): Parallelism | undefined {
+  if (lanes === undefined) return undefined;
+  const count = wholeNumber(lanes, "lanes", 1);
+  if (count > 1 && !backend.capture) {
+    throw new UsageError(`--lanes needs the tensorflow backend: this is ${backend.name}.`);
+  }
+  return { lanes: count, threads: Math.max(1, Math.floor(backend.threads / count)) };
+}
+
+/** Measures how to spread batches over the processor and keeps that, unless it is known for this model and machine. */
+export async function ensurePlan(model: GPT2): Promise<void> {
+  if (model.plan.length || !model.backend.capture || model.backend.threads === 1) return;
+  using bar = new Progress("calibrating lanes and threads (once per model and machine)", 4);
+  model.plan = await calibrate(model, { onProgress: (done) => bar.update(done) });
+  await storePlan(model, model.plan);
 }

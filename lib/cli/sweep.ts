@@ -5,7 +5,7 @@ import { renderSvg, sweepChart } from "../chart.ts";
 import { writeTextFile } from "../files.ts";
 import { SOURCE_POINTS, sweep, type SweepResult } from "../measure.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { loadOrMakeModel, modelFlags } from "./model_flags.ts";
+import { chosenParallelism, ensurePlan, loadOrMakeModel, modelFlags } from "./model_flags.ts";
 import { formatBytes, Progress } from "./progress.ts";
 import { table } from "./table.ts";
 
@@ -44,8 +44,10 @@ await run({
   if (random) {
     console.error(`models/${name} is not there, so the weights are random: time does not depend on their values.`);
   }
+  const parallelism = chosenParallelism(flags, model);
+  if (!parallelism) await ensurePlan(model);
   const result = await withProgress((onProgress) =>
-    sweep(model, { name: title, batchSizes, promptTokens, maxTokens, warmup, repeats, seed, onProgress })
+    sweep(model, { name: title, batchSizes, promptTokens, maxTokens, warmup, repeats, seed, parallelism, onProgress })
   );
   print(result);
   await writeTextFile(json, JSON.stringify(result, null, 2) + "\n");
@@ -83,6 +85,7 @@ function print(
       (point.prefillSeconds * 1000).toFixed(0),
       (point.decodeSeconds * 1000 / Math.max(1, maxTokens - 1)).toFixed(1),
       point.decodeThroughput?.toFixed(1) ?? "",
+      `${point.lanes}×${point.threadsPerLane}`,
       percent(point.mbu),
       percent(point.mfu),
       formatBytes(point.kvCacheBytes),
@@ -91,7 +94,20 @@ function print(
     ];
   });
   const heading = [
-    ...["batch", "tok/s", "source", "speedup", "ms/token", "TTFT ms", "TPOT ms", "decode tok/s", "MBU", "MFU", "cache"],
+    ...[
+      "batch",
+      "tok/s",
+      "source",
+      "speedup",
+      "ms/token",
+      "TTFT ms",
+      "TPOT ms",
+      "decode tok/s",
+      "lanes",
+      "MBU",
+      "MFU",
+      "cache",
+    ],
     ...promptTokens === "mixed" ? ["padding"] : [],
     "spread",
   ];

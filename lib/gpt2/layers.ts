@@ -6,7 +6,7 @@
 import type * as tf from "@tensorflow/tfjs";
 import { add, tidy } from "@tensorflow/tfjs";
 import type { Linear, Ops } from "../ops.ts";
-import type { CacheView } from "./kv_cache.ts";
+import type { CacheView } from "./cache_view.ts";
 
 /** Each token's vector to mean 0 and variance 1, then a gain and a bias (Ba et al. 2016). */
 export class LayerNorm {

@@ -4,6 +4,7 @@ import type * as tf from "@tensorflow/tfjs";
 import { type Backend, useBackend } from "../backend.ts";
 import type { Activation, Dtype, Linear } from "../ops.ts";
 import { type GPT2Config, parseConfig } from "./config.ts";
+import { storedPlan } from "../parallelism.ts";
 import { Block, CausalSelfAttention, LayerNorm, Mlp } from "./layers.ts";
 import { GPT2 } from "./model.ts";
 import { checkpointWeights, randomWeights, weightShapes, type WeightSource } from "./weights.ts";
@@ -52,7 +53,9 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
     const h: Block[] = [];
     for (let i = 0; i < config.n_layer; i++) h.push(await loader.block(i));
     const ln_f = await loader.layerNorm("ln_f");
-    return new GPT2(config, backend, dtype, { wte, wpe, h, ln_f, head: loader.head(wte) }, loader.loaded);
+    const model = new GPT2(config, backend, dtype, { wte, wpe, h, ln_f, head: loader.head(wte) }, loader.loaded);
+    model.plan = await storedPlan(model) ?? [];
+    return model;
   } catch (error) {
     for (const part of loader.loaded) part.dispose();
     throw error;

@@ -8,7 +8,8 @@ import * as tf from "@tensorflow/tfjs";
 import type { Backend, CapturedStep } from "../backend.ts";
 import type { Dtype, Linear } from "../ops.ts";
 import type { GPT2Config } from "./config.ts";
-import type { CacheView } from "./kv_cache.ts";
+import type { Plan } from "../parallelism.ts";
+import type { CacheView } from "./cache_view.ts";
 import type { Block, LayerNorm } from "./layers.ts";
 
 const add: (a: tf.Tensor2D, b: tf.Tensor2D) => tf.Tensor2D = tf.add;
@@ -41,6 +42,8 @@ export class GPT2 {
     private readonly owned: readonly { dispose(): void }[],
   ) {}
 
+  /** How batches are best spread over the processor; see ../parallelism.ts. Empty: by a guess. */
+  plan: Plan = [];
   /** Steps of this model that the backend keeps as one function each, by kind; see ../step.ts. They use its weights. */
   readonly capturedSteps = new Map<string, CapturedStep>();
 

@@ -116,6 +116,8 @@ export class Library {
 
   /** Opens the library at `paths`; it stays open until the process ends. Throws what the loader says when it cannot. */
   constructor(readonly paths: Libtensorflow) {
+    // Otherwise all contexts share the threads of the first one.
+    Deno.env.set("TF_OVERRIDE_GLOBAL_THREADPOOL", "1");
     this.c = quietly(() => {
       // The main library needs the framework and finds it by its name once it is loaded.
       if (paths.framework) pin(paths.framework);

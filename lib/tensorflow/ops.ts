@@ -7,13 +7,15 @@ import * as tf from "@tensorflow/tfjs";
 import { geluNew, type Ops, plainOps } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
+import { type Fused, fusedLayerNorm, fusedLinear } from "./fused.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
 const untransposed = [attr.bool("transpose_a", false), attr.bool("transpose_b", false)];
 
-/** The operations on a TensorFlow backend. */
-export function tensorflowOps(backend: TensorflowBackend): Ops {
+/** The operations on a TensorFlow backend; in captures, with those fused kernels that work there. */
+export function tensorflowOps(backend: TensorflowBackend, fused: ReadonlySet<Fused> = new Set()): Ops {
+  const has = (kernel: Fused) => backend.binding.isCapturing && fused.has(kernel);
   const run = <R extends tf.Tensor>(
     op: string,
     attributes: Parameters<typeof backend.execute>[1],
@@ -47,9 +49,10 @@ export function tensorflowOps(backend: TensorflowBackend): Ops {
       return gather(table, reshape(ids, ints(-1)), 0) as tf.Tensor2D; // tfjs's gather reads its ids back to the host
     },
 
-    linear(weight, bias, { activation }) {
+    linear(weight, bias, { name, activation }) {
       return {
         apply: (x) => {
+          if (has("linear")) return fusedLinear(backend, x, weight, bias, { name, activation });
           const product = run<tf.Tensor2D>("MatMul", [T, ...untransposed], [x, weight]);
           const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [product, bias]);
           return activation === "gelu_new" ? geluNew(y) : y;
@@ -58,9 +61,21 @@ export function tensorflowOps(backend: TensorflowBackend): Ops {
       };
     },
 
-    head(wte) {
+    head(wte, { name }) {
       const attributes = [T, attr.bool("transpose_a", false), attr.bool("transpose_b", true)];
-      return { apply: (x) => run("MatMul", attributes, [x, wte]), dispose() {} };
+      const noBias = tf.fill<tf.Rank.R1>([wte.shape[0]], 0);
+      return {
+        apply: (x) =>
+          has("linear")
+            ? fusedLinear(backend, x, wte, noBias, { name, transposed: true, packed: true })
+            : run("MatMul", attributes, [x, wte]),
+        dispose: () => noBias.dispose(),
+      };
+    },
+
+    layerNorm(x, gain, bias, epsilon) {
+      if (has("layerNorm")) return fusedLayerNorm(backend, x, gain, bias, epsilon);
+      return plainOps.layerNorm(x, gain, bias, epsilon);
     },
 
     splitHeads(qkv, ids, heads) {
