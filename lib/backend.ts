@@ -2,9 +2,9 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
-import { type Dtype, type Ops, plainOps } from "./ops.ts";
+import { type Dtype, DTYPES, type Ops, plainOps } from "./ops.ts";
 import { TensorflowBackend } from "./tensorflow/backend.ts";
-import { FUSED, workingKernels } from "./tensorflow/fused.ts";
+import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
 import { ensureLibtensorflow } from "./tensorflow/install.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
 
@@ -93,15 +93,15 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
   const { threads = navigator.hardwareConcurrency } = options;
   const backend = new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
   await tf.setBackend("tensorflow");
-  const fused = await workingKernels(backend), missing = FUSED.filter((kernel) => !fused.has(kernel));
+  const kernels = await workingKernels(backend), missing = KERNELS.filter((kernel) => !kernels.has(kernel));
   const device = backend.binding.isUsingGpuDevice() ? "GPU" : "CPU";
   return {
     name: "tensorflow",
     description: `libtensorflow ${backend.binding.TF_Version} on the ${device}, ${threads} threads` +
-      (missing.length ? `, without the fused kernels ${missing.join(" and ")}` : ""),
+      (missing.length ? `, without the kernels ${missing.join(" and ")}` : ""),
     threads,
-    ops: tensorflowOps(backend, fused),
-    dtypes: ["float32"],
+    ops: tensorflowOps(backend, kernels),
+    dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture(inputs, build) {
       const captured = backend.capture(inputs, build);

@@ -39,8 +39,28 @@ export class TensorflowBackend {
 
   /** Runs any TensorFlow operation by its name. Throws TensorFlow's message. */
   execute(op: string, attributes: readonly Attribute[], inputs: readonly tf.Tensor[], outputCount = 1): tf.Tensor[] {
-    const outputs = this.binding.executeOp(op, attributes, this.#node.getInputTensorIds(inputs), outputCount);
-    return outputs.map((output) => this.#node.createOutputTensor(output));
+    return this.executeRaw(op, attributes, inputs, outputCount).map((output) => this.wrap(output));
+  }
+
+  /** The same for tensors that tfjs has no dtype for, such as int8: what comes back must be freed or wrapped. */
+  executeRaw(
+    op: string,
+    attributes: readonly Attribute[],
+    inputs: readonly (tf.Tensor | TensorMetadata)[],
+    outputCount = 1,
+  ): TensorMetadata[] {
+    const ids = inputs.map((input) => input instanceof tf.Tensor ? this.#node.getInputTensorIds([input])[0] : input.id);
+    return this.binding.executeOp(op, attributes, ids, outputCount);
+  }
+
+  /** A raw tensor as one of tfjs, which frees it from then on. */
+  wrap(raw: TensorMetadata): tf.Tensor {
+    return this.#node.createOutputTensor(raw);
+  }
+
+  /** Frees raw tensors. */
+  free(raw: readonly TensorMetadata[]): void {
+    for (const { id } of raw) this.binding.deleteTensor(id);
   }
 
   /** A float32 tensor whose values `fill` writes straight into TensorFlow's memory. */

@@ -74,7 +74,8 @@ export class Graph {
       if (listAttribute === null) {
         this.#c.TF_AddInput(node, toStruct(inputs[next++]));
       } else {
-        const count = Number(attributes.find(({ name }) => name === listAttribute)?.value);
+        const value = attributes.find(({ name }) => name === listAttribute)?.value; // a number, or the list of its types
+        const count = Array.isArray(value) ? value.length : Number(value);
         this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += count)), count);
       }
     }
@@ -175,7 +176,7 @@ function inputLists(c: Symbols, graph: Deno.PointerValue, op: string, status: St
     const { OpDef } = createRequire(import.meta.url)("@tensorflow/tfjs-node-gpu/dist/proto/api_pb.js");
     // deno-lint-ignore no-explicit-any -- generated code without types
     const args: any[] = OpDef.deserializeBinary(new Uint8Array(bytes)).getInputArgList();
-    lists = args.map((arg) => arg.getNumberAttr() || null);
+    lists = args.map((arg) => arg.getNumberAttr() || arg.getTypeListAttr() || null);
   } finally {
     c.TF_DeleteBuffer(buffer);
   }

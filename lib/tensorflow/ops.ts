@@ -7,15 +7,17 @@ import * as tf from "@tensorflow/tfjs";
 import { geluNew, type Ops, plainOps } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
-import { type Fused, fusedLayerNorm, fusedLinear } from "./fused.ts";
+import { fusedLayerNorm, fusedLinear } from "./fused.ts";
+import { bfloat16Linear, int8Linear } from "./narrow.ts";
+import type { Kernel } from "./probe.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
 const untransposed = [attr.bool("transpose_a", false), attr.bool("transpose_b", false)];
 
-/** The operations on a TensorFlow backend; in captures, with those fused kernels that work there. */
-export function tensorflowOps(backend: TensorflowBackend, fused: ReadonlySet<Fused> = new Set()): Ops {
-  const has = (kernel: Fused) => backend.binding.isCapturing && fused.has(kernel);
+/** The operations on a TensorFlow backend; in captures, with those of the faster kernels that work. */
+export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<Kernel> = new Set()): Ops {
+  const has = (kernel: Kernel) => backend.binding.isCapturing && kernels.has(kernel);
   const run = <R extends tf.Tensor>(
     op: string,
     attributes: Parameters<typeof backend.execute>[1],
@@ -31,8 +33,8 @@ export function tensorflowOps(backend: TensorflowBackend, fused: ReadonlySet<Fus
       ...parts,
       tf.scalar(0, "int32"),
     ]);
-  const transpose = (x: tf.Tensor, ...axes: number[]) =>
-    run<tf.Tensor4D>("Transpose", [T, attr.type("Tperm", int32)], [x, ints(...axes)]);
+  const transpose = <R extends tf.Tensor = tf.Tensor4D>(x: tf.Tensor, ...axes: number[]) =>
+    run<R>("Transpose", [T, attr.type("Tperm", int32)], [x, ints(...axes)]);
   const gather = (table: tf.Tensor, ids: tf.Tensor, axis: number) =>
     run<tf.Tensor>("GatherV2", [
       attr.type("Tparams", float),
@@ -49,7 +51,10 @@ export function tensorflowOps(backend: TensorflowBackend, fused: ReadonlySet<Fus
       return gather(table, reshape(ids, ints(-1)), 0) as tf.Tensor2D; // tfjs's gather reads its ids back to the host
     },
 
-    linear(weight, bias, { name, activation }) {
+    linear(weight, bias, options) {
+      const { name, activation, dtype } = options;
+      if (dtype === "int8") return int8Linear(backend, weight, bias, options);
+      if (dtype === "bfloat16") return bfloat16Linear(backend, weight, bias, options);
       return {
         apply: (x) => {
           if (has("linear")) return fusedLinear(backend, x, weight, bias, { name, activation });
@@ -61,7 +66,12 @@ export function tensorflowOps(backend: TensorflowBackend, fused: ReadonlySet<Fus
       };
     },
 
-    head(wte, { name }) {
+    head(wte, options) {
+      const { name, dtype } = options;
+      if (dtype !== "float32") {
+        const transposed = tf.tidy(() => transpose<tf.Tensor2D>(wte, 1, 0));
+        return this.linear(transposed, tf.fill([wte.shape[0]], 0), options);
+      }
       const attributes = [T, attr.bool("transpose_a", false), attr.bool("transpose_b", true)];
       const noBias = tf.fill<tf.Rank.R1>([wte.shape[0]], 0);
       return {

@@ -1,0 +1,68 @@
+/**
+ * Which kernels work here. Fused and narrow ones are not part of TensorFlow's public interface: a build may lack one, or
+ * have it with another meaning. So each is tried on a small input, inside a captured function, against the plain operations.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+import { type Linear, type LinearOptions, plainOps } from "../ops.ts";
+import type { TensorflowBackend } from "./backend.ts";
+import { fusedLayerNorm, fusedLinear } from "./fused.ts";
+import { bfloat16Linear, int8Linear } from "./narrow.ts";
+
+/** The kernels that may be there. */
+export const KERNELS = ["layerNorm", "linear", "bfloat16", "int8"] as const;
+
+/** One of {@link KERNELS}. */
+export type Kernel = typeof KERNELS[number];
+
+/** Tries each kernel. What is missing or wrong is not in the result. */
+export async function workingKernels(backend: TensorflowBackend): Promise<Set<Kernel>> {
+  const random = <R extends tf.Rank>(seed: number, ...shape: number[]) =>
+    tf.randomNormal<R>(shape as tf.ShapeMap[R], 0, 1, "float32", seed);
+  const x = random<tf.Rank.R2>(1, 3, 16), gain = random<tf.Rank.R1>(2, 16), shift = random<tf.Rank.R1>(3, 16);
+  const weight = random<tf.Rank.R2>(4, 16, 32), bias = random<tf.Rank.R1>(5, 32);
+  const options: LinearOptions = { name: "probe", activation: "gelu_new", dtype: "float32" };
+  const layerNorm = tf.tidy(() => plainOps.layerNorm(x, gain, shift, 1e-5));
+  const linear = tf.tidy(() => plainOps.linear(weight, bias, options).apply(x));
+  const nothing = () => {};
+  const trials: Record<Kernel, [make: () => Linear, expected: tf.Tensor2D, tolerance: number]> = {
+    layerNorm: [
+      () => ({ apply: (x) => fusedLayerNorm(backend, x, gain, shift, 1e-5), dispose: nothing }),
+      layerNorm,
+      1e-4,
+    ],
+    linear: [
+      () => ({ apply: (x) => fusedLinear(backend, x, weight, bias, { ...options, packed: true }), dispose: nothing }),
+      linear,
+      1e-3,
+    ],
+    // These take over the weights that they are made of.
+    bfloat16: [() => bfloat16Linear(backend, weight.clone(), bias.clone(), options), linear, 0.2],
+    int8: [() => int8Linear(backend, weight.clone(), bias.clone(), options), linear, 0.3],
+  };
+  const working = new Set<Kernel>();
+  for (const kernel of KERNELS) if (await agrees(backend, x, ...trials[kernel])) working.add(kernel);
+  tf.dispose([x, gain, shift, weight, bias, layerNorm, linear]);
+  return working;
+}
+
+async function agrees(
+  backend: TensorflowBackend,
+  x: tf.Tensor2D,
+  make: () => Linear,
+  expected: tf.Tensor2D,
+  tolerance: number,
+): Promise<boolean> {
+  try {
+    const layer = make();
+    const captured = backend.capture([x], ([x]) => [layer.apply(x as tf.Tensor2D)]);
+    const [y] = await captured.run([x]);
+    captured.dispose();
+    layer.dispose();
+    const worst = tf.tidy(() => tf.max(tf.abs(tf.sub(y, expected))).dataSync()[0]);
+    y.dispose();
+    return worst < tolerance; // false for NaN
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import * as tf from "@tensorflow/tfjs";
+import { useBackend } from "../lib/backend.ts";
+import { padBatch } from "../lib/batch.ts";
+import { generateBatch } from "../lib/generate.ts";
+import { loadGPT2 } from "../lib/gpt2/load.ts";
+import { predict } from "../lib/perplexity.ts";
+import { seededRandom } from "../lib/random.ts";
+import { AutoTokenizer } from "../lib/tokenizer.ts";
+import golden from "./fixtures/small_golden.json" with { type: "json" };
+import { assertClose, distance, logitsOf } from "./logits.ts";
+import { writeTinyModel } from "./tiny_models.ts";
+
+const backend = await useBackend("tensorflow");
+const narrow = backend.dtypes.filter((dtype) => dtype !== "float32");
+
+/** How far a narrow model's logits may be from float32's, as a share of their spread; and its perplexity, as a share. */
+const TOLERANCE = { int8: { logits: 0.1, perplexity: 0.01 }, bfloat16: { logits: 0.05, perplexity: 0.002 } };
+
+/** A prompt's answer must not depend on its companions: the same sums, so nearly the same numbers. */
+const SAME = { int8: 0.02, bfloat16: 0.02 };
+
+Deno.test("a prompt's logits are the same in any batch as alone, with narrow weights too", async () => {
+  for (const dtype of narrow) {
+    using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend, dtype });
+    using wide = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
+    const random = seededRandom(1), upTo = (n: number) => 1 + Math.floor(random() * n);
+    for (let batch = 0; batch < 8; batch++) {
+      const rows = Array.from({ length: upTo(16) }, () => Array.from({ length: upTo(60) }, () => upTo(97) - 1));
+      const together = logitsOf(model, rows), exact = logitsOf(wide, rows);
+      for (const [i, row] of rows.entries()) {
+        const spread = Math.max(...exact[i]) - Math.min(...exact[i]);
+        assertClose(
+          together[i],
+          logitsOf(model, [row])[0],
+          SAME[dtype] * spread,
+          `${dtype}, row ${i} of ${rows.length}`,
+        );
+        assertClose(together[i], exact[i], TOLERANCE[dtype].logits * spread, `${dtype} against float32, row ${i}`);
+        assert.ok(distance(together[i], exact[i]) > 1e-6, `${dtype} was really rounded`);
+      }
+    }
+  }
+});
+
+Deno.test("narrow weights cost little: perplexity on held-out text, and agreement of the first choices", async () => {
+  const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+  const window = 128, perText = 4;
+  const rows: number[][] = [];
+  for (const name of ["austen", "kjv", "moby", "sotu"]) {
+    const tokens = tokenizer.encode(await Deno.readTextFile(`models/small/heldout/${name}.txt`));
+    for (let i = 0; i < perText; i++) rows.push(tokens.slice(i * window, (i + 1) * window));
+  }
+  using wide = await loadGPT2("models/small", { backend });
+  const exact = predict(wide, rows);
+  assert.ok(exact.perplexity > 50 && exact.perplexity < 110, `float32 has perplexity ${exact.perplexity}`);
+  for (const dtype of narrow) {
+    using model = await loadGPT2("models/small", { backend, dtype });
+    const { perplexity, choices } = predict(model, rows);
+    const all = choices.flat(), agreed = all.filter((id, i) => id === exact.choices.flat()[i]).length / all.length;
+    const loss = perplexity / exact.perplexity - 1;
+    console.log(
+      `${dtype}: perplexity ${perplexity.toFixed(3)}, float32 ${exact.perplexity.toFixed(3)} (${
+        (100 * loss).toFixed(2)
+      }%); first choices agree ${(100 * agreed).toFixed(1)}%`,
+    );
+    assert.ok(Math.abs(loss) <= TOLERANCE[dtype].perplexity, dtype);
+    assert.ok(agreed > 0.9, dtype);
+  }
+});
+
+Deno.test("captured steps with narrow weights give what they give op by op", async () => {
+  const inputs = padBatch(golden.map((row) => row.promptTokens), { padTokenId: 50256 });
+  const options = { maxTokens: 8, ignoreEos: true, logprobs: true };
+  for (const dtype of narrow) {
+    using captured = await loadGPT2("models/small", { backend, dtype });
+    using plain = await loadGPT2("models/small", { backend: { ...backend, capture: undefined }, dtype });
+    const a = await generateBatch(captured, inputs, options), b = await generateBatch(plain, inputs, options);
+    const first = (rows: typeof a) => rows.map((row) => row.logprobs![0]);
+    assertClose(first(a), first(b), 0.05, dtype);
+    const same = a.filter((row, i) => row.tokens[0] === b[i].tokens[0]).length;
+    assert.ok(same >= a.length - 1, `${dtype}: ${same} of ${a.length} rows begin with the same token`);
+  }
+});
+
+Deno.test("a model with narrow weights frees everything", async () => {
+  for (const dtype of narrow) {
+    const before = tf.memory().numTensors;
+    {
+      using model = await loadGPT2(await writeTinyModel({ seed: 5 }), { backend, dtype });
+      await generateBatch(model, { inputIds: [[1, 2]], attentionMask: [[1, 1]] }, { maxTokens: 3 });
+    }
+    assert.equal(tf.memory().numTensors, before);
+  }
+});
