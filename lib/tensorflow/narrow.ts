@@ -17,16 +17,16 @@ const { float, qint8, bfloat16 } = DataType;
 /** Makes the kernels' names: each weight has a kernel of its own, because the packed copy lives in the kernel. */
 let weights = 0;
 
-/** weight [K, M], bias [M] -> a layer with int8 weights. Takes over both tensors. */
+/** weight [K, M], bias [M] or none -> a layer with int8 weights. Takes over both tensors. */
 export function int8Linear(
   backend: TensorflowBackend,
   weight: tf.Tensor2D,
-  bias: tf.Tensor1D,
+  bias: tf.Tensor1D | null,
   { name, activation }: LinearOptions,
 ): Linear {
   const limit = tf.tidy(() => tf.maximum(tf.max(tf.abs(weight), 0), 1e-12)), negative = tf.neg(limit); // [M]
   const quantized = quantize(backend, weight, negative, limit, [attr.int("axis", 1)]);
-  const noBias = tf.zerosLike(bias);
+  const noBias = tf.fill<tf.Rank.R1>([weight.shape[1]], 0);
   const kernel = `${name}.${weights++}`;
   tf.dispose([weight, limit, negative]);
   return {
@@ -36,12 +36,14 @@ export function int8Linear(
         const rows = quantize(backend, tf.div(x, largest), tf.scalar(-1), tf.scalar(1));
         const product = quantizedProduct(backend, rows, quantized, noBias, kernel);
         backend.free(rows);
-        const y = tf.add(tf.mul(product, largest), bias) as tf.Tensor2D;
+        const scaled = tf.mul(product, largest) as tf.Tensor2D;
+        const y = bias ? tf.add<tf.Tensor2D>(scaled, bias) : scaled;
         return activation === "gelu_new" ? geluNew(y) : y;
       }),
     dispose: () => {
       backend.free(quantized);
-      tf.dispose([bias, noBias]);
+      noBias.dispose();
+      bias?.dispose();
     },
   };
 }

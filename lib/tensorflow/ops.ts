@@ -69,8 +69,9 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     head(wte, options) {
       const { name, dtype } = options;
       if (dtype !== "float32") {
-        const transposed = tf.tidy(() => transpose<tf.Tensor2D>(wte, 1, 0));
-        return this.linear(transposed, tf.fill([wte.shape[0]], 0), options);
+        const weight = tf.tidy(() => transpose<tf.Tensor2D>(wte, 1, 0));
+        if (dtype === "int8") return int8Linear(backend, weight, null, options);
+        return bfloat16Linear(backend, weight, tf.fill([wte.shape[0]], 0), options);
       }
       const attributes = [T, attr.bool("transpose_a", false), attr.bool("transpose_b", true)];
       const noBias = tf.fill<tf.Rank.R1>([wte.shape[0]], 0);
