@@ -133,6 +133,7 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
     const timing = await timeGeneration(model, batches[i], maxTokens, parallelism);
     if (run >= warmup * batches.length) timings[i].push(timing);
   }
+  onProgress?.(total, total, batchSizes[0]);
   const after = await measureRoofs(); // the machine may have been busy once
   const roofs = {
     bandwidth: Math.max(before.bandwidth, after.bandwidth),

@@ -1,16 +1,23 @@
 import assert from "node:assert/strict";
+import { padBatch } from "../lib/batch.ts";
 import {
+  batchGrid,
   type Chart,
   type ChartSeries,
   heatmap,
   latencyChart,
+  paddingBars,
+  paddingGrids,
   renderSvg,
   show,
+  showTable,
   stackCharts,
   sweepChart,
   throughputChart,
   tokenGrid,
+  tradeOffChart,
 } from "../lib/chart.ts";
+import { tableBundle } from "../lib/chart/table.ts";
 
 const sizes = [1, 2, 4, 8, 16, 32, 64, 128];
 const ours = series("this machine, float32", [28, 52, 100, 190, 330, 480, 600, 680], 0.1);
@@ -35,6 +42,10 @@ const grid = tokenGrid({
     cells: tokens.map((text) => ({ text, kind: text === "<pad>" ? "padding" : "token" })),
   })),
 });
+const batch = padBatch([[464, 2068, 7586], [12295]], { padTokenId: 50256 });
+const names = { tokenToText: (id: number) => ` id${id}` };
+const tradeOff = sizes.map((batchSize, i) => ({ batchSize, throughput: [18, 31, 36, 74, 103, 161, 201, 241][i] }))
+  .map((point) => ({ ...point, latency: point.batchSize / point.throughput }));
 
 const charts: Record<string, Chart> = {
   throughput: throughputChart([ours, source], { title: "24x the tokens", subtitle: "GPT-2 124M, 10 new tokens" }),
@@ -52,6 +63,14 @@ const charts: Record<string, Chart> = {
   }),
   "large attention": heatmap({ title: "Blocks", rows: labels(40), columns: labels(40), values: causal(40) }),
   stack: stackCharts(grid, grid),
+  "a batch's last column": batchGrid(batch, names, { title: "Where to read", markLast: true }),
+  "a batch and what came after": batchGrid(batch, names, { title: "Two steps", generated: [[1, 2], [3, 4]] }),
+  "tokens, mask and positions": paddingGrids(batch, names),
+  "padding in two batches": paddingBars([batch, padBatch([[1], [2]], { padTokenId: 0 })], {
+    title: "A third is padding",
+  }),
+  "gain and price": tradeOffChart(tradeOff, { title: "Batch 8 is the best bargain", marked: 8 }),
+  "gain and price of one size": tradeOffChart(tradeOff.slice(0, 1), { title: "One size" }),
 };
 
 for (const [name, chart] of Object.entries(charts)) {
@@ -150,16 +169,75 @@ Deno.test("a cell of an unknown kind is refused", () => {
   assert.throws(() => tokenGrid({ title: "", kinds: ["token"], rows }), /Cell "a" is of kind "pad": kinds are token/);
 });
 
-Deno.test("show() outside a notebook prints the chart in words", async () => {
+Deno.test("show() outside a notebook prints the chart in words, and showTable() a plain table", async () => {
   const { log } = console;
   const lines: string[] = [];
   console.log = (line: string) => lines.push(line);
   try {
     await show(grid);
+    await showTable([{ batch: 1, "tok/s": 34 }, { batch: 128, "tok/s": 1482.3 }]);
   } finally {
     console.log = log;
   }
-  assert.deepEqual(lines, [grid.description]);
+  assert.deepEqual(lines, [grid.description, "batch  tok/s\n────────────\n    1     34\n  128  1,482"]);
+});
+
+Deno.test("a batch's picture tells padding by the mask, not by the id, and marks where the next token is read", () => {
+  const endOfText = { inputIds: [[50256, 7], [0, 50256]], attentionMask: [[1, 1], [1, 0]] };
+  assert.equal(
+    batchGrid(endOfText, names, { title: "Ends", markLast: true }).description,
+    "Ends. row 0: ·id50256, ·id7 (last column: the next token is read here). row 1: ·id0, pad (read, but padding).",
+  );
+  assert.equal(
+    batchGrid(endOfText, names, { title: "Steps", generated: [[1], [2]] }).description,
+    "Steps. row 0: ·id50256, ·id7, ·id1 (generated). row 1: ·id0, pad (padding), ·id2 (generated).",
+  );
+});
+
+Deno.test("tokens, mask and positions of a batch stand below each other, columns in line", async () => {
+  const chart = paddingGrids(batch, names);
+  assert.equal(
+    chart.description,
+    "Tokens: 2 of 6 cells are padding. row 0: ·id464, ·id2068, ·id7586. row 1: pad (padding), pad (padding), ·id12295. " +
+      "Attention mask: 1 where a token is real. row 0: 1, 1, 1. row 1: 0 (padding), 0 (padding), 1. " +
+      "Position ids: cumulative sum of the mask, minus 1. row 0: 0, 1, 2. row 1: −1 (padding), −1 (padding), 0.",
+  );
+  const drawn = texts(await renderSvg(chart));
+  const ones = drawn.filter(({ text }) => text === "1"); // the first three are the mask's first row
+  for (const [i, token] of ["·id464", "·id2068", "·id7586"].entries()) {
+    assert.equal(drawn.find(({ text }) => text === token)!.x, ones[i].x, token);
+  }
+});
+
+Deno.test("padding bars are as long as the batch is wide", () => {
+  const bars =
+    (paddingBars([batch], { title: "" }).data as { values: { kind: string; from: number; to: number }[] }).values;
+  assert.deepEqual(bars.map(({ kind, from, to }) => [kind, from, to]), [
+    ["token", 0, 3],
+    ["padding", 0, 2],
+    ["token", 2, 3],
+  ]);
+});
+
+Deno.test("a trade-off that no logarithmic axis can hold is refused", () => {
+  assert.throws(() => tradeOffChart([{ batchSize: 1, throughput: 0, latency: 1 }], { title: "" }), {
+    name: "RangeError",
+    message: 'Cannot chart the trade-off: {"batchSize":1,"throughput":0,"latency":1}.',
+  });
+  assert.throws(() => tradeOffChart([], { title: "" }), {
+    message: "Cannot chart the trade-off: there are no points.",
+  });
+});
+
+Deno.test("a table aligns numbers on the right and keeps bars out of its cells", () => {
+  assert.deepEqual(
+    tableBundle([{ prompt: "a|b", "ms": 85.74, wait: "–" }, { prompt: "c", "ms": 1482.3, wait: "2.5 s" }]),
+    {
+      "text/markdown": "| prompt | ms | wait |\n|:--|--:|--:|\n| a\\|b | 85.7 | – |\n| c | 1,482 | 2.5 s |",
+      "text/plain": "prompt     ms   wait\n────────────────────\n   a|b   85.7      –\n     c  1,482  2.5 s",
+    },
+  );
+  assert.throws(() => tableBundle([]), { message: "Cannot show a table without rows." });
 });
 
 function series(name: string, values: number[], spread?: number): ChartSeries {

@@ -152,6 +152,36 @@ Deno.test("the task refuses to store reduced outputs, and names that it does not
   assert.match(unknown.text, /^notebooks: There is no notebook "99_none"\. Those in notebooks\/: /);
 });
 
+Deno.test("the notebooks are stored as readers and tools expect them", async () => {
+  let notebooks = 0;
+  for await (const { name } of Deno.readDir(join(project, "notebooks"))) {
+    if (!name.endsWith(".ipynb")) continue;
+    notebooks++;
+    const text = await Deno.readTextFile(join(project, "notebooks", name));
+    const { cells, metadata, nbformat, nbformat_minor }: Stored = JSON.parse(text);
+    assert.deepEqual([metadata.kernelspec.name, nbformat, nbformat_minor], ["deno", 4, 5], name);
+    assert.equal(new Set(cells.map(({ id }) => id)).size, cells.length, `${name}: every cell has an id of its own`);
+    assert.equal(cells[0].cell_type, "markdown", `${name} begins with prose`);
+    const code = cells.filter(({ cell_type }) => cell_type === "code");
+    assert.deepEqual(
+      code.map((cell) => cell.execution_count),
+      code.map((_, i) => i + 1),
+      `${name}: run from top to bottom`,
+    );
+    assert.ok(code[0].outputs!.length > 0, `${name}: the first cell says what it runs on`);
+    for (const { id, source } of code) assert.ok(source.length <= 25, `${name}: cell ${id} has more than 25 lines`);
+    assert.doesNotMatch(text, /"(file:\/\/)?\/(home|root|work|tmp|Users)\//, `${name} names a folder of one machine`);
+  }
+  assert.ok(notebooks > 0);
+});
+
+interface Stored {
+  cells: { id: string; cell_type: string; source: string[]; outputs?: Output[]; execution_count?: number }[];
+  metadata: { kernelspec: { name: string } };
+  nbformat: number;
+  nbformat_minor: number;
+}
+
 interface Output {
   text?: string[];
   data?: Record<string, string[]>;

@@ -143,7 +143,7 @@ function seriesColors(series: ChartSeries[]): string[] {
 }
 
 /** Round numbers within a domain: 1, 2, 5, 10, 20, 50…, or fewer in a wide one and more in a narrow one. */
-function logTicks([low, high]: number[]): number[] {
+export function logTicks([low, high]: number[]): number[] {
   const ratio = high / low;
   const steps = ratio > 5000 ? [1] : ratio > 8 ? [1, 2, 5] : [1, 2, 3, 4, 5, 6, 7, 8, 9];
   const ticks = [];

@@ -9,10 +9,18 @@ import { renderSvg } from "./svg.ts";
  * get a picture, and readers who see no picture get `text`. Outside notebooks, the text is printed.
  */
 export async function show(chart: Chart, text: string = chart.description): Promise<void> {
-  const jupyter = jupyterOrNothing();
-  if (!jupyter) return console.log(text);
+  if (!jupyterOrNothing()) return console.log(text);
   const picture = await renderSvg(chart);
-  const bundle = { "application/vnd.vegalite.v5+json": chart, "image/svg+xml": picture, "text/plain": text };
+  await display({ "application/vnd.vegalite.v5+json": chart, "image/svg+xml": picture, "text/plain": text });
+}
+
+/** One output in several forms by their media type, plain text among them: viewers take the best that they know. */
+export type Bundle = Record<string, unknown> & { "text/plain": string };
+
+/** Shows an output in the notebook's cell; outside notebooks, its text is printed. */
+export async function display(bundle: Bundle): Promise<void> {
+  const jupyter = jupyterOrNothing();
+  if (!jupyter) return console.log(bundle["text/plain"]);
   await jupyter.display(bundle, { raw: true });
   // The kernel sends outputs from another thread. What it has not sent when the cell ends, some viewers drop.
   await new Promise((resolve) => setTimeout(resolve, 50));
