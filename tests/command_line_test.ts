@@ -29,7 +29,7 @@ async function temporaryFile(name: string, text: string): Promise<string> {
 }
 
 Deno.test("every command explains itself", async () => {
-  for (const name of ["sweep", "generate", "setup", "notebooks", "lab"]) {
+  for (const name of ["sweep", "generate", "model", "setup", "notebooks", "lab"]) {
     const { code, stdout, stderr } = await command(name, "--help");
     assert.deepEqual([code, stderr], [0, ""], name);
     assert.match(stdout, new RegExp(`^Usage: deno task ${name} `));
@@ -48,7 +48,8 @@ Deno.test("generate refuses what it cannot do, in one line", async () => {
     "0",
   );
   await assertRefused(/it is "NaN"/, "generate", "--prompt", "a", "--max-tokens", "NaN");
-  await assertRefused(/There is no model "none"/, "generate", "--prompt", "a", "--model", "none");
+  await assertRefused(/There is no model "none".*models\/\.$/m, "generate", "--prompt", "a", "--model", "none");
+  await assertRefused(/Get it: deno task model some\/one/, "generate", "--prompt", "a", "--model", "some/one");
   await assertRefused(/Cannot use backend "abacus"/, "generate", "--prompt", "a", "--backend", "abacus");
   await assertRefused(/There is no dtype "int3"/, "generate", "--prompt", "a", "--dtype", "int3");
   await assertRefused(

@@ -62,6 +62,11 @@ Deno.test("parseConfig() refuses, by name, what it would compute wrongly", () =>
   for (const bad of [0, -1, 1.5, "12", 1e12, NaN, [12], {}, true]) {
     refuses({ n_layer: bad }, /n_layer is .*whole number/);
   }
+  refuses({ n_layer: 1001 }, /n_layer is 1001\. Use a whole number from 1 to 1000\./);
+  refuses(
+    { n_head: JSON.parse("[".repeat(1e5) + "]".repeat(1e5)) },
+    /n_head is \[{60}…\. Use a whole number/,
+  );
   for (const bad of [0, -1e-5, 1, "1e-5", Infinity]) refuses({ layer_norm_epsilon: bad }, /layer_norm_epsilon is /);
   refuses({ scale_attn_weights: 1 }, /scale_attn_weights is 1. Use true or false/);
   for (const json of [null, [], "gpt2", 3]) {

@@ -1,12 +1,12 @@
 /** What `--model`, `--backend` and `--dtype` mean: shared by the commands that run a model. */
 
-import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { type Backend, type BackendName, BACKENDS, useBackend } from "../backend.ts";
 import { GPT2_SIZES, gpt2Config, type GPT2Size } from "../gpt2/config.ts";
 import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
 import type { Parallelism } from "../gpt2/kv_cache.ts";
 import type { GPT2 } from "../gpt2/model.ts";
+import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
 import { calibrate, storePlan } from "../parallelism.ts";
 import { type Dtype, DTYPES } from "../ops.ts";
 import { formatBytes, Progress } from "./progress.ts";
@@ -40,8 +40,7 @@ export async function chosenBackend({ backend = "auto", threads }: ModelFlagValu
 
 /** A model's folder: as given, or by its name in `models/`; null if there is none of that name. */
 export async function modelFolder(model: string): Promise<string | null> {
-  const models = fileURLToPath(new URL("../../models", import.meta.url));
-  for (const folder of [userPath(model), join(models, model)]) {
+  for (const folder of [userPath(model), join(MODELS_FOLDER, folderName(model))]) {
     if ((await Deno.stat(folder).catch(() => null))?.isDirectory) return folder;
   }
   return null;
@@ -50,7 +49,10 @@ export async function modelFolder(model: string): Promise<string | null> {
 /** Loads a model from a folder. Throws a UsageError if there is none. */
 export async function loadModel(name: string, flags: ModelFlagValues): Promise<{ model: GPT2; folder: string }> {
   const folder = await modelFolder(name);
-  if (!folder) throw new UsageError(`There is no model "${name}": it is neither a folder nor a name in models/.`);
+  if (!folder) {
+    const help = isKnownModel(name) || isRepository(name) ? ` Get it: deno task model ${name}` : "";
+    throw new UsageError(`There is no model "${name}": it is neither a folder nor a name in models/.${help}`);
+  }
   return { model: await loadGPT2(folder, { backend: await chosenBackend(flags), dtype: dtypeOf(flags) }), folder };
 }
 

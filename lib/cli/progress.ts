@@ -3,38 +3,54 @@
 /** Reports how far some work is. `update` may be called as often as one likes. */
 export class Progress {
   readonly #started = performance.now();
+  /** What was done before, such as the part of a download that is resumed. */
+  #before: number | undefined;
   #lastTenth = 0;
-  #drawn = false;
+  #drawnAt: number | undefined;
 
   /** @param label what is being done @param total the work in any unit @param format how to print an amount of it */
   constructor(readonly label: string, readonly total: number, readonly format: (amount: number) => string = String) {}
 
   /** Shows that `done` of the total is done. */
   update(done: number, note = ""): void {
+    this.#before ??= done;
     const share = Math.min(1, done / this.total);
     const line = `${this.label}  ${this.format(done)} of ${this.format(this.total)}${note && `  ${note}`}`;
     if (Deno.stderr.isTerminal()) {
+      if (share < 1 && performance.now() - (this.#drawnAt ?? -Infinity) < 50) return; // faster than anybody can read
       const bar = "█".repeat(Math.round(share * 24)).padEnd(24, "░");
-      this.#draw(`\r\x1b[2K${bar} ${line}${share < 1 ? this.#timeLeft(share) : ""}`);
+      this.#draw(`\r\x1b[2K${bar} ${line}${share < 1 ? this.#timeLeft(done) : ""}`);
     } else if (Math.floor(share * 10) > this.#lastTenth) {
       this.#lastTenth = Math.floor(share * 10);
-      console.error(`${line}${share < 1 ? this.#timeLeft(share) : ""}`);
+      console.error(`${line}${share < 1 ? this.#timeLeft(done) : ""}`);
     }
+  }
+
+  /** How fast it goes, for a note: `12.3 MB/s`; nothing while it is too early to tell. */
+  rate(done: number): string {
+    const perSecond = this.#perSecond(done);
+    return perSecond > 0 ? `${this.format(perSecond)}/s` : "";
   }
 
   /** Removes the bar, so that what is printed next stands alone. */
   [Symbol.dispose](): void {
-    if (this.#drawn) this.#draw("\r\x1b[2K");
+    if (this.#drawnAt !== undefined) this.#draw("\r\x1b[2K");
   }
 
   #draw(text: string): void {
-    this.#drawn = true;
+    this.#drawnAt = performance.now();
     Deno.stderr.writeSync(new TextEncoder().encode(text));
   }
 
-  #timeLeft(share: number): string {
+  #timeLeft(done: number): string {
+    const perSecond = this.#perSecond(done);
+    return perSecond > 0 ? `  ${formatSeconds((this.total - done) / perSecond)} left` : "";
+  }
+
+  /** The mean since the first update; 0 while it is too early to tell. */
+  #perSecond(done: number): number {
     const elapsed = (performance.now() - this.#started) / 1000;
-    return share > 0 && elapsed > 1 ? `  ${formatSeconds(elapsed / share - elapsed)} left` : "";
+    return elapsed > 1 ? (done - (this.#before ?? done)) / elapsed : 0;
   }
 }
 

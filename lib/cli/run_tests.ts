@@ -10,8 +10,12 @@ await run({
   name: "test",
   summary: "Runs the tests, the examples in the documentation and, at reduced sizes, every notebook.",
   words: "[FILE…]",
-  flags: { filter: { type: "string", value: "TEXT", help: "only tests whose name has this in it" } },
-}, async ({ filter }, files) => {
+  flags: {
+    filter: { type: "string", value: "TEXT", help: "only tests whose name has this in it" },
+    full: { type: "boolean", help: "every case of the tests that otherwise run a sample" },
+  },
+}, async ({ filter, full }, files) => {
+  if (full) Deno.env.set("OMNIBUS_FULL", "1"); // where the tests look
   await ensureLibtensorflow(); // before the tests, so that they need no time limit for it
   const args = ["test", "--allow-all", ...filter ? [`--filter=${filter}`] : []];
   const everything = files.length === 0;

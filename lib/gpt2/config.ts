@@ -112,10 +112,10 @@ export function parseConfig(json: unknown, source: string): GPT2Config {
   only("tie_word_embeddings", true, true);
   only("add_cross_attention", false, false);
 
-  const size = (name: string, fallback: number): number => {
+  const size = (name: string, fallback: number, most = MAX_SIZE): number => {
     const value = fields[name] ?? fallback;
-    if (!Number.isInteger(value) || (value as number) < 1 || (value as number) > MAX_SIZE) {
-      refuse(name, `Use a whole number from 1 to ${MAX_SIZE}.`);
+    if (!Number.isInteger(value) || (value as number) < 1 || (value as number) > most) {
+      refuse(name, `Use a whole number from 1 to ${most}.`);
     }
     return value as number;
   };
@@ -142,7 +142,7 @@ export function parseConfig(json: unknown, source: string): GPT2Config {
     vocab_size,
     n_positions: fields.n_positions == null ? size("n_ctx", DEFAULTS.n_positions) : size("n_positions", 0),
     n_embd,
-    n_layer: size("n_layer", DEFAULTS.n_layer),
+    n_layer: size("n_layer", DEFAULTS.n_layer, MAX_LAYERS),
     n_head,
     n_inner: size("n_inner", 4 * n_embd),
     layer_norm_epsilon: layer_norm_epsilon as number,
@@ -153,8 +153,34 @@ export function parseConfig(json: unknown, source: string): GPT2Config {
   };
 }
 
+/** Reads and checks the `config.json` of a model's folder. Throws a RangeError or a TypeError that names the file. */
+export async function readConfig(folder: string): Promise<GPT2Config> {
+  const path = `${folder}/config.json`;
+  let text: string;
+  try {
+    const { isFile, size } = await Deno.stat(path);
+    if (!isFile || size > MAX_FILE_BYTES) throw new Error(isFile ? `it has ${size} bytes` : "it is not a file");
+    text = await Deno.readTextFile(path);
+  } catch (cause) {
+    throw new RangeError(`Cannot load a model from ${folder}: there is no readable config.json in it.`, { cause });
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new RangeError(`Cannot load a model from ${folder}: its config.json is not JSON.`, { cause });
+  }
+  return parseConfig(json, path);
+}
+
+/** A thousand times what a configuration has. */
+const MAX_FILE_BYTES = 1_000_000;
+
 /** Larger than any size of any GPT-2, small enough that a mistyped one is caught here. */
 const MAX_SIZE = 10_000_000;
+
+/** As {@link MAX_SIZE}, for what costs a dozen names each before any weight is looked at. */
+const MAX_LAYERS = 1000;
 
 /** A value for a message, shortened. */
 function show(value: unknown): string {

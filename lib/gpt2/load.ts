@@ -3,7 +3,7 @@
 import type * as tf from "@tensorflow/tfjs";
 import { type Backend, useBackend } from "../backend.ts";
 import type { Activation, Dtype, Linear } from "../ops.ts";
-import { type GPT2Config, parseConfig } from "./config.ts";
+import { type GPT2Config, readConfig } from "./config.ts";
 import { storedPlan } from "../parallelism.ts";
 import { Block, CausalSelfAttention, LayerNorm, Mlp } from "./layers.ts";
 import { GPT2 } from "./model.ts";
@@ -23,8 +23,7 @@ export interface LoadOptions {
  * Throws an error that names the file when one is missing, damaged, or not a GPT-2's.
  */
 export async function loadGPT2(folder: string, options: LoadOptions = {}): Promise<GPT2> {
-  const path = `${folder}/config.json`;
-  const config = parseConfig(await readJson(path, folder), path);
+  const config = await readConfig(folder);
   using weights = await checkpointWeights(folder, config);
   return await buildGPT2(config, weights, options);
 }
@@ -127,19 +126,5 @@ function scaleQuery(values: Float32Array, config: GPT2Config, layer: number): vo
   const scale = (scale_attn_weights ? 1 / Math.sqrt(D / H) : 1) / (scale_attn_by_inverse_layer_idx ? layer + 1 : 1);
   for (let row = 0; row < values.length; row += 3 * D) {
     for (let column = 0; column < D; column++) values[row + column] *= scale;
-  }
-}
-
-async function readJson(path: string, folder: string): Promise<unknown> {
-  let text: string;
-  try {
-    text = await Deno.readTextFile(path);
-  } catch (cause) {
-    throw new RangeError(`Cannot load a model from ${folder}: there is no readable config.json in it.`, { cause });
-  }
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new RangeError(`Cannot load a model from ${folder}: its config.json is not JSON.`, { cause });
   }
 }

@@ -38,7 +38,7 @@ const MAX_INDEX_BYTES = 4_000_000;
 
 /** Opens the shards that an index lists, to be read as one. */
 async function openShards(folder: string, index: string): Promise<Weights> {
-  const shardOf = await readIndex(index);
+  const shardOf = await readShardIndex(index);
   using opened = new DisposableStack();
   const files = new Map<string, SafetensorsFile>();
   for (const shard of new Set(shardOf.values())) {
@@ -65,8 +65,11 @@ async function openShards(folder: string, index: string): Promise<Weights> {
   };
 }
 
-/** The shard of each tensor, from an index's `weight_map`. A shard is a file of the same folder, never a path. */
-async function readIndex(path: string): Promise<Map<string, string>> {
+/**
+ * The shard of each tensor, from the `weight_map` of the index at `path`. A shard is a file of the same folder, never a
+ * path. Throws a SafetensorsError.
+ */
+export async function readShardIndex(path: string): Promise<Map<string, string>> {
   const size = await sizeOf(path) ?? 0;
   if (size > MAX_INDEX_BYTES) throw new SafetensorsError(path, `${size} bytes are too many for an index.`);
   let map: unknown;
@@ -90,10 +93,11 @@ async function readIndex(path: string): Promise<Map<string, string>> {
   );
 }
 
-/** The size of a file in bytes, or undefined if it cannot be had. */
+/** The size of a file in bytes, or undefined if there is none. */
 async function sizeOf(path: string): Promise<number | undefined> {
   try {
-    return (await Deno.stat(path)).size;
+    const { isFile, size } = await Deno.stat(path);
+    return isFile ? size : undefined;
   } catch {
     return undefined;
   }

@@ -44,8 +44,8 @@ export function openSafetensors(path: string): Promise<SafetensorsFile> {
 
 const MAX_HEADER_BYTES = 100_000_000;
 
-/** Numbers converted at once: 2 MB of 16-bit ones. */
-const CHUNK = 2 ** 20;
+/** Numbers converted at once: half a megabyte of 16-bit ones, which stays in the processor's cache. */
+const CHUNK = 2 ** 18;
 
 /** One open file. Made by {@link openSafetensors}. */
 export class SafetensorsFile implements Weights {

@@ -13,21 +13,29 @@ export interface WeightSource extends Disposable {
 /**
  * The weights in a model's folder. Names may have the prefix `transformer.`, as some of the hub's files do; the causal
  * mask that old checkpoints carry (`attn.bias`) and a copy of the tied head are ignored. Throws a SafetensorsError that
- * names tensors that are missing, unknown, or of another shape than `config` asks for.
+ * names tensors that are missing, unknown, or of another shape than `config` asks for; and, when it reads them, those
+ * with values that are infinite or no numbers.
  */
 export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
   const file = await openWeights(folder);
   try {
     const stored = new Map<string, string>(); // our name -> the file's
     for (const name of file.tensors.keys()) {
-      if (!/(\.attn\.(masked_)?bias|^lm_head\.weight)$/.test(name)) {
-        stored.set(name.replace(/^transformer\./, ""), name);
-      }
+      if (/(\.attn\.(masked_)?bias|^lm_head\.weight)$/.test(name)) continue;
+      const ours = name.replace(/^transformer\./, "");
+      if (stored.has(ours)) throw new SafetensorsError(folder, `it has both ${ours} and transformer.${ours}.`);
+      stored.set(ours, name);
     }
     const expected = weightShapes(config);
     for (const [name, shape] of expected) {
       const info = file.tensors.get(stored.get(name) ?? "");
       if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}. Is the download complete?`);
+      if (!["F32", "F16", "BF16"].includes(info.dtype)) {
+        throw new SafetensorsError(
+          folder,
+          `${name} is ${info.dtype}. Models are read as F32, F16 or BF16: convert it.`,
+        );
+      }
       if (`${info.shape}` !== `${shape}`) {
         const says = `${name} has shape [${info.shape}] and config.json asks for [${shape}]`;
         throw new SafetensorsError(folder, `${says}. The two files belong to different models.`);
@@ -39,13 +47,25 @@ export async function checkpointWeights(folder: string, config: GPT2Config): Pro
       throw new SafetensorsError(folder, `GPT-2 has no tensor ${unknown.slice(0, 3).join(", ")}${more}.`);
     }
     return {
-      fill: (name, _shape, values) => file.readFloat32Into(stored.get(name)!, values),
+      async fill(name, _shape, values) {
+        await file.readFloat32Into(stored.get(name)!, values);
+        const i = indexOfNonFinite(values);
+        if (i < 0) return;
+        throw new SafetensorsError(folder, `${name} holds ${values[i]}, at index ${i}: no text could come of it.`);
+      },
       [Symbol.dispose]: () => file[Symbol.dispose](),
     };
   } catch (error) {
     file[Symbol.dispose]();
     throw error;
   }
+}
+
+/** The first index of an infinity or a NaN; -1 if there is none, which one pass without branches finds out. */
+function indexOfNonFinite(values: Float32Array): number {
+  let zero = 0;
+  for (let i = 0; i < values.length; i++) zero += 0 * values[i]; // infinity times 0 is NaN too
+  return zero === 0 ? -1 : values.findIndex((value) => !Number.isFinite(value));
 }
 
 /** Random weights as GPT-2 starts its training with: normal with deviation 0.02, layer norms at 1 and 0. */
