@@ -79,9 +79,9 @@ export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2)
   return { lanes: count, threads: Math.max(1, Math.floor(backend.threads / count)) };
 }
 
-/** Measures how to spread batches over the processor and keeps that, unless it is known for this model and machine. */
-export async function ensurePlan(model: GPT2): Promise<void> {
-  if (model.plan.length || !model.backend.capture || model.backend.threads === 1) return;
+/** Measures how to spread batches over the processor and keeps that; `anew` even if it is known for model and machine. */
+export async function ensurePlan(model: GPT2, { anew = false }: { anew?: boolean } = {}): Promise<void> {
+  if (model.plan.length && !anew || !model.backend.capture || model.backend.threads === 1) return;
   using bar = new Progress("calibrating lanes and threads (once per model and machine)", 4);
   model.plan = await calibrate(model, { onProgress: (done) => bar.update(done) });
   await storePlan(model, model.plan);

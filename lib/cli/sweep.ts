@@ -22,6 +22,7 @@ await run({
     warmup: { type: "string", value: "N", help: "runs of each size that are not counted (default 1)" },
     repeats: { type: "string", value: "N", help: "runs of each size that are counted (default 3)" },
     seed: { type: "string", value: "N", help: "for mixed prompts (default 0)" },
+    calibrate: { type: "boolean", help: "measure anew how lanes and threads are best used" },
     json: { type: "string", value: "FILE", help: "where the results go (default results/sweep.json)" },
     chart: { type: "string", value: "FILE.svg", help: "where the chart goes (default results/sweep.svg)" },
   },
@@ -45,7 +46,7 @@ await run({
     console.error(`models/${name} is not there, so the weights are random: time does not depend on their values.`);
   }
   const parallelism = chosenParallelism(flags, model);
-  if (!parallelism) await ensurePlan(model);
+  if (!parallelism) await ensurePlan(model, { anew: flags.calibrate });
   const result = await withProgress((onProgress) =>
     sweep(model, { name: title, batchSizes, promptTokens, maxTokens, warmup, repeats, seed, parallelism, onProgress })
   );
