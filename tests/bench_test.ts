@@ -169,8 +169,12 @@ Deno.test("who ends in the middle of the work ends the comparison with the reaso
     await Deno.stdin.read(new Uint8Array(1000));
     console.error("Out of memory.");
   `);
-  await using peer = await Peer.start([Deno.execPath(), "run", "-A", worker]);
-  await assert.rejects(peer.generate({ ids: [1], batchSize: 1, maxTokens: 1 }), /^Error: Out of memory\.$/);
+  await using generator = await Peer.start([Deno.execPath(), "run", "-A", worker]);
+  generator.logits = () => Promise.resolve([1, 2]);
+  await assert.rejects(
+    compare([{ name: "big", dtype: "int8", generator }], { ids: [1], batchSizes: [64], maxTokens: 1, repeats: 1 }),
+    /big int8 failed at batch 64 \(Out of memory\.\)/,
+  );
 });
 
 Deno.test("PyTorch for NVIDIA GPUs is not installed, and the one for CPUs is", () => {

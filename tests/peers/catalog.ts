@@ -28,6 +28,12 @@ const LLAMA_CPP: Package = { llamaCpp: true, bytes: 11e6 };
 export const CANDIDATES: readonly Candidate[] = [
   { name: "omnibus", dtypes: ["float32", "bfloat16", "int8"], script: "omnibus_peer.ts", packages: [] },
   { name: "transformers", dtypes: ["float32", "bfloat16"], script: "transformers_peer.py", packages: [PYTORCH] },
+  {
+    name: "transformers-compiled",
+    dtypes: ["float32", "bfloat16"],
+    script: "transformers_compiled_peer.py",
+    packages: [PYTORCH],
+  },
   // Its converter reads the model with transformers.
   { name: "ctranslate2", dtypes: ["float32", "int8"], script: "ctranslate2_peer.py", packages: [PYTORCH, CTRANSLATE2] },
   { name: "onnxruntime", dtypes: ["float32", "int8"], script: "onnxruntime_peer.py", packages: [ONNX] },

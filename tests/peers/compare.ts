@@ -98,7 +98,11 @@ export async function compare(contestants: readonly Contestant[], options: Compa
         const who = (turn + round) % contestants.length, { name, dtype, generator } = contestants[who];
         onProgress?.(done++, total, `${name} ${dtype}, batch ${batchSize}`);
         await new Promise((resolve) => setTimeout(resolve, pauseSeconds * 1000));
-        const run = await generator.generate({ ids, batchSize, maxTokens });
+        const run = await generator.generate({ ids, batchSize, maxTokens }).catch((error) => {
+          throw new Error(
+            `${name} ${dtype} failed at batch ${batchSize} (${error.message}). Leave it out with --peers.`,
+          );
+        });
         if (round === 0) checkShape(run, batchSize, maxTokens, name);
         runs[who][size].push(run);
       }
