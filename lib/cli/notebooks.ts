@@ -2,6 +2,7 @@
 
 import { basename, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { writeTextFile } from "../files.ts";
 import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
 import { run, UsageError, wholeNumber } from "./command.ts";
@@ -70,8 +71,7 @@ async function withProgress<T>(label: string, work: (onCell: (cell: number, of: 
 /** Replaces a file as a whole, if its text changes. */
 async function store(path: string, text: string): Promise<boolean> {
   if (await Deno.readTextFile(path) === text) return false;
-  await Deno.writeTextFile(`${path}.new`, text);
-  await Deno.rename(`${path}.new`, path);
+  await writeTextFile(path, text);
   return true;
 }
 

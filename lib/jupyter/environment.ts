@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { lockFile } from "../lock.ts";
 
 const project = fileURLToPath(new URL("../../", import.meta.url));
 const windows = Deno.build.os === "windows";
@@ -41,8 +42,7 @@ export async function jupyterEnvironment(
 ): Promise<JupyterEnvironment> {
   const share = join(folder, "share");
   await Deno.mkdir(folder, { recursive: true });
-  using lock = await Deno.open(join(folder, "lock"), { create: true, write: true });
-  await lock.lock(true);
+  using _lock = await lockFile(join(folder, "lock"));
   await linkKernel(folder, share);
   const python = await installPython(folder, log);
   const env = { JUPYTER_PATH: share, JUPYTER_DATA_DIR: share, JUPYTER_CONFIG_DIR: join(folder, "config") };

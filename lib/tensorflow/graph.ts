@@ -6,7 +6,7 @@
  */
 
 import { createRequire } from "node:module";
-import { type Attribute, attributeSetters, interned, setAttribute } from "./attributes.ts";
+import { type Attribute, type AttributeSetters, attributeSetters, interned, setAttribute } from "./attributes.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
 
@@ -23,6 +23,7 @@ export class Graph {
   readonly #c: Symbols;
   readonly #status: Status;
   readonly #graph: Deno.PointerValue;
+  readonly #setters: AttributeSetters;
   readonly #inputs: GraphTensor[] = [];
   #nodes = 0;
 
@@ -31,11 +32,7 @@ export class Graph {
     this.#c = c;
     this.#status = status;
     this.#graph = c.TF_NewGraph();
-  }
-
-  /** How many inputs the function will take. */
-  get inputCount(): number {
-    return this.#inputs.length;
+    this.#setters = attributeSetters(c).graph;
   }
 
   /** The function's next input. Its shape is an example: the function takes others where no constant says otherwise. */
@@ -79,8 +76,7 @@ export class Graph {
         this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += count)), count);
       }
     }
-    const { graph } = attributeSetters(this.#c);
-    for (const attribute of attributes) setAttribute(graph, node, attribute);
+    for (const attribute of attributes) setAttribute(this.#setters, node, attribute);
     const finished = this.#finish(node);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
   }
