@@ -15,6 +15,7 @@
  */
 
 import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
+import { checkContext, checkMaxTokens } from "./limits.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
 import { KvCache, type Parallelism } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
@@ -77,7 +78,7 @@ export async function* generateSteps(
  * signal's reason if it is aborted.
  */
 export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generation> {
-  checkOptions(options);
+  checkMaxTokens(options.maxTokens);
   const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
   const promptLength = longest(rows);
   checkContext(promptLength, options.maxTokens, model.config.n_positions);
@@ -207,27 +208,5 @@ export class Generation implements Disposable {
   /** Frees the cache. */
   [Symbol.dispose](): void {
     this.cache[Symbol.dispose]();
-  }
-}
-
-function checkOptions({ maxTokens }: GenerateOptions): void {
-  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) {
-    throw new RangeError(`Cannot generate ${maxTokens} tokens: maxTokens must be a whole number from 1 up.`);
-  }
-}
-
-function checkContext(promptLength: number, maxTokens: number, n_positions: number): void {
-  const room = n_positions - promptLength;
-  if (room < 1) {
-    throw new RangeError(
-      `Cannot use a prompt of ${promptLength} tokens: the model holds ${n_positions}, the answer included. ` +
-        `Shorten it to ${n_positions - 1} or fewer.`,
-    );
-  }
-  if (maxTokens > room) {
-    throw new RangeError(
-      `Cannot generate ${maxTokens} tokens: the prompt has ${promptLength} and the model holds ${n_positions}. ` +
-        `Lower maxTokens to ${room}.`,
-    );
   }
 }
