@@ -74,6 +74,7 @@ export function tokenGrid({ title, subtitle, rows, kinds, cellWidth }: TokenGrid
     field: "kind",
     title: null,
     scale: { domain: kinds, range: kinds.map((_, i) => cellStyles[i][style]) },
+    legend: { values: kinds.filter((kind) => values.some((cell) => cell.kind === kind)) },
   });
   // Conditions, because a scale without a legend would take the others' legend away.
   const inkOnKind = kinds.map((kind, i) => ({
