@@ -2,10 +2,13 @@ import assert from "node:assert/strict";
 import { padBatch } from "../lib/batch.ts";
 import {
   batchGrid,
+  candidateGrid,
   type Chart,
   type ChartSeries,
   heatmap,
   latencyChart,
+  lineChart,
+  nextTokenBars,
   paddingBars,
   paddingGrids,
   renderSvg,
@@ -15,6 +18,7 @@ import {
   sweepChart,
   throughputChart,
   tokenGrid,
+  tokenStrip,
   tradeOffChart,
 } from "../lib/chart.ts";
 import { tableBundle } from "../lib/chart/table.ts";
@@ -47,6 +51,10 @@ const names = { tokenToText: (id: number) => ` id${id}` };
 const tradeOff = sizes.map((batchSize, i) => ({ batchSize, throughput: [18, 31, 36, 74, 103, 161, 201, 241][i] }))
   .map((point) => ({ ...point, latency: point.batchSize / point.throughput }));
 
+const candidates = [0.44, 0.061, 0.00002].map((probability, id) => ({ id, probability }));
+const growing = (count: number) => Array.from({ length: count }, (_, i) => ({ x: i, y: 30 + i }));
+const axes = { xTitle: "Tokens so far", quantity: "Time of one step", unit: "ms" };
+
 const charts: Record<string, Chart> = {
   throughput: throughputChart([ours, source], { title: "24x the tokens", subtitle: "GPT-2 124M, 10 new tokens" }),
   latency: latencyChart([ours], { title: "Each token waits longer" }),
@@ -71,6 +79,18 @@ const charts: Record<string, Chart> = {
   }),
   "gain and price": tradeOffChart(tradeOff, { title: "Batch 8 is the best bargain", marked: 8 }),
   "gain and price of one size": tradeOffChart(tradeOff.slice(0, 1), { title: "One size" }),
+  "a few points on plain axes": lineChart([{ name: "a", points: [{ x: 8, y: 45, low: 40, high: 50 }] }], {
+    title: "One length",
+    ...axes,
+  }),
+  "many points on plain axes": lineChart([
+    { name: "without", points: growing(100) },
+    { name: "with", muted: true, points: growing(100).map(({ x }) => ({ x, y: 30 })) },
+  ], { title: "Longer texts", ...axes }),
+  "a strip of many tokens": tokenStrip(Array.from({ length: 60 }, (_, id) => id * 900), names, { title: "Sixty" }),
+  "a strip that goes on": tokenStrip([1, 2], names, { title: "Two more", generated: [3, 4], showIds: false }),
+  "what comes next": nextTokenBars(candidates, names, { title: "Half is two tokens", vocabSize: 50257 }),
+  "several steps": candidateGrid([candidates, candidates.slice(0, 2)], names, { title: "Two steps" }),
 };
 
 for (const [name, chart] of Object.entries(charts)) {
@@ -219,6 +239,67 @@ Deno.test("padding bars are as long as the batch is wide", () => {
   ]);
 });
 
+Deno.test("a legend names only the kinds of cells that there are", async () => {
+  const full = tokenGrid({
+    title: "No padding",
+    kinds: ["token", "padding"],
+    rows: [{ label: "", cells: [{ text: "a", kind: "token" }] }],
+  });
+  const drawn = texts(await renderSvg(full)).map(({ text }) => text);
+  assert.deepEqual(drawn.filter((text) => ["token", "padding"].includes(text)), ["token"]);
+});
+
+Deno.test("heatmaps with the same darkest value give equal values equal shades", async () => {
+  const shade = async (value: number, most?: number) => {
+    const svg = await renderSvg(heatmap({ title: "", rows: ["q"], columns: ["k"], values: [[value]], most }));
+    return /fill="(rgb\([^"]*\))"/.exec(svg)?.[1];
+  };
+  assert.equal(await shade(0.2, 0.8), await shade(0.2, 0.8));
+  assert.notEqual(await shade(0.2, 0.8), await shade(0.2));
+  assert.match(String(await shade(0)), /rgb/); // nothing anywhere is no division by zero
+});
+
+Deno.test("the tokens of a strip stand side by side, within its width, and a full line is followed by another", () => {
+  const { data, width } = charts["a strip of many tokens"] as unknown as {
+    data: { values: { left: number; right: number; top: number; bottom: number; text: string }[] };
+    width: number;
+  };
+  for (const [i, cell] of data.values.entries()) {
+    assert.ok(cell.right <= width && cell.right - cell.left >= cell.text.length * 7.8);
+    const next = data.values[i + 1];
+    if (next) assert.ok(next.top === cell.top ? next.left > cell.right : next.left === 0 && next.top > cell.bottom);
+  }
+  assert.ok(new Set(data.values.map(({ top }) => top)).size > 2);
+});
+
+Deno.test("a strip shows white space, and bytes that are no character", async () => {
+  const odd = { tokenToText: (id: number) => [" a", "\n", "\t", "\\xF0"][id] };
+  const drawn = texts(await renderSvg(tokenStrip([0, 1, 2, 3], odd, { title: "Odd" }))).map(({ text }) => text);
+  for (const text of ["·a", "↵", "⇥", "\\xF0", "0", "3"]) assert.ok(drawn.includes(text), `${text} in ${drawn}`);
+  assert.throws(() => tokenStrip([], odd, { title: "" }), /without tokens/);
+});
+
+Deno.test("the bars of the next token say what is left for all others, however little each has", () => {
+  assert.equal(
+    charts["what comes next"].description,
+    "Half is two tokens. ·id0 44%, ·id1 6.1%, ·id2 <0.01%, 50,254 other tokens 50%.",
+  );
+  const all = nextTokenBars([{ id: 0, probability: 1 }], names, { title: "Certain", vocabSize: 1 });
+  assert.equal(all.description, "Certain. ·id0 100%.");
+  assert.throws(() => nextTokenBars([], names, { title: "", vocabSize: 1 }), /there are no candidates/);
+  assert.throws(() => candidateGrid([], names, { title: "" }), /there are no candidates/);
+});
+
+Deno.test("lines of many points are read out at a few of them, the ends included, and bad points are refused", () => {
+  const [, line] = /without: (.*?);/.exec(charts["many points on plain axes"].description)!;
+  const read = line.split(", ");
+  assert.deepEqual([read.length, read[0], read.at(-1)], [12, "0: 30 ms", "99: 129 ms"]);
+  assert.throws(() => lineChart([{ name: "a", points: [{ x: 1, y: NaN }] }], { title: "", ...axes }), {
+    name: "RangeError",
+    message: 'Cannot chart time of one step: {"series":"a","x":1,"y":null}.',
+  });
+});
+
 Deno.test("a trade-off that no logarithmic axis can hold is refused", () => {
   assert.throws(() => tradeOffChart([{ batchSize: 1, throughput: 0, latency: 1 }], { title: "" }), {
     name: "RangeError",
@@ -292,11 +373,11 @@ function texts(svg: string) {
   return found;
 }
 
-/** Texts that reach over the edge, at 0.6 em a character. */
+/** Texts that reach over the edge, at 0.55 em a character, which is more than a sentence in a sans-serif takes. */
 function outside(svg: string): string[] {
   const [width, height] = ["width", "height"].map((name) => Number(new RegExp(`${name}="([\\d.]+)"`).exec(svg)![1]));
   return texts(svg).filter(({ text, x, y, size, anchor, turned }) => {
-    const long = text.length * size * 0.6;
+    const long = text.length * size * 0.55;
     const before = anchor === "end" ? long : anchor === "middle" ? long / 2 : 0;
     const [left, right] = turned ? [x, x] : [x - before, x - before + long];
     return left < 0 || right > width || y < 0 || y > height;

@@ -152,13 +152,23 @@ Deno.test("the task refuses to store reduced outputs, and names that it does not
   assert.match(unknown.text, /^notebooks: There is no notebook "99_none"\. Those in notebooks\/: /);
 });
 
+Deno.test("the answers to the notebooks' exercises run, in order, after their notebook", async () => {
+  await using folder = await temporaryFolder();
+  for (const { name, cells } of await storedNotebooks()) {
+    const code = cells.filter(({ cell_type }) => cell_type === "code").map(({ source }) => source.join(""));
+    const prose = cells.filter(({ cell_type }) => cell_type === "markdown").map(({ source }) => source.join(""));
+    const answers = [...prose.join("\n").matchAll(/<summary>Answer<\/summary>\n\n```ts\n([^]*?)```/g)].map((m) => m[1]);
+    assert.ok(answers.length > 0, `${name} has no exercises`);
+    // The folder is one level deeper than notebooks/.
+    const sources = [...code, ...answers].map((source) => source.replaceAll(/(["`])\.\.\//g, "$1../../"));
+    const path = await write(folder, name, sources);
+    const { failure } = await executeNotebook(path, await jupyterEnvironment(), { quick: true });
+    assert.equal(failure, undefined, `${name}: ${failure?.message}\n${failure?.source}`);
+  }
+});
+
 Deno.test("the notebooks are stored as readers and tools expect them", async () => {
-  let notebooks = 0;
-  for await (const { name } of Deno.readDir(join(project, "notebooks"))) {
-    if (!name.endsWith(".ipynb")) continue;
-    notebooks++;
-    const text = await Deno.readTextFile(join(project, "notebooks", name));
-    const { cells, metadata, nbformat, nbformat_minor }: Stored = JSON.parse(text);
+  for (const { name, text, cells, metadata, nbformat, nbformat_minor } of await storedNotebooks()) {
     assert.deepEqual([metadata.kernelspec.name, nbformat, nbformat_minor], ["deno", 4, 5], name);
     assert.equal(new Set(cells.map(({ id }) => id)).size, cells.length, `${name}: every cell has an id of its own`);
     assert.equal(cells[0].cell_type, "markdown", `${name} begins with prose`);
@@ -169,13 +179,18 @@ Deno.test("the notebooks are stored as readers and tools expect them", async () 
       `${name}: run from top to bottom`,
     );
     assert.ok(code[0].outputs!.length > 0, `${name}: the first cell says what it runs on`);
+    for (const { id, outputs } of code) {
+      const printed = outputs!.filter(({ name }) => name === "stderr").map(({ text }) => text!.join(""));
+      assert.deepEqual(printed, [], `${name}: cell ${id} warns`);
+    }
     for (const { id, source } of code) assert.ok(source.length <= 25, `${name}: cell ${id} has more than 25 lines`);
     assert.doesNotMatch(text, /"(file:\/\/)?\/(home|root|work|tmp|Users)\//, `${name} names a folder of one machine`);
   }
-  assert.ok(notebooks > 0);
 });
 
 interface Stored {
+  name: string;
+  text: string;
   cells: { id: string; cell_type: string; source: string[]; outputs?: Output[]; execution_count?: number }[];
   metadata: { kernelspec: { name: string } };
   nbformat: number;
@@ -183,8 +198,21 @@ interface Stored {
 }
 
 interface Output {
+  name?: string;
   text?: string[];
   data?: Record<string, string[]>;
+}
+
+/** All of the project's notebooks. */
+async function storedNotebooks(): Promise<Stored[]> {
+  const folder = join(project, "notebooks"), found: Stored[] = [];
+  for await (const { name } of Deno.readDir(folder)) {
+    if (!name.endsWith(".ipynb")) continue;
+    const text = await Deno.readTextFile(join(folder, name));
+    found.push({ ...JSON.parse(text), name, text });
+  }
+  assert.ok(found.length > 0);
+  return found.sort((a, b) => a.name < b.name ? -1 : 1);
 }
 
 /** Inside the project, so that its import map holds in the notebooks. */

@@ -32,6 +32,8 @@ export interface HeatmapOptions extends ChartOptions {
   rowTitle?: string;
   /** What the columns are. Default: `Key`. */
   columnTitle?: string;
+  /** The value of the darkest shade; the same in several heatmaps makes them comparable. Default: the greatest. */
+  most?: number;
 }
 
 /** Kinds of cells differ in lightness and outline, not in hue alone: ordinary, empty, new, special. */
@@ -119,11 +121,11 @@ export function inkOn(share: number): string {
 
 /** Shades of blue for values from 0 to the greatest, which stand in the cells while they fit. */
 export function heatmap(
-  { title, subtitle, rows, columns, values, rowTitle = "Query", columnTitle = "Key" }: HeatmapOptions,
+  { title, subtitle, rows, columns, values, rowTitle = "Query", columnTitle = "Key", most }: HeatmapOptions,
 ): Chart {
-  const greatest = Math.max(...values.flat().map((value) => value ?? 0));
+  const darkest = most ?? (Math.max(...values.flat().map((value) => value ?? 0)) || 1);
   const cells = values.flatMap((line, row) =>
-    line.map((value, column) => ({ row, column, value, ink: inkOn((value ?? 0) / greatest) }))
+    line.map((value, column) => ({ row, column, value, ink: inkOn((value ?? 0) / darkest) }))
   );
   const words = values.map((line, row) => {
     const most = line.reduce<number>((best, value, i) => (value ?? -1) > (line[best] ?? -1) ? i : best, 0);
@@ -157,7 +159,7 @@ export function heatmap(
               field: "value",
               type: "quantitative",
               legend: null,
-              scale: { domain: [0, greatest], range: shades },
+              scale: { domain: [0, darkest], range: shades },
             },
           },
         },

@@ -141,6 +141,7 @@ export function drawLines<P extends object>(
   const perSeries = (range: unknown[]) => ({ domain: series.map(({ name }) => name), range });
   const byName = { field: "series", title: null, legend: series.length > 1 ? { symbolStrokeWidth: 0 } : null };
   const marked = series.filter(({ points }) => points.length <= MOST_MARKS).map(({ name }) => name);
+  // Without marks, it is the lines that a legend has to show.
   const lineLegend = marked.length || series.length < 2 ? {} : { legend: { symbolType: "stroke" } };
   return makeChart(description, {
     title,
