@@ -78,11 +78,8 @@ interface StepInputs {
 /** The model on T tokens of each row, and the choice of the next: ids [B], and log-probabilities [B] if asked for. */
 function forwardAndChoose(model: GPT2, view: CacheView, inputs: StepInputs, { logprobs }: StepOptions): tf.Tensor[] {
   const logits = model.forward(inputs.tokens, inputs.positions, view); // [B, V]
-  const ids = model.backend.ops.argMax(logits);
-  if (!logprobs) return [ids];
-  // log softmax at the largest logit m: m − log Σ exp(l) = −log Σ exp(l − m)
-  const shifted = tf.sub(logits, tf.max(logits, -1, true));
-  return [ids, tf.neg(tf.log(tf.sum(tf.exp(shifted), -1)))];
+  const { ops } = model.backend, ids = ops.argMax(logits);
+  return logprobs ? [ids, ops.maxLogprob(logits)] : [ids];
 }
 
 function eagerStep(model: GPT2, lane: Lane, inputs: StepInputs, options: StepOptions): tf.Tensor[] {

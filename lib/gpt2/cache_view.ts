@@ -17,9 +17,6 @@ export interface CacheTensors {
   rowStarts: tf.Tensor3D;
 }
 
-/** What the mask adds to the score of a token that must not be seen. Finite, so that padding, which sees nothing, is too. */
-const HIDDEN = -1e9;
-
 /** The cache as the layers see it during one step of T new tokens. */
 export class CacheView {
   /** [B, 1, T, S]: 0 where a new token sees a slot, a large negative number where not. */
@@ -30,10 +27,8 @@ export class CacheView {
 
   /** `newSlots` (int [T, 1]) are where the new tokens go; they follow one another. */
   constructor(private readonly ops: Ops, private readonly cache: CacheTensors, newSlots: tf.Tensor2D) {
-    const padding = tf.less(cache.slots, cache.padding); // [B, 1, 1, S]
-    const future = tf.greater(cache.slots, newSlots); // [T, S]
-    this.mask = tf.mul(tf.cast(tf.logicalOr(padding, future), "float32"), HIDDEN);
     this.#location = ops.locateSlots(cache.rowStarts, newSlots);
+    this.mask = ops.mask(cache, newSlots);
   }
 
   /** key, value [B, H, T, D/H] of the new tokens -> those of all slots, [B, H, S, D/H]. */

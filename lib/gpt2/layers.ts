@@ -4,7 +4,7 @@
  */
 
 import type * as tf from "@tensorflow/tfjs";
-import { add, tidy } from "@tensorflow/tfjs";
+import { tidy } from "@tensorflow/tfjs";
 import type { Linear, Ops } from "../ops.ts";
 import type { CacheView } from "./cache_view.ts";
 
@@ -61,6 +61,7 @@ export class Mlp {
 export class Block {
   /** The block's four parts. */
   constructor(
+    private readonly ops: Ops,
     private readonly ln_1: LayerNorm,
     private readonly attn: CausalSelfAttention,
     private readonly ln_2: LayerNorm,
@@ -69,7 +70,7 @@ export class Block {
 
   /** [B·T, D] -> [B·T, D]. */
   apply(x: tf.Tensor2D, ids: tf.Tensor2D, cache: CacheView, layer: number): tf.Tensor2D {
-    x = tidy("attn", () => add(x, this.attn.apply(this.ln_1.apply(x), ids, cache, layer)));
-    return tidy("mlp", () => add(x, this.mlp.apply(this.ln_2.apply(x))));
+    x = tidy("attn", () => this.ops.add(x, this.attn.apply(this.ln_1.apply(x), ids, cache, layer)));
+    return tidy("mlp", () => this.ops.add(x, this.mlp.apply(this.ln_2.apply(x))));
   }
 }

@@ -108,7 +108,7 @@ class Loader {
     const c_fc = await this.linear(`h.${i}.mlp.c_fc`, "gelu_new");
     const mlp_c_proj = await this.linear(`h.${i}.mlp.c_proj`, "none");
     const attn = new CausalSelfAttention(this.backend.ops, c_attn, attn_c_proj, this.config.n_head);
-    return new Block(ln_1, attn, ln_2, new Mlp(c_fc, mlp_c_proj));
+    return new Block(this.backend.ops, ln_1, attn, ln_2, new Mlp(c_fc, mlp_c_proj));
   }
 
   #own<T extends { dispose(): void }>(part: T): T {

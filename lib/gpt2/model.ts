@@ -12,8 +12,6 @@ import type { Plan } from "../parallelism.ts";
 import type { CacheView } from "./cache_view.ts";
 import type { Block, LayerNorm } from "./layers.ts";
 
-const add: (a: tf.Tensor2D, b: tf.Tensor2D) => tf.Tensor2D = tf.add;
-
 /** The layers of a GPT-2, under the checkpoint's names. */
 export interface Layers {
   /** Token embedding, [V, D]. */
@@ -54,7 +52,7 @@ export class GPT2 {
   forward(inputIds: tf.Tensor2D, positionIds: tf.Tensor2D, cache: CacheView): tf.Tensor2D {
     const { wte, wpe, h, ln_f, head } = this.layers, { ops } = this.backend;
     return tf.tidy(() => {
-      let x = tf.tidy("embed", () => add(ops.embed(wte, inputIds), ops.embed(wpe, positionIds))); // [B·T, D]
+      let x = tf.tidy("embed", () => ops.add(ops.embed(wte, inputIds), ops.embed(wpe, positionIds))); // [B·T, D]
       for (const [i, block] of h.entries()) x = tf.tidy(`h.${i}`, () => block.apply(x, inputIds, cache, i));
       return tf.tidy("head", () => head.apply(ln_f.apply(ops.lastToken(x, inputIds))));
     });
