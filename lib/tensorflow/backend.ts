@@ -3,10 +3,12 @@
 import * as tf from "@tensorflow/tfjs";
 import { createRequire } from "node:module";
 import { type Attribute, DataType } from "./attributes.ts";
-import { type CapturedFunction, TensorflowBinding, type TensorMetadata } from "./binding.ts";
+import { TensorflowBinding } from "./binding.ts";
+import type { CapturedFunction } from "./capture.ts";
 import type { Threads } from "./context.ts";
 import { Library } from "./library.ts";
 import type { Libtensorflow } from "./locate.ts";
+import type { TensorMetadata } from "./tensors.ts";
 
 /** What we use of tfjs-node's backend class. */
 interface NodeBackend {

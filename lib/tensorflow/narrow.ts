@@ -10,7 +10,7 @@ import * as tf from "@tensorflow/tfjs";
 import { geluNew, type Linear, type LinearOptions } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
-import type { TensorMetadata } from "./binding.ts";
+import type { TensorMetadata } from "./tensors.ts";
 
 const { float, qint8, bfloat16 } = DataType;
 
