@@ -37,7 +37,19 @@ export interface Backend {
   /** A float32 tensor whose values `fill` writes into the backend's own memory, where it can. */
   createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor>;
   /** Keeps what `build` does as one function of its inputs; missing where the backend cannot. */
-  capture?(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): CapturedStep;
+  capture?(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    options: CaptureOptions,
+  ): CapturedStep;
+  /** Steps of so many tokens want kernels of their own: those of different classes are captured apart. */
+  sizeClass?(tokens: number): string;
+}
+
+/** What a captured step is for. */
+export interface CaptureOptions {
+  /** It will run often: memory for faster kernels is well spent. */
+  repeated: boolean;
 }
 
 /** How to run. */
@@ -103,13 +115,15 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
     ops: tensorflowOps(backend, kernels),
     dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
-    capture(inputs, build) {
-      const captured = backend.capture(inputs, build);
+    capture(inputs, build, { repeated }) {
+      const captured = backend.capture(inputs, build, { packs: repeated });
       return {
-        run: (inputs, { lanes, threads }) => captured.run(inputs, { intraOp: threads, interOp: lanes }),
+        run: (inputs, { lanes, threads }) => captured.run(inputs, { intraOp: 1, interOp: lanes * threads }),
         dispose: () => captured.dispose(),
       };
     },
+    // oneDNN lays out weights in one of two ways, and in the wrong one a product takes twice as long.
+    sizeClass: (tokens) => tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
   };
 }
 

@@ -98,13 +98,14 @@ function eagerStep(model: GPT2, lane: Lane, inputs: StepInputs, options: StepOpt
 
 function capturedStep(model: GPT2, inputs: StepInputs, options: StepOptions): CapturedStep {
   const { backend, capturedSteps, config } = model;
-  const kind = `${inputs.tokens.shape[1] > 1 ? "prefill" : "decode"}${options.logprobs ? " with logprobs" : ""}`;
+  const decodes = inputs.tokens.shape[1] === 1;
+  const kind = [decodes ? "decode" : "prefill", backend.sizeClass?.(inputs.tokens.size), options.logprobs].join();
   let captured = capturedSteps.get(kind);
   if (!captured) {
     captured = backend.capture!(flatten(inputs), (standIns) => {
       const inputs = unflatten(standIns, config.n_layer);
       return forwardAndChoose(model, new CacheView(backend.ops, inputs.cache, inputs.slots), inputs, options);
-    });
+    }, { repeated: decodes });
     capturedSteps.set(kind, captured);
   }
   return captured;

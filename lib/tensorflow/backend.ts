@@ -20,6 +20,10 @@ interface NodeBackend {
 export class TensorflowBackend {
   /** The native half. */
   readonly binding: TensorflowBinding;
+  /** How many operations are worth running side by side: one for each core, one on a GPU. */
+  readonly sideBySide: number;
+  /** True inside a capture that is to run often, so that its kernels had better keep packed copies of weights. */
+  packs = false;
   readonly #node: NodeBackend;
   #captures = 0;
 
@@ -29,6 +33,7 @@ export class TensorflowBackend {
    */
   constructor(readonly paths: Libtensorflow, readonly threads: Threads) {
     this.binding = new TensorflowBinding(new Library(paths), threads);
+    this.sideBySide = this.binding.isUsingGpuDevice() ? 1 : threads.intraOp;
     const require = createRequire(import.meta.url);
     mendNodeUtil(require("node:util"));
     // The package's index would load its native part, which is what the binding replaces.
@@ -75,9 +80,15 @@ export class TensorflowBackend {
   /**
    * Runs `build` on stand-ins for `inputs`, computing nothing, and keeps its operations as one function. Other tensors
    * that `build` uses must outlive the function. TensorFlow's errors name the enclosing `tf.tidy("name", …)`.
+   * `packs` says that the function is to run often: see {@link TensorflowBackend.packs}.
    */
-  capture(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Captured {
+  capture(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    { packs = false }: { packs?: boolean } = {},
+  ): Captured {
     let symbolic: tf.Tensor[] = [];
+    this.packs = packs;
     try {
       const fn = this.binding.capture(
         `captured_${this.#captures++}`,
@@ -92,6 +103,7 @@ export class TensorflowBackend {
       );
       return new Captured(this.binding, this.#node, fn);
     } finally {
+      this.packs = false;
       tf.dispose(symbolic);
     }
   }
