@@ -7,6 +7,7 @@ import { TensorflowBackend } from "./tensorflow/backend.ts";
 import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
 import { ensureLibtensorflow } from "./tensorflow/install.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
+import type { OperationTime } from "./tensorflow/trace.ts";
 
 /** The backends there are, best first. */
 export const BACKENDS = ["tensorflow", "wasm", "cpu"] as const;
@@ -42,6 +43,12 @@ export interface Backend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     options: CaptureOptions,
   ): CapturedStep;
+  /** Captures, runs that once and says when each operation ran; missing where the backend cannot. */
+  trace?(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    parallelism: Parallelism,
+  ): Promise<OperationTime[]>;
   /** Steps of so many tokens want kernels of their own: those of different classes are captured apart. */
   sizeClass?(tokens: number): string;
 }
@@ -118,13 +125,19 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
     capture(inputs, build, { repeated }) {
       const captured = backend.capture(inputs, build, { packs: repeated });
       return {
-        run: (inputs, { lanes, threads }) => captured.run(inputs, { intraOp: 1, interOp: lanes * threads }),
+        run: (inputs, parallelism) => captured.run(inputs, spread(parallelism)),
         dispose: () => captured.dispose(),
       };
     },
+    trace: (inputs, build, parallelism) => backend.trace(inputs, build, spread(parallelism)),
     // oneDNN lays out weights in one of two ways, and in the wrong one a product takes twice as long.
     sizeClass: (tokens) => tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
   };
+}
+
+/** Operations stay on one thread each; lanes, and the shards of a lane's products, run side by side. */
+function spread({ lanes, threads }: Parallelism) {
+  return { intraOp: 1, interOp: lanes * threads };
 }
 
 async function plain(name: "wasm" | "cpu"): Promise<Backend> {

@@ -82,6 +82,25 @@ function forwardAndChoose(model: GPT2, view: CacheView, inputs: StepInputs, { lo
   return logprobs ? [ids, ops.maxLogprob(logits)] : [ids];
 }
 
+/** A decode step of a cache with one lane, as a function of tensors: for those who want to look into it. */
+export function decodeStepOf(model: GPT2, cache: KvCache, tokens: readonly (readonly number[])[]): {
+  inputs: tf.Tensor[];
+  build: (standIns: readonly tf.Tensor[]) => tf.Tensor[];
+  dispose: () => void;
+} {
+  const inputs = toTensors(cache.lanes[0], cache.length, tokens);
+  return {
+    inputs: flatten(inputs),
+    build: (standIns) => forwardFrom(model, standIns, {}),
+    dispose: () => tf.dispose([inputs.tokens, inputs.positions, inputs.slots]), // the rest is the cache's
+  };
+}
+
+function forwardFrom(model: GPT2, standIns: readonly tf.Tensor[], options: StepOptions): tf.Tensor[] {
+  const { backend, config } = model, inputs = unflatten(standIns, config.n_layer);
+  return forwardAndChoose(model, new CacheView(backend.ops, inputs.cache, inputs.slots), inputs, options);
+}
+
 function eagerStep(model: GPT2, lane: Lane, inputs: StepInputs, options: StepOptions): tf.Tensor[] {
   return tf.tidy(() => {
     const view = new CacheView(model.backend.ops, inputs.cache, inputs.slots);
@@ -97,15 +116,14 @@ function eagerStep(model: GPT2, lane: Lane, inputs: StepInputs, options: StepOpt
 }
 
 function capturedStep(model: GPT2, inputs: StepInputs, options: StepOptions): CapturedStep {
-  const { backend, capturedSteps, config } = model;
+  const { backend, capturedSteps } = model;
   const decodes = inputs.tokens.shape[1] === 1;
   const kind = [decodes ? "decode" : "prefill", backend.sizeClass?.(inputs.tokens.size), options.logprobs].join();
   let captured = capturedSteps.get(kind);
   if (!captured) {
-    captured = backend.capture!(flatten(inputs), (standIns) => {
-      const inputs = unflatten(standIns, config.n_layer);
-      return forwardAndChoose(model, new CacheView(backend.ops, inputs.cache, inputs.slots), inputs, options);
-    }, { repeated: decodes });
+    captured = backend.capture!(flatten(inputs), (standIns) => forwardFrom(model, standIns, options), {
+      repeated: decodes,
+    });
     capturedSteps.set(kind, captured);
   }
   return captured;

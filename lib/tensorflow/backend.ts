@@ -8,6 +8,7 @@ import type { CapturedFunction } from "./capture.ts";
 import type { Threads } from "./context.ts";
 import { Library } from "./library.ts";
 import type { Libtensorflow } from "./locate.ts";
+import type { OperationTime } from "./trace.ts";
 import type { TensorMetadata } from "./tensors.ts";
 
 /** What we use of tfjs-node's backend class. */
@@ -87,21 +88,42 @@ export class TensorflowBackend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     { packs = false }: { packs?: boolean } = {},
   ): Captured {
+    return this.#stagedAs(inputs, build, packs, (ids, staged) => {
+      const fn = this.binding.capture(`captured_${this.#captures++}`, ids, staged, tidyName);
+      return new Captured(this.binding, this.#node, fn);
+    });
+  }
+
+  /** Captures as for a function that is to run often, runs that once, and says when each of its operations ran. */
+  async trace(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    return await this.#stagedAs(
+      inputs,
+      build,
+      true,
+      (ids, staged) => this.binding.trace(ids, staged, tidyName, threads),
+    );
+  }
+
+  /** Lends tensors to `work` by their numbers, and `build` in terms of numbers. */
+  #stagedAs<R>(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    packs: boolean,
+    work: (inputIds: number[], staged: (standIns: TensorMetadata[]) => number[]) => R,
+  ): R {
     let symbolic: tf.Tensor[] = [];
     this.packs = packs;
     try {
-      const fn = this.binding.capture(
-        `captured_${this.#captures++}`,
-        this.#node.getInputTensorIds(inputs),
-        (standIns) => {
-          symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
-          const outputs = tf.tidy(() => build(symbolic));
-          symbolic.push(...outputs);
-          return this.#node.getInputTensorIds(outputs);
-        },
-        tidyName,
-      );
-      return new Captured(this.binding, this.#node, fn);
+      return work(this.#node.getInputTensorIds(inputs), (standIns) => {
+        symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
+        const outputs = tf.tidy(() => build(symbolic));
+        symbolic.push(...outputs);
+        return this.#node.getInputTensorIds(outputs);
+      });
     } finally {
       this.packs = false;
       tf.dispose(symbolic);

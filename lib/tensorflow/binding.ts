@@ -11,6 +11,7 @@ import { Context, type Threads } from "./context.ts";
 import { HostTensor, type HostValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
 import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
+import type { OperationTime } from "./trace.ts";
 
 /** A context of libtensorflow and the tensors in it, by number. */
 export class TensorflowBinding {
@@ -137,12 +138,27 @@ export class TensorflowBinding {
     build: (standIns: TensorMetadata[]) => number[],
     scope: () => string,
   ): CapturedFunction {
-    if (this.#capture) throw new TypeError("Cannot capture inside a capture.");
     using capture = new Capture(this.#c, this.#status, this.#tensors, scope);
+    return capture.toFunction(name, this.#record(capture, inputIds, build));
+  }
+
+  /** Captures, but runs what was captured once and says when each operation ran. */
+  async trace(
+    inputIds: readonly number[],
+    build: (standIns: TensorMetadata[]) => number[],
+    scope: () => string,
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    using capture = new Capture(this.#c, this.#status, this.#tensors, scope);
+    return await capture.trace(inputIds, this.#record(capture, inputIds, build), threads);
+  }
+
+  #record(capture: Capture, inputIds: readonly number[], build: (standIns: TensorMetadata[]) => number[]): number[] {
+    if (this.#capture) throw new TypeError("Cannot capture inside a capture.");
     const standIns = inputIds.map((id) => this.#tensors.describe(capture.addInput(id)));
     this.#capture = capture;
     try {
-      return capture.toFunction(name, build(standIns));
+      return build(standIns);
     } finally {
       this.#capture = null;
     }

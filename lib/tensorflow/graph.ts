@@ -7,8 +7,10 @@
 
 import { createRequire } from "node:module";
 import { type Attribute, type AttributeSetters, attributeSetters, interned, setAttribute } from "./attributes.ts";
+import type { Threads } from "./context.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
+import { type OperationTime, TracingSession } from "./trace.ts";
 
 /** A tensor that a graph will compute: which output of which node. */
 export interface GraphTensor {
@@ -101,6 +103,17 @@ export class Graph {
     );
     this.#status.check();
     return fn;
+  }
+
+  /** Runs the graph as it is, with `inputs` for those added so far, and says when each of its operations ran. */
+  async trace(
+    inputs: readonly HostTensor[],
+    outputs: readonly GraphTensor[],
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    using session = new TracingSession(this.#c, this.#status, this.#graph, threads);
+    const values = new BigUint64Array(inputs.map((input) => Deno.UnsafePointer.value(input.pointer)));
+    return await session.run(toStructs(this.#inputs), values, toStructs(outputs), outputs.length);
   }
 
   /** Frees the graph; functions made from it live on. */
