@@ -31,6 +31,8 @@ export interface Backend {
   readonly description: string;
   /** Threads that a step uses. */
   readonly threads: number;
+  /** In how many groups of heads and hidden units a model is best divided, to be computed side by side. */
+  readonly groups: number;
   /** The operations that models are made of. */
   readonly ops: Ops;
   /** Element types that the weights of linear layers can have. */
@@ -119,6 +121,7 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
     description: `libtensorflow ${backend.binding.TF_Version} on the ${device}, ${threads} threads` +
       (missing.length ? `, without the kernels ${missing.join(" and ")}` : ""),
     threads,
+    groups: backend.sideBySide,
     ops: tensorflowOps(backend, kernels),
     dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
@@ -149,6 +152,7 @@ async function plain(name: "wasm" | "cpu"): Promise<Backend> {
     name,
     description: `tfjs ${tf.version_core} on ${name === "wasm" ? "WebAssembly, 1 thread" : "JavaScript, 1 thread"}`,
     threads: 1,
+    groups: 1,
     ops: plainOps,
     dtypes: ["float32"],
     async createTensor(shape, fill) {

@@ -1,6 +1,6 @@
 /** Where the time of a decode step goes: TensorFlow's trace of it, added up by part of the model and operation. */
 
-import { KvCache, type Parallelism } from "./gpt2/kv_cache.ts";
+import type { Parallelism } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 import { parallelismFor } from "./parallelism.ts";
 import { decodeStepOf } from "./step.ts";
@@ -44,7 +44,7 @@ export async function profileStep(
   const { trace, name } = model.backend;
   if (!trace) throw new RangeError(`Cannot profile on the ${name} backend: it keeps no trace. Use tensorflow.`);
   const rows = Math.ceil(batchSize / parallelism.lanes), { threads } = parallelism;
-  using cache = KvCache.allocate(model.config, Array(rows).fill(0), slots, { lanes: 1, threads });
+  using cache = model.allocateCache(Array(rows).fill(0), slots, { lanes: 1, threads });
   cache.length = slots - 1;
   const { inputs, build, dispose } = decodeStepOf(model, cache, Array(rows).fill([0]));
   try {

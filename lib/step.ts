@@ -141,11 +141,12 @@ function toTensors(lane: Lane, first: number, tokens: readonly (readonly number[
 
 /** A captured step takes its tensors in a row; `unflatten` undoes this. */
 function flatten({ tokens, positions, slots, cache }: StepInputs): tf.Tensor[] {
-  return [tokens, positions, slots, cache.padding, cache.slots, cache.rowStarts, ...cache.keys, ...cache.values];
+  return [tokens, positions, slots, cache.padding, cache.slots, ...cache.rowStarts, ...cache.keys, ...cache.values];
 }
 
 function unflatten(tensors: readonly tf.Tensor[], layers: number): StepInputs {
-  const [tokens, positions, slots, padding, cacheSlots, rowStarts, ...keysAndValues] = tensors;
+  const [tokens, positions, slots, padding, cacheSlots, ...rest] = tensors;
+  const groups = rest.length / (1 + 2 * layers), values = groups * (1 + layers);
   return {
     tokens: tokens as tf.Tensor2D,
     positions: positions as tf.Tensor2D,
@@ -153,9 +154,9 @@ function unflatten(tensors: readonly tf.Tensor[], layers: number): StepInputs {
     cache: {
       padding: padding as tf.Tensor4D,
       slots: cacheSlots as tf.Tensor1D,
-      rowStarts: rowStarts as tf.Tensor3D,
-      keys: keysAndValues.slice(0, layers) as tf.Tensor4D[],
-      values: keysAndValues.slice(layers) as tf.Tensor4D[],
+      rowStarts: rest.slice(0, groups) as tf.Tensor3D[],
+      keys: rest.slice(groups, values) as tf.Tensor4D[],
+      values: rest.slice(values) as tf.Tensor4D[],
     },
   };
 }

@@ -17,11 +17,14 @@ interface NodeBackend {
   getInputTensorIds(tensors: readonly tf.Tensor[]): number[];
 }
 
+/** GPT-2's products cut into more pieces than this would be too small to be worth their calls. */
+const MOST = 4;
+
 /** tfjs on libtensorflow, with what tfjs has no words for: any operation by name, captured functions. */
 export class TensorflowBackend {
   /** The native half. */
   readonly binding: TensorflowBinding;
-  /** How many operations are worth running side by side: one for each core, one on a GPU. */
+  /** How many operations are worth running side by side: one for each core, up to {@link MOST}, and one on a GPU. */
   readonly sideBySide: number;
   /** True inside a capture that is to run often, so that its kernels had better keep packed copies of weights. */
   packs = false;
@@ -34,7 +37,7 @@ export class TensorflowBackend {
    */
   constructor(readonly paths: Libtensorflow, readonly threads: Threads) {
     this.binding = new TensorflowBinding(new Library(paths), threads);
-    this.sideBySide = this.binding.isUsingGpuDevice() ? 1 : threads.intraOp;
+    this.sideBySide = this.binding.isUsingGpuDevice() ? 1 : Math.min(threads.intraOp, MOST);
     const require = createRequire(import.meta.url);
     mendNodeUtil(require("node:util"));
     // The package's index would load its native part, which is what the binding replaces.

@@ -6,7 +6,7 @@
  */
 
 import { createRequire } from "node:module";
-import { type Attribute, type AttributeSetters, attributeSetters, interned, setAttribute } from "./attributes.ts";
+import { attr, type Attribute, type AttributeSetters, attributeSetters, interned, setAttribute } from "./attributes.ts";
 import type { Threads } from "./context.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
@@ -79,6 +79,8 @@ export class Graph {
       }
     }
     for (const attribute of attributes) setAttribute(this.#setters, node, attribute);
+    // Or TensorFlow would make one of operations that several scopes do each for themselves, side by side.
+    setAttribute(this.#setters, node, attr.string("_scope", scope));
     const finished = this.#finish(node);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
   }

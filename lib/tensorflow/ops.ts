@@ -10,7 +10,7 @@ import type { TensorflowBackend } from "./backend.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear, int8Linear } from "./narrow.ts";
 import type { Kernel } from "./probe.ts";
-import { columnShards, disposeShards, joinColumns, type Shard } from "./shards.ts";
+import { columnShards, disposeShards, joinColumns, type Shard, wholeShard } from "./shards.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
@@ -90,9 +90,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     },
 
     linear(weight, bias, { name, activation = "none", dtype }) {
-      const shards = columnShards(backend, name, weight, bias);
-      tf.dispose([weight, bias]);
-      return linearOf[dtype](shards, activation);
+      return linearOf[dtype]([wholeShard(name, weight, bias)], activation);
     },
 
     head(wte, { name, dtype }) {

@@ -20,14 +20,16 @@ export interface Shard {
   bias: tf.Tensor1D | null;
 }
 
-/** More than this many shards of one weight would be too small to be worth their calls. */
-const MOST = 4;
-
 /** A shard has at least so many columns. */
 const LEAST_COLUMNS = 32;
 
 /** Names must be unique in the process: two models may have weights of one name. */
 let weights = 0;
+
+/** All of a weight [K, M] and its bias [M] as one shard, which takes them over. */
+export function wholeShard(name: string, weight: tf.Tensor2D, bias: tf.Tensor1D): Shard {
+  return { name: `${name}.${weights++}`, weight, bias };
+}
 
 /** Cuts weight [K, M] (with `transposed`, [M, K]) and bias [M] into shards. The tensors stay the caller's. */
 export function columnShards(
@@ -38,7 +40,7 @@ export function columnShards(
   { transposed = false }: { transposed?: boolean } = {},
 ): Shard[] {
   const axis = transposed ? 0 : 1, columns = weight.shape[axis], { sideBySide } = backend;
-  const count = Math.max(1, Math.min(sideBySide, MOST, Math.floor(columns / LEAST_COLUMNS)));
+  const count = Math.max(1, Math.min(sideBySide, Math.floor(columns / LEAST_COLUMNS)));
   const starts = Array.from({ length: count + 1 }, (_, i) => Math.floor(columns * i / count / 16) * 16);
   starts[count] = columns;
   return Array.from({ length: count }, (_, i) => {
