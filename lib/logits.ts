@@ -3,7 +3,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
 import { CacheView } from "./gpt2/cache_view.ts";
-import { KvCache } from "./gpt2/kv_cache.ts";
+import type { KvCache } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 
 /** A token that might come next. */
@@ -37,7 +37,7 @@ export async function nextTokenLogits(model: GPT2, inputs: Batch): Promise<Float
   if (width > n_positions) {
     throw new RangeError(`Cannot use a prompt of ${width} tokens: the model holds ${n_positions}. Shorten it.`);
   }
-  using cache = KvCache.allocate(model.config, rows.map((row) => width - row.length), width);
+  using cache = model.allocateCache(rows.map((row) => width - row.length), width, ONE_LANE);
   const logits = feed(model, cache, padBatch(rows, { padTokenId: 0 }).inputIds);
   try {
     const values = await logits.data() as Float32Array;
@@ -68,6 +68,8 @@ export function topTokens(logits: ArrayLike<number>, count: number): Candidate[]
     .sort((a, b) => b.probability - a.probability || a.id - b.id)
     .slice(0, count);
 }
+
+const ONE_LANE = { lanes: 1, threads: navigator.hardwareConcurrency };
 
 /**
  * Feeds tokens [B, T] after what `cache` holds, in one lane and operation by operation: the logits after the last of

@@ -15,8 +15,8 @@ const config = parseConfig({ model_type: "gpt2", ...TINY }, "tiny");
 Deno.test("a cache takes the memory that the formula says", () => {
   for (const lanes of [1, 3]) {
     const before = tf.memory().numBytes;
-    using cache = KvCache.allocate(config, [0, 1, 2, 0, 5], 40, { lanes, threads: 1 });
-    const indices = cache.lanes.flatMap(({ tensors: { padding, slots, rowStarts } }) => [padding, slots, rowStarts]);
+    using cache = KvCache.allocate(config, [0, 1, 2, 0, 5], 40, { parallelism: { lanes, threads: 1 } });
+    const indices = cache.lanes.flatMap(({ tensors: { padding, slots, rowStarts } }) => [padding, slots, ...rowStarts]);
     const rest = indices.reduce((bytes, tensor) => bytes + 4 * tensor.size, 0);
     assert.equal(tf.memory().numBytes - before - rest, KvCache.bytes(config, 5, 40));
   }
@@ -24,7 +24,9 @@ Deno.test("a cache takes the memory that the formula says", () => {
 
 Deno.test("every row is in one lane, in order, and lanes differ by a row at most", () => {
   for (const [rows, lanes] of [[1, 1], [5, 2], [7, 3], [2, 4], [128, 16]]) {
-    using cache = KvCache.allocate(config, Array.from({ length: rows }, (_, i) => i % 3), 4, { lanes, threads: 1 });
+    using cache = KvCache.allocate(config, Array.from({ length: rows }, (_, i) => i % 3), 4, {
+      parallelism: { lanes, threads: 1 },
+    });
     const all = Array.from({ length: rows }, (_, i) => i);
     assert.deepEqual(cache.lanes.flatMap((lane) => lane.rowsOf(all)), all);
     const sizes = cache.lanes.map((lane) => lane.padding.length);
@@ -36,7 +38,7 @@ Deno.test("every row is in one lane, in order, and lanes differ by a row at most
 Deno.test("a cache that grows gives what one gives that was large from the start", async () => {
   using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
   const run = async (capacity: number) => {
-    using cache = KvCache.allocate(model.config, [0, 2], capacity, { lanes: 1, threads: 1 });
+    using cache = model.allocateCache([0, 2], capacity, { lanes: 1, threads: 1 });
     const ids: number[][] = [], logprobs: number[] = [];
     let tokens = [[1, 2, 3], [0, 0, 4]];
     for (let i = 0; i < 60; i++) {
@@ -68,4 +70,33 @@ Deno.test("long prompts of large batches are prefilled in stretches; what cannot
   assert.ok(chunk >= 1 && chunk < 100, `${chunk}`);
   checkMemory(gpt2, 1, 7, 10);
   assert.throws(() => checkMemory(gpt2, 100_000, 512, 512), /needs \d+ bytes .* of which the KV cache/);
+});
+
+Deno.test("a row's keys and values read the same in a batch, in lanes and in groups of heads as alone", async () => {
+  const folder = await writeTinyModel({ seed: 1 }), text = [5, 6, 7, 8];
+  const read = async (groups: number, padding: number[], row: number, lanes: number) => {
+    using model = await loadGPT2(folder, { backend: { ...backend, groups } });
+    using cache = model.allocateCache(padding, 6, { lanes, threads: 1 });
+    const width = text.length + padding[row];
+    await step(model, cache, padding.map((_, i) => Array.from({ length: width }, (_, j) => text[j - padding[i]] ?? 0)));
+    const before = tf.memory().numTensors;
+    const layers = [await cache.read(row, 0), await cache.read(row, 1)];
+    assert.equal(tf.memory().numTensors, before);
+    await assert.rejects(cache.read(row, 2), {
+      message: `Cannot read layer 2 of row ${row}: the cache has 2 layers and ${padding.length} rows.`,
+    });
+    await assert.rejects(cache.read(padding.length, 0), RangeError);
+    return layers.flatMap(({ keys, values }) => [keys, values]);
+  };
+  const alone = await read(1, [0], 0, 1);
+  assert.deepEqual(alone.map((rows) => [rows.length, rows[0].length]), Array(4).fill([text.length, TINY.n_embd]));
+  for (const groups of [1, 3]) {
+    for (const lanes of [1, 2]) {
+      const inBatch = await read(groups, [0, 1, 2], 2, lanes);
+      const what = `${groups} groups, ${lanes} lanes`;
+      inBatch.forEach((rows, i) => rows.forEach((vector, j) => assertClose(vector, alone[i][j], 1e-5, what)));
+    }
+  }
+  const [first, , second] = alone;
+  assert.notDeepEqual(first, second); // layers are told apart
 });

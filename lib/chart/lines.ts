@@ -131,7 +131,8 @@ const plot = { width: 600, height: 260 };
 const MOST_MARKS = 24;
 /** Okabe and Ito's colours: the colour-blind can tell them apart, and shapes help. */
 const colors = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
-const shapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
+/** The points' shapes, in the order of the colours. */
+export const seriesShapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
 
 /** Draws lines whose points carry the fields of both axes, and maybe `low` and `high`. */
 export function drawLines<P extends object>(
@@ -141,7 +142,6 @@ export function drawLines<P extends object>(
   const perSeries = (range: unknown[]) => ({ domain: series.map(({ name }) => name), range });
   const byName = { field: "series", title: null, legend: series.length > 1 ? { symbolStrokeWidth: 0 } : null };
   const marked = series.filter(({ points }) => points.length <= MOST_MARKS).map(({ name }) => name);
-  // Without marks, it is the lines that a legend has to show.
   const lineLegend = marked.length || series.length < 2 ? {} : { legend: { symbolType: "stroke" } };
   return makeChart(description, {
     title,
@@ -168,7 +168,9 @@ export function drawLines<P extends object>(
         ? [{
           transform: [{ filter: { field: "series", oneOf: marked } }],
           mark: { type: "point", filled: true, size: 60, opacity: 1 },
-          encoding: { shape: { ...byName, scale: perSeries(series.map((_, i) => shapes[i % shapes.length])) } },
+          encoding: {
+            shape: { ...byName, scale: perSeries(series.map((_, i) => seriesShapes[i % seriesShapes.length])) },
+          },
         }]
         : [],
       ...labelledEnds.map((end) => ({
@@ -201,7 +203,8 @@ function endLabels<P extends object>(
     });
 }
 
-function seriesColors(series: readonly { muted?: boolean }[]): string[] {
+/** A colour for each line; grey for those that are muted. */
+export function seriesColors(series: readonly { name: string; muted?: boolean }[]): string[] {
   let next = 0;
   return series.map(({ muted }) => muted ? "#6e7781" : colors[next++ % colors.length]);
 }

@@ -41,24 +41,31 @@ export class KvCache {
     /** How the rows are spread over the processor. */
     readonly parallelism: Parallelism,
     config: GPT2Config,
+    headGroups: readonly number[],
     capacity: number,
   ) {
     const count = Math.min(parallelism.lanes, padding.length),
       start = (i: number) => Math.floor(padding.length * i / count);
     this.lanes = Array.from(
       { length: count },
-      (_, i) => new Lane(config, start(i), padding.slice(start(i), start(i + 1)), capacity),
+      (_, i) => new Lane(config, headGroups, start(i), padding.slice(start(i), start(i + 1)), capacity),
     );
   }
 
-  /** An empty cache with room for `capacity` tokens in each of `padding.length` rows. It grows when it must. */
+  /**
+   * An empty cache with room for `capacity` tokens in each of `padding.length` rows. It grows when it must. `headGroups`
+   * says how many heads are in each of the model's groups.
+   */
   static allocate(
     config: GPT2Config,
     padding: readonly number[],
     capacity: number,
-    parallelism: Parallelism = { lanes: 1, threads: navigator.hardwareConcurrency },
+    { parallelism = { lanes: 1, threads: navigator.hardwareConcurrency }, headGroups = [config.n_head] }: {
+      parallelism?: Parallelism;
+      headGroups?: readonly number[];
+    } = {},
   ): KvCache {
-    return new KvCache(padding, parallelism, config, roundUp(capacity));
+    return new KvCache(padding, parallelism, config, headGroups, roundUp(capacity));
   }
 
   /** The memory that a cache takes: 2 (keys, values) × layers × rows × slots × D × 4 bytes. */
@@ -71,9 +78,40 @@ export class KvCache {
     return this.padding.length;
   }
 
+  /** Layers of the model. */
+  get layers(): number {
+    return this.lanes[0].layers;
+  }
+
   /** S: slots that there is memory for. */
   get capacity(): number {
     return this.lanes[0].tensors.slots.size;
+  }
+
+  /**
+   * Copies of a row's keys and values in one layer, for a look: each [tokens, D], the heads side by side, without padding.
+   *
+   * @example
+   * ```ts
+   * import assert from "node:assert/strict";
+   * import { AutoModelForCausalLM, AutoTokenizer, generateTokenKvCaching } from "../mod.ts";
+   *
+   * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+   * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+   * const { cache } = await generateTokenKvCaching(model, tokenizer("What comes up must"));
+   * const { keys, values } = await cache.read(0, 3);
+   * assert.deepEqual([keys.length, values[3].length], [4, model.config.n_embd]);
+   * cache[Symbol.dispose]();
+   * ```
+   */
+  async read(row: number, layer: number): Promise<{ keys: number[][]; values: number[][] }> {
+    const lane = this.lanes.findLast(({ start }) => start <= row);
+    if (!lane || !(row < this.batchSize && layer >= 0 && layer < this.layers)) {
+      throw new RangeError(
+        `Cannot read layer ${layer} of row ${row}: the cache has ${this.layers} layers and ${this.batchSize} rows.`,
+      );
+    }
+    return await lane.read(row - lane.start, layer, this.length);
   }
 
   /** Makes room for `count` more tokens. */
@@ -94,7 +132,8 @@ export class Lane {
 
   /** Empty, with room for `capacity` tokens. */
   constructor(
-    private readonly config: GPT2Config,
+    config: GPT2Config,
+    private readonly headGroups: readonly number[],
     /** The first of its rows. */
     readonly start: number,
     /** How many of each row's first slots are padding. */
@@ -102,14 +141,38 @@ export class Lane {
     capacity: number,
   ) {
     const { n_layer, n_head, n_embd } = config;
-    const empty = () => tf.fill<tf.Rank.R4>([padding.length, n_head, capacity, n_embd / n_head], 0);
-    const perLayer = () => Array.from({ length: n_layer }, empty);
+    const empty = (heads: number) => tf.fill<tf.Rank.R4>([padding.length, heads, capacity, n_embd / n_head], 0);
+    const perLayer = () => Array.from({ length: n_layer }, () => headGroups.map(empty)).flat();
     this.#tensors = { keys: perLayer(), values: perLayer(), ...this.#index(capacity) };
   }
 
   /** What a step of the model takes. They stay the cache's. */
   get tensors(): CacheTensors {
     return this.#tensors;
+  }
+
+  /** Layers of the model. */
+  get layers(): number {
+    return this.#tensors.keys.length / this.headGroups.length;
+  }
+
+  /** What {@link KvCache.read} reads, of one of this lane's rows. */
+  async read(row: number, layer: number, length: number): Promise<{ keys: number[][]; values: number[][] }> {
+    const groups = this.headGroups.length, first = this.padding[row], count = length - first;
+    const sideBySide = (tensors: readonly tf.Tensor4D[]) =>
+      tf.tidy(() => {
+        const parts = tensors.slice(layer * groups, (layer + 1) * groups).map((part) => {
+          const tokens = tf.slice(part, [row, 0, first, 0], [1, -1, count, -1]); // [1, heads, T, D/H]
+          return tf.reshape(tf.transpose(tokens, [0, 2, 1, 3]), [count, -1]);
+        });
+        return tf.concat(parts, 1) as tf.Tensor2D; // [T, D]
+      });
+    const keys = sideBySide(this.#tensors.keys), values = sideBySide(this.#tensors.values);
+    try {
+      return { keys: await keys.array(), values: await values.array() };
+    } finally {
+      tf.dispose([keys, values]);
+    }
   }
 
   /** Of something that the batch has for each row, the part for these. */
@@ -132,7 +195,7 @@ export class Lane {
       return grown;
     };
     this.#tensors = { keys: keys.map(grow), values: values.map(grow), ...this.#index(capacity) };
-    tf.dispose(Object.values(indices));
+    tf.dispose(Object.values(indices).flat());
   }
 
   /** Takes over the tensors that a step made, where the backend does not write in place. */
@@ -144,15 +207,18 @@ export class Lane {
   /** Frees the memory. */
   [Symbol.dispose](): void {
     const { keys, values, padding, slots, rowStarts } = this.#tensors;
-    tf.dispose([...keys, ...values, padding, slots, rowStarts]);
+    tf.dispose([...keys, ...values, padding, slots, ...rowStarts]);
   }
 
   #index(capacity: number): Pick<CacheTensors, "padding" | "slots" | "rowStarts"> {
-    const heads = this.padding.length * this.config.n_head;
+    const startsOf = (heads: number) => {
+      const count = this.padding.length * heads;
+      return tf.tensor3d(Int32Array.from({ length: count }, (_, i) => i * capacity), [count, 1, 1], "int32");
+    };
     return {
       padding: tf.tensor4d([...this.padding], [this.padding.length, 1, 1, 1], "int32"),
       slots: tf.range(0, capacity, 1, "int32"),
-      rowStarts: tf.tensor3d(Int32Array.from({ length: heads }, (_, i) => i * capacity), [heads, 1, 1], "int32"),
+      rowStarts: this.headGroups.map(startsOf),
     };
   }
 }
