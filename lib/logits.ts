@@ -73,7 +73,7 @@ const ONE_LANE = { lanes: 1, threads: navigator.hardwareConcurrency };
 
 /**
  * Feeds tokens [B, T] after what `cache` holds, in one lane and operation by operation: the logits after the last of
- * them, [B, V]. The caller frees them.
+ * them, [B, V]. The caller frees them, and does not use `tf.tidy` for it: the cache may grow, and has to outlive that.
  */
 export function feed(model: GPT2, cache: KvCache, tokens: readonly (readonly number[])[]): tf.Tensor2D {
   const B = tokens.length, T = tokens[0].length, { ops } = model.backend;

@@ -29,13 +29,14 @@ export function predict(model: GPT2, rows: readonly (readonly number[])[]): Pred
   const choices = rows.map((): number[] => []);
   let surprise = 0;
   for (let i = 0; i + 1 < length; i++) {
+    const column = (j: number) => rows.map((row) => row[j]);
+    const logits = feed(model, cache, column(i).map((id) => [id])); // [B, V]
     const [best, logprobs] = tf.tidy(() => {
-      const column = (j: number) => rows.map((row) => row[j]);
-      const logits = feed(model, cache, column(i).map((id) => [id])); // [B, V]
       const next = tf.oneHot(tf.tensor1d(column(i + 1), "int32"), model.config.vocab_size);
       const target = tf.sum(tf.mul(logits, next), -1); // [B]
       return [ops.argMax(logits).dataSync(), tf.sub(target, tf.logSumExp(logits, -1)).dataSync()];
     });
+    logits.dispose();
     best.forEach((id, row) => choices[row].push(id));
     for (const logprob of logprobs) surprise -= logprob;
   }

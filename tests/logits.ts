@@ -1,7 +1,6 @@
 /** Logits straight from the model, for comparing them number by number. */
 
 import assert from "node:assert/strict";
-import * as tf from "@tensorflow/tfjs";
 import { padBatch } from "../lib/batch.ts";
 import type { KvCache } from "../lib/gpt2/kv_cache.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
@@ -21,7 +20,12 @@ export function cacheFor(model: GPT2, rows: readonly number[][], { ignorePadding
 
 /** Feeds T tokens of each row, op by op: the logits after the last of them, by row. */
 export function feed(model: GPT2, cache: KvCache, tokens: readonly number[][]): number[][] {
-  return tf.tidy(() => feedTokens(model, cache, tokens).arraySync());
+  const logits = feedTokens(model, cache, tokens);
+  try {
+    return logits.arraySync();
+  } finally {
+    logits.dispose();
+  }
 }
 
 /** The logits after the last token of each prompt, the prompts being fed in one batch. */
