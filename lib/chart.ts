@@ -3,9 +3,18 @@
  * reads in every viewer, and aloud.
  */
 
+export {
+  attentionHeads,
+  type AttentionHeadsOptions,
+  visibilityGrid,
+  type VisibilityOptions,
+} from "./chart/attention.ts";
 export { type ChartPoint, type ChartSeries, latencyChart, throughputChart } from "./chart/by_batch_size.ts";
+export { type Factor, factorChart, type FactorChartOptions } from "./chart/factors.ts";
 export { type GridRow, heatmap, type HeatmapOptions, tokenGrid, type TokenGridOptions } from "./chart/grid.ts";
+export { type LineAxis, lineChart, type LineChartOptions, type LinePoint, type LineSeries } from "./chart/lines.ts";
 export { batchGrid, type BatchGridOptions, paddingBars, paddingGrids, type TokenNames } from "./chart/padding.ts";
+export { rooflineChart, type RooflinePoint, type RooflineSeries } from "./chart/roofline.ts";
 export { progress, type ProgressLike, show } from "./chart/show.ts";
 export { type Chart, type ChartOptions, formatNumber, stackCharts, theme } from "./chart/specification.ts";
 export { renderSvg } from "./chart/svg.ts";
