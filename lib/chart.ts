@@ -12,7 +12,8 @@ export {
 export { type ChartPoint, type ChartSeries, latencyChart, throughputChart } from "./chart/by_batch_size.ts";
 export { type Factor, factorChart, type FactorChartOptions } from "./chart/factors.ts";
 export { type GridRow, heatmap, type HeatmapOptions, tokenGrid, type TokenGridOptions } from "./chart/grid.ts";
-export { type LineAxis, lineChart, type LineChartOptions, type LinePoint, type LineSeries } from "./chart/lines.ts";
+export { lineChart, type LineChartOptions, type LinePoint, type LineSeries } from "./chart/lines.ts";
+export { logLineChart } from "./chart/log_lines.ts";
 export { batchGrid, type BatchGridOptions, paddingBars, paddingGrids, type TokenNames } from "./chart/padding.ts";
 export { rooflineChart, type RooflinePoint, type RooflineSeries } from "./chart/roofline.ts";
 export { progress, type ProgressLike, show } from "./chart/show.ts";

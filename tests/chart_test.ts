@@ -8,7 +8,7 @@ import {
   factorChart,
   heatmap,
   latencyChart,
-  lineChart,
+  logLineChart,
   paddingBars,
   paddingGrids,
   renderSvg,
@@ -53,25 +53,17 @@ const tradeOff = sizes.map((batchSize, i) => ({ batchSize, throughput: [18, 31, 
   .map((point) => ({ ...point, latency: point.batchSize / point.throughput }));
 
 const fox = ["The", " quick", " brown", " fox"];
-const axes = {
-  x: { quantity: "array size", title: "Array (MB)", unit: "MB", log: true },
-  y: { quantity: "Rate", title: "Rate (GB/s)", unit: "GB/s", log: true },
-};
 const roofs = [
   { name: "float32", bandwidth: 30e9, flops: 400e9, points: [{ intensity: 0.5, flops: 7e9, label: "1" }] },
   { name: "int8", bandwidth: 30e9, flops: 1700e9, points: [{ intensity: 240, flops: 570e9, label: "128" }] },
 ];
 
 const charts: Record<string, Chart> = {
-  "a rate by size": lineChart([{ name: "sum", points: [{ x: 1, y: 6.8 }, { x: 1024, y: 31 }] }], {
+  "a rate by size": logLineChart([{ name: "sum", points: [{ x: 1, y: 6.8 }, { x: 1024, y: 31 }] }], {
     title: "Small arrays measure the call",
-    ...axes,
-  }),
-  "values from zero": lineChart([{ name: "a", points: [{ x: 0, y: 0 }, { x: 8, y: 1.2 }] }], {
-    title: "Padding is heard",
-    subtitle: "from no padding on",
-    x: { quantity: "padding", title: "Padding cells" },
-    y: { quantity: "Error", title: "Error (nats)" },
+    xTitle: "Array (MB)",
+    quantity: "Reading",
+    unit: "GB/s",
   }),
   "who may see whom": visibilityGrid({
     title: "The lower left, without padding",
@@ -200,7 +192,7 @@ Deno.test("numbers at the ends of lines do not cover each other", async () => {
 Deno.test("a value that no logarithmic axis can hold is refused with its place", () => {
   assert.throws(() => throughputChart([series("a", [10, 0])], { title: "" }), {
     name: "RangeError",
-    message: 'Cannot chart throughput: {"series":"a","x":2,"y":0}.',
+    message: 'Cannot chart throughput: {"series":"a","batchSize":2,"value":0}.',
   });
   assert.throws(() => throughputChart([], { title: "" }), { message: "Cannot chart throughput: there are no points." });
 });
@@ -210,6 +202,10 @@ Deno.test("numbers that no logarithmic axis can hold are refused in rooflines an
   assert.throws(() => rooflineChart([{ ...roof, bandwidth: 0 }], { title: "" }), { message: /roofline: 0 is in it/ });
   assert.throws(() => rooflineChart([{ ...roof, points: [] }], { title: "" }), { message: /there are no points/ });
   assert.throws(() => factorChart([{ name: "a", factor: -1 }], { title: "", total: "" }), { message: /"factor":-1/ });
+  const line = { name: "a", points: [{ x: 0, y: 1 }] };
+  assert.throws(() => logLineChart([line], { title: "", xTitle: "Size", quantity: "Rate", unit: "" }), {
+    message: 'Cannot chart rate: {"series":"a","x":0,"y":1}.',
+  });
   assert.throws(() => factorChart([], { title: "", total: "" }), { message: /there are none/ });
 });
 

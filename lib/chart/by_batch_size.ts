@@ -1,7 +1,7 @@
 /** Throughput and latency as lines over the batch size. */
 
-import { lineChart, type LineSeries } from "./lines.ts";
-import type { Chart, ChartOptions } from "./specification.ts";
+import { checkPoints, drawLines, named } from "./lines.ts";
+import { type Chart, type ChartOptions, formatNumber } from "./specification.ts";
 
 /** One measurement: tokens per second for throughput, seconds per token for latency. */
 export interface ChartPoint {
@@ -39,30 +39,69 @@ export interface ChartSeries {
  * ```
  */
 export function throughputChart(series: ChartSeries[], options: ChartOptions): Chart {
-  const y = { quantity: "Throughput", title: "Throughput (tokens/s)", unit: "tok/s", log: true };
-  return lineChart(toLines(series), { ...options, x: batchSizes(series), y });
+  return byBatchSize(series, options, { quantity: "Throughput", axisUnit: "tokens/s", unit: "tok/s", log: true });
 }
 
 /** Milliseconds per generated token by batch size, from zero upwards. The values given are seconds. */
 export function latencyChart(series: ChartSeries[], options: ChartOptions): Chart {
-  const y = { quantity: "Latency", title: "Latency (ms per token)", unit: "ms" };
-  return lineChart(toLines(series, 1000), { ...options, x: batchSizes(series), y });
+  const milliseconds = series.map((one) => ({ ...one, points: one.points.map((point) => scale(point, 1000)) }));
+  return byBatchSize(milliseconds, options, { quantity: "Latency", axisUnit: "ms per token", unit: "ms", log: false });
 }
 
-function batchSizes(series: ChartSeries[]) {
-  const sizes = new Set(series.flatMap(({ points }) => points.map(({ batchSize }) => batchSize)));
-  const title = "Batch size (prompts generated together)";
-  return { quantity: "batch size", title, log: true, ticks: [...sizes].sort((a, b) => a - b) };
+interface LineStyle {
+  quantity: string;
+  axisUnit: string;
+  unit: string;
+  log: boolean;
 }
 
-function toLines(series: ChartSeries[], factor = 1): LineSeries[] {
-  return series.map(({ points, ...rest }) => ({
-    ...rest,
-    points: points.map(({ batchSize, value, low, high }) => ({
-      x: batchSize,
-      y: value * factor,
-      low: low && low * factor,
-      high: high && high * factor,
-    })),
-  }));
+function byBatchSize(series: ChartSeries[], { title, subtitle }: ChartOptions, style: LineStyle): Chart {
+  const { quantity, axisUnit, log } = style;
+  const values = named(series);
+  checkPoints(quantity, values, ({ batchSize, value }) => batchSize > 0 && value > 0 && Number.isFinite(value));
+  const sizes = [...new Set(values.map(({ batchSize }) => batchSize))].sort((a, b) => a - b);
+  const heights = values.flatMap(({ value, low = value, high = value }) => [low, high]);
+  const domain = log ? [Math.min(...heights) / 1.3, Math.max(...heights) * 1.3] : [0, Math.max(...heights) * 1.1];
+  const margin = Math.max(2, sizes.at(-1)! / sizes[0]) ** 0.09; // room for the numbers at both ends
+  return drawLines(series, {
+    description: inWords(title, series, style),
+    title: { text: title, subtitle },
+    x: {
+      field: "batchSize",
+      type: "quantitative",
+      title: "Batch size (prompts generated together)",
+      scale: { type: "log", base: 2, domain: [sizes[0] / margin, sizes.at(-1)! * margin], nice: false },
+      axis: { values: sizes, format: "d", grid: false, labelOverlap: "greedy" },
+    },
+    y: {
+      field: "value",
+      type: "quantitative",
+      title: `${quantity} (${axisUnit}${log ? ", log scale" : ""})`,
+      scale: { type: log ? "log" : "linear", domain, nice: false },
+      axis: { format: ",~r", minExtent: 46, ...(log ? { values: logTicks(domain) } : { tickCount: 5 }) },
+    },
+    labelledEnds: [0, -1],
+  });
+}
+
+/** Round numbers within a domain: 1, 2, 5, 10, 20, 50…, or fewer in a wide one and more in a narrow one. */
+export function logTicks([low, high]: number[]): number[] {
+  const ratio = high / low;
+  const steps = ratio > 5000 ? [1] : ratio > 8 ? [1, 2, 5] : [1, 2, 3, 4, 5, 6, 7, 8, 9];
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+    ticks.push(...steps.map((step) => Number((step * 10 ** power).toPrecision(1))));
+  }
+  return ticks.filter((tick) => tick >= low && tick <= high);
+}
+
+function inWords(title: string, series: ChartSeries[], { quantity, unit }: LineStyle): string {
+  const lists = series.map(({ name, points }) =>
+    `${name}: ${points.map(({ batchSize, value }) => `${batchSize}: ${formatNumber(value)} ${unit}`).join(", ")}`
+  );
+  return `${title}. ${quantity} by batch size: ${lists.join("; ")}.`;
+}
+
+function scale({ batchSize, value, low, high }: ChartPoint, factor: number): ChartPoint {
+  return { batchSize, value: value * factor, low: low && low * factor, high: high && high * factor };
 }

@@ -1,6 +1,6 @@
 /** A number taken apart into the factors that make it, each drawn as a step on a logarithmic scale. */
 
-import { logTicks } from "./lines.ts";
+import { logTicks } from "./by_batch_size.ts";
 import { type Chart, type ChartOptions, formatNumber, makeChart } from "./specification.ts";
 
 /** One cause, and by what it multiplies. */

@@ -1,6 +1,7 @@
 /** The roofline chart: what a machine allows, and how much of it is used (Williams et al. 2009, figure 1). */
 
-import { logTicks, seriesColors, seriesShapes } from "./lines.ts";
+import { logTicks } from "./by_batch_size.ts";
+import { seriesColors, seriesShapes } from "./lines.ts";
 import { type Chart, type ChartOptions, formatNumber, makeChart } from "./specification.ts";
 
 /** A machine, in one of its ways of computing, and what was measured on it. */

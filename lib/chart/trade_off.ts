@@ -1,6 +1,6 @@
 /** Throughput against latency: what a larger batch gains, and what it costs. */
 
-import { logTicks } from "./lines.ts";
+import { logTicks } from "./by_batch_size.ts";
 import { type Chart, type ChartOptions, formatNumber, makeChart } from "./specification.ts";
 
 /** One batch size: tokens per second, and seconds per token. */
