@@ -18,6 +18,7 @@ export { batchGrid, type BatchGridOptions, paddingBars, paddingGrids, type Token
 export { rooflineChart, type RooflinePoint, type RooflineSeries } from "./chart/roofline.ts";
 export { progress, type ProgressLike, show } from "./chart/show.ts";
 export { type Chart, type ChartOptions, formatNumber, stackCharts, theme } from "./chart/specification.ts";
+export { type StackedBar, stackedBars, type StackedBarsOptions } from "./chart/stacked_bars.ts";
 export { renderSvg } from "./chart/svg.ts";
 export { sweepChart, type SweepChartOptions, type SweepLike } from "./chart/sweep.ts";
 export { showTable, type TableRow } from "./chart/table.ts";

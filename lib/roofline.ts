@@ -9,7 +9,7 @@ import * as tf from "@tensorflow/tfjs";
 import type { Backend } from "./backend.ts";
 import type { GPT2Config } from "./gpt2/config.ts";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
-import type { Dtype } from "./ops.ts";
+import type { Dtype, Linear } from "./ops.ts";
 
 /** What a machine could do at most, measured. */
 export interface Roofs {
@@ -154,7 +154,7 @@ export async function timeReading(
   }
 }
 
-/** A linear layer, and how many rows go through it. */
+/** Linear layers of one shape, and how many rows go through them. */
 export interface LinearShape {
   /** Rows, of all lanes together. */
   rows: number;
@@ -162,27 +162,50 @@ export interface LinearShape {
   inputs: number;
   /** Numbers of a row that come out. */
   outputs: number;
+  /** How many such layers, each with weights of its own. Default 1. */
+  count?: number;
 }
 
-/** The seconds that a linear layer takes, as the model computes it: from the call until the result is there. */
+/**
+ * The seconds that linear layers take, one after the other, as the model computes them: in one call, until the last result
+ * is there. Many layers in a call make the call itself count for little, and their weights do not all fit into caches.
+ *
+ * @example
+ * ```ts
+ * import { timeLinear, useBackend } from "./mod.ts";
+ *
+ * const rows = 8, inputs = 768, outputs = 3072;
+ * const seconds = await timeLinear(await useBackend(), { rows, inputs, outputs }, { dtype: "float32" });
+ * console.log(2 * rows * inputs * outputs / seconds / 1e9, "billion operations per second");
+ * ```
+ */
 export async function timeLinear(
   backend: Backend,
-  { rows, inputs, outputs }: LinearShape,
+  { rows, inputs, outputs, count = 1 }: LinearShape,
   { dtype = "float32", parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
-  const weight = tf.randomNormal<tf.Rank.R2>([inputs, outputs], 0, 0.02), bias = tf.zeros<tf.Rank.R1>([outputs]);
-  const layer = backend.ops.linear(weight, bias, { name: `measured.${inputs}x${outputs}`, dtype });
+  const layers = Array.from({ length: count }, (_, i) => {
+    const weight = tf.fill<tf.Rank.R2>([inputs, outputs], 0.02), bias = tf.fill<tf.Rank.R1>([outputs], 0);
+    return backend.ops.linear(weight, bias, { name: `measured.${inputs}x${outputs}.${i}`, dtype });
+  });
   const lanes = Math.min(parallelism.lanes, rows);
   const share = (i: number) => Math.floor(rows * (i + 1) / lanes) - Math.floor(rows * i / lanes);
-  const inputsOf = Array.from({ length: lanes }, (_, i) => tf.randomNormal<tf.Rank.R2>([share(i), inputs]));
+  const inputsOf = Array.from({ length: lanes }, (_, i) => tf.fill<tf.Rank.R2>([share(i), inputs], 0.5));
   try {
-    // One number of the result is handed over, so that the handing over takes no time.
-    const work = ([x]: tf.Tensor[]) => tf.slice(layer.apply(x as tf.Tensor2D), [0, 0], [1, 1]);
-    return await fastest(backend, inputsOf, work, { ...parallelism, lanes }, runs);
+    return await fastest(backend, inputsOf, ([x]) => oneAfterTheOther(layers, x), { ...parallelism, lanes }, runs);
   } finally {
     tf.dispose(inputsOf);
-    layer.dispose();
+    for (const layer of layers) layer.dispose();
   }
+}
+
+/** Of each result one number is used, so that the next layer must wait for it, and handing it over takes no time. */
+function oneAfterTheOther(layers: readonly Linear[], x: tf.Tensor): tf.Tensor {
+  const firstNumber = (y: tf.Tensor2D) => tf.slice(y, [0, 0], [1, 1]);
+  return layers.reduce<tf.Tensor>(
+    (before, layer) => firstNumber(layer.apply(tf.add(x, tf.mul(before, 0)))),
+    tf.scalar(0),
+  );
 }
 
 /** The fewest seconds of several runs of `work`, once for each input side by side. The first run prepares and does not count. */

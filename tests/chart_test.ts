@@ -16,6 +16,7 @@ import {
   show,
   showTable,
   stackCharts,
+  stackedBars,
   sweepChart,
   throughputChart,
   tokenGrid,
@@ -77,6 +78,10 @@ const charts: Record<string, Chart> = {
     weights: [0, 1].map(() => [0, 1, 2].map(() => causal(4).map((line) => line.map(Number)))),
   }),
   roofline: rooflineChart(roofs, { title: "int8 has the higher roof", subtitle: "two dtypes" }),
+  "what times are made of": stackedBars([
+    { name: "1", parts: { "reading at full speed": 18, "a step with nothing in it": 4.2 } },
+    { name: "128", parts: { "reading at full speed": 1200, "a step with nothing in it": 11 } },
+  ], { title: "Reading is most", xTitle: "Batch size", quantity: "Time of a step", unit: "ms" }),
   factors: factorChart([{ name: "free seats for everybody", factor: 128 }, { name: "arithmetic", factor: 0.2 }], {
     title: "Arithmetic takes four fifths",
     total: "gain",
@@ -206,6 +211,9 @@ Deno.test("numbers that no logarithmic axis can hold are refused in rooflines an
   assert.throws(() => logLineChart([line], { title: "", xTitle: "Size", quantity: "Rate", unit: "" }), {
     message: 'Cannot chart rate: {"series":"a","x":0,"y":1}.',
   });
+  const axis = { title: "", xTitle: "Size", quantity: "Time", unit: "ms" };
+  assert.throws(() => stackedBars([{ name: "a", parts: { b: -1 } }], axis), { message: /Cannot stack time: .*-1/ });
+  assert.throws(() => stackedBars([], axis), { message: "Cannot stack time: there are no bars." });
   assert.throws(() => factorChart([], { title: "", total: "" }), { message: /there are none/ });
 });
 
