@@ -225,6 +225,13 @@ Deno.test("a roof rises with the bandwidth as far as its knee, and every measure
   type Place = { series: string; intensity: number; billions: number };
 });
 
+Deno.test("the names of knees in one place stand above each other", async () => {
+  const [, int8] = roofs, twins = [int8, { ...int8, name: "bfloat16", flops: int8.flops * 1.05 }];
+  const drawn = texts(await renderSvg(rooflineChart(twins, { title: "Twins" })));
+  const [a, b] = drawn.filter(({ text }) => text.startsWith("knee"));
+  assert.ok(a.y - b.y >= 12, `${a.y} and ${b.y}`);
+});
+
 Deno.test("bars of factors follow each other, and the last one is their product", () => {
   const { data } = charts.factors as unknown as { data: { values: { from: number; to: number }[] } };
   assert.deepEqual(data.values.map(({ from, to }) => [from, to]), [[1, 128], [128, 25.6], [1, 25.6]]);

@@ -4,6 +4,9 @@ import { logTicks } from "./by_batch_size.ts";
 import { seriesColors, seriesShapes } from "./lines.ts";
 import { type Chart, type ChartOptions, formatNumber, makeChart } from "./specification.ts";
 
+/** Later roofs leave gaps, through which one sees those that they cover. */
+const dashes = [[1, 0], [10, 6], [3, 5]];
+
 /** A machine, in one of its ways of computing, and what was measured on it. */
 export interface RooflineSeries {
   /** What the legend calls it. */
@@ -22,7 +25,7 @@ export interface RooflinePoint {
   intensity: number;
   /** Operations per second. */
   flops: number;
-  /** What stands beside it: a batch size. */
+  /** What stands below it, such as `batch 1`. */
   label?: string;
 }
 
@@ -35,7 +38,7 @@ export interface RooflinePoint {
  * import assert from "node:assert/strict";
  * import { rooflineChart } from "../chart.ts";
  *
- * const points = [{ intensity: 0.5, flops: 7e9, label: "1" }];
+ * const points = [{ intensity: 0.5, flops: 7e9, label: "batch 1" }];
  * const series = [{ name: "float32", bandwidth: 20e9, flops: 200e9, points }];
  * const chart = rooflineChart(series, { title: "Batch 1 waits for memory" });
  * assert.equal(
@@ -66,7 +69,7 @@ export function rooflineChart(series: readonly RooflineSeries[], { title, subtit
     ...points.map(({ billions }) => billions),
     ...series.map(({ bandwidth }) => bandwidth * left / 1e9),
   );
-  const yDomain = [lowest / 1.3, Math.max(...knees.map(({ billions }) => billions)) * 1.9];
+  const yDomain = [lowest / 1.8, Math.max(...knees.map(({ billions }) => billions)) * 2.2];
   const roofs = series.flatMap(({ name, bandwidth, flops }, i) => [
     { series: name, intensity: left, billions: bandwidth * left / 1e9 },
     knees[i],
@@ -77,7 +80,7 @@ export function rooflineChart(series: readonly RooflineSeries[], { title, subtit
   const axis = (field: string, title: string, domain: number[]) => ({
     field,
     type: "quantitative",
-    title: `${title}, log scale)`,
+    title,
     scale: { type: "log", domain, nice: false },
     axis: { values: logTicks(domain), format: ",~r" },
   });
@@ -87,27 +90,45 @@ export function rooflineChart(series: readonly RooflineSeries[], { title, subtit
     height: 340,
     data: { values: points },
     encoding: {
-      x: axis("intensity", "Operations per byte read (batch size at the points", [left, right]),
-      y: axis("billions", "Speed (billion operations/s", yDomain),
+      x: axis("intensity", "Operations per byte read (log scale)", [left, right]),
+      y: axis("billions", "Speed (billion operations/s, log scale)", yDomain),
       color: { ...named, scale: scale(seriesColors(series)), legend: { symbolStrokeWidth: 0 } },
     },
     layer: [
-      { data: { values: roofs }, mark: { type: "line", strokeWidth: 2.5 } },
       {
-        data: { values: knees.map((knee) => ({ ...knee, text: `knee ${formatNumber(knee.intensity)}` })) },
-        mark: { type: "text", dy: -9, fontSize: 12, fontWeight: "bold" },
-        encoding: { text: { field: "text" } },
+        data: { values: roofs },
+        mark: { type: "line", strokeWidth: 2.5 },
+        encoding: {
+          strokeDash: {
+            ...named,
+            scale: scale(series.map((_, i) => dashes[i % dashes.length])),
+            legend: { symbolStrokeWidth: 0 },
+          },
+        },
       },
+      ...knees.map((knee, i) => ({
+        data: { values: [{ ...knee, text: `knee ${formatNumber(knee.intensity)}` }] },
+        mark: { type: "text", dy: -9 - 14 * overlapping(knees, i), fontSize: 12, fontWeight: "bold" },
+        encoding: { text: { field: "text" } },
+      })),
       {
         mark: { type: "point", filled: true, size: 60, opacity: 1 },
         encoding: { shape: { ...named, scale: scale(series.map((_, i) => seriesShapes[i % seriesShapes.length])) } },
       },
       {
-        mark: { type: "text", align: "left", baseline: "top", dx: 5, dy: 3, fontSize: 11 },
+        mark: { type: "text", baseline: "top", dy: 9, fontSize: 11 },
         encoding: { text: { field: "label" } },
       },
     ],
   });
+}
+
+/** How many of the knees before this one are in the place where its name would stand. */
+function overlapping(knees: readonly { intensity: number; billions: number }[], index: number): number {
+  const near = (a: number, b: number) => Math.abs(Math.log(a / b)) < Math.log(1.8);
+  const { intensity, billions } = knees[index];
+  return knees.slice(0, index).filter((knee) => near(knee.intensity, intensity) && near(knee.billions, billions))
+    .length;
 }
 
 function roofNumbers({ bandwidth, flops }: RooflineSeries): number[] {
@@ -118,7 +139,7 @@ function inWords({ name, bandwidth, flops, points }: RooflineSeries): string {
   const speed = (value: number) => `${formatNumber(value / 1e9)} billion operations/s`;
   const perByte = (value: number) => `${formatNumber(value)} operations per byte`;
   const measured = points.map(({ intensity, flops, label }) =>
-    `${label ? `batch ${label}: ` : ""}${speed(flops)} at ${perByte(intensity)}`
+    `${label ? `${label}: ` : ""}${speed(flops)} at ${perByte(intensity)}`
   );
   const roof = `at most ${formatNumber(bandwidth / 1e9)} GB/s and ${speed(flops)}, knee at ${
     perByte(flops / bandwidth)
