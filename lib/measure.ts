@@ -224,7 +224,7 @@ export async function timeDecodeSteps(
     );
   }
   checkMemory(model.config, batchSize, 1, needed);
-  using cache = KvCache.allocate(model.config, Array(batchSize).fill(0), needed, parallelism);
+  using cache = model.allocateCache(Array(batchSize).fill(0), needed, parallelism);
   cache.length = context;
   const tokens = Array.from({ length: batchSize }, () => [0]), seconds: number[] = [];
   for (let i = 0; i <= steps; i++) {

@@ -8,6 +8,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Backend } from "./backend.ts";
 import type { GPT2Config } from "./gpt2/config.ts";
+import { type Range, ranges } from "./gpt2/groups.ts";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
 import type { Dtype, Linear } from "./ops.ts";
 
@@ -145,12 +146,14 @@ export async function timeReading(
   bytes: number,
   { parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
-  const rows = 64; // enough to share out
-  const array = tf.fill([rows, Math.max(1, Math.round(bytes / 4 / rows))], 1);
+  const { threads } = parallelism, rows = 64; // enough for a backend that shares out rows
+  const columns = Math.max(1, Math.round(bytes / 4 / rows / threads));
+  const parts = Array.from({ length: threads }, () => tf.fill([rows, columns], 1)); // one for each thread
   try {
-    return await fastest(backend, [array], ([x]) => tf.sum(x, 1), { ...parallelism, lanes: 1 }, runs);
+    const sums = (parts: tf.Tensor[]) => tf.stack(parts.map((part) => tf.sum(part, 1)));
+    return await fastest(backend, [parts], sums, { lanes: 1, threads }, runs);
   } finally {
-    array.dispose();
+    tf.dispose(parts);
   }
 }
 
@@ -184,41 +187,52 @@ export async function timeLinear(
   { rows, inputs, outputs, count = 1 }: LinearShape,
   { dtype = "float32", parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
-  const layers = Array.from({ length: count }, (_, i) => {
-    const weight = tf.fill<tf.Rank.R2>([inputs, outputs], 0.02), bias = tf.fill<tf.Rank.R1>([outputs], 0);
-    return backend.ops.linear(weight, bias, { name: `measured.${inputs}x${outputs}.${i}`, dtype });
-  });
+  const part = ([start, end]: Range) => {
+    const weight = tf.fill<tf.Rank.R2>([inputs, end - start], 0.02), bias = tf.fill<tf.Rank.R1>([end - start], 0);
+    return backend.ops.linear(weight, bias, { name: "measured", dtype });
+  };
+  // Divided as models are, so that the cores share each layer.
+  const layers = Array.from({ length: count }, () => ranges(outputs, backend.groups, 16).map(part));
   const lanes = Math.min(parallelism.lanes, rows);
   const share = (i: number) => Math.floor(rows * (i + 1) / lanes) - Math.floor(rows * i / lanes);
   const inputsOf = Array.from({ length: lanes }, (_, i) => tf.fill<tf.Rank.R2>([share(i), inputs], 0.5));
   try {
-    return await fastest(backend, inputsOf, ([x]) => oneAfterTheOther(layers, x), { ...parallelism, lanes }, runs);
+    return await fastest(backend, inputsOf.map((x) => [x]), ([x]) => oneAfterTheOther(layers, x), {
+      ...parallelism,
+      lanes,
+    }, runs);
   } finally {
     tf.dispose(inputsOf);
-    for (const layer of layers) layer.dispose();
+    for (const layer of layers.flat()) layer.dispose();
   }
 }
 
-/** Of each result one number is used, so that the next layer must wait for it, and handing it over takes no time. */
-function oneAfterTheOther(layers: readonly Linear[], x: tf.Tensor): tf.Tensor {
+/**
+ * Layers, each in parts that read the same input. Of each result one number is used, so that the next layer must wait for
+ * it, and handing it over takes no time.
+ */
+function oneAfterTheOther(layers: readonly Linear[][], x: tf.Tensor): tf.Tensor {
   const firstNumber = (y: tf.Tensor2D) => tf.slice(y, [0, 0], [1, 1]);
-  return layers.reduce<tf.Tensor>(
-    (before, layer) => firstNumber(layer.apply(tf.add(x, tf.mul(before, 0)))),
-    tf.scalar(0),
-  );
+  return layers.reduce<tf.Tensor>((before, parts) => {
+    const input = tf.add(x, tf.mul(before, 0)) as tf.Tensor2D;
+    return tf.addN(parts.map((part) => firstNumber(part.apply(input))));
+  }, tf.scalar(0));
 }
 
-/** The fewest seconds of several runs of `work`, once for each input side by side. The first run prepares and does not count. */
+/**
+ * The fewest seconds of several runs of `work`, called side by side, once for each lane's inputs. The first run prepares and
+ * does not count.
+ */
 async function fastest(
   backend: Backend,
-  inputs: tf.Tensor[],
+  lanes: readonly tf.Tensor[][],
   work: (inputs: tf.Tensor[]) => tf.Tensor,
   parallelism: Parallelism,
   runs: number,
 ): Promise<number> {
-  const captured = backend.capture?.([inputs[0]], (standIns) => [work(standIns)]);
-  const once = async (input: tf.Tensor) => {
-    const [result] = captured ? await captured.run([input], parallelism) : [tf.tidy(() => work([input]))];
+  const captured = backend.capture?.(lanes[0], (standIns) => [work(standIns)], { repeated: true });
+  const once = async (inputs: tf.Tensor[]) => {
+    const [result] = captured ? await captured.run(inputs, parallelism) : [tf.tidy(() => work(inputs))];
     await result.data();
     result.dispose();
   };
@@ -226,7 +240,7 @@ async function fastest(
   try {
     for (let run = 0; run <= runs; run++) {
       const start = performance.now();
-      await Promise.all(inputs.map(once));
+      await Promise.all(lanes.map(once));
       if (run > 0) best = Math.min(best, (performance.now() - start) / 1000);
     }
   } finally {
