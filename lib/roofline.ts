@@ -170,8 +170,8 @@ export interface LinearShape {
 }
 
 /**
- * The seconds that linear layers take, one after the other, as the model computes them: in one call, until the last result
- * is there. Many layers in a call make the call itself count for little, and their weights do not all fit into caches.
+ * The seconds that linear layers take, one after the other, as the model computes them: in one call, until the last
+ * result is there. Many layers in a call make the call itself count for little, and their weights outgrow the caches.
  *
  * @example
  * ```ts
@@ -220,8 +220,8 @@ function oneAfterTheOther(layers: readonly Linear[][], x: tf.Tensor): tf.Tensor 
 }
 
 /**
- * The fewest seconds of several runs of `work`, called side by side, once for each lane's inputs. The first run prepares and
- * does not count.
+ * The fewest seconds of several runs of `work`, called side by side, once for each lane's inputs. The first run prepares
+ * and does not count.
  */
 async function fastest(
   backend: Backend,

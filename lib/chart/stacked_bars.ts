@@ -31,7 +31,10 @@ export interface StackedBar {
  *
  * const bars = [{ name: "1", parts: { reading: 18, calls: 4 } }, { name: "8", parts: { reading: 19, calls: 5 } }];
  * const chart = stackedBars(bars, { title: "Reading is most", xTitle: "Batch size", quantity: "Time", unit: "ms" });
- * assert.equal(chart.description, "Reading is most. Time by batch size: 1: 22 ms (reading 18, calls 4); 8: 24 ms (reading 19, calls 5).");
+ * assert.equal(
+ *   chart.description,
+ *   "Reading is most. Time by batch size: 1: 22 ms (reading 18, calls 4); 8: 24 ms (reading 19, calls 5).",
+ * );
  * ```
  */
 export function stackedBars(

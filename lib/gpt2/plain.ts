@@ -1,8 +1,8 @@
 /**
  * GPT-2 as the papers read: every token of every row at once, no cache, one tfjs operation a formula.
  *
- * What may see what, and which position a token has, is for the caller to say, and the attention weights come back with the
- * logits: for looking inside, and for checking the engine (model.ts) against. Each call computes everything anew.
+ * What may see what, and which position a token has, is for the caller to say, and the attention weights come back with
+ * the logits: for looking inside, and for checking the engine (model.ts) against. Each call computes everything anew.
  * Letters: B batch, T tokens, H heads, D model width, V vocabulary.
  */
 
@@ -18,7 +18,10 @@ export interface PlainInputs {
   inputIds: readonly (readonly number[])[];
   /** [B, T]; what is below 0, as of padding, looks up position 0. */
   positionIds: readonly (readonly number[])[];
-  /** [B, T, T]: what is added to the score of each query (second axis) for each key (third): 0, or very little if it must not be seen. */
+  /**
+   * [B, T, T]: what is added to the score of each query (second axis) for each key (third): 0 if it may be seen, a large
+   * negative number if not.
+   */
   mask: readonly (readonly (readonly number[])[])[];
 }
 
