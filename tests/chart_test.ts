@@ -1,25 +1,31 @@
 import assert from "node:assert/strict";
 import { padBatch } from "../lib/batch.ts";
 import {
+  attentionHeads,
   batchGrid,
   candidateGrid,
   type Chart,
   type ChartSeries,
+  factorChart,
   heatmap,
   latencyChart,
   lineChart,
+  logLineChart,
   nextTokenBars,
   paddingBars,
   paddingGrids,
   renderSvg,
+  rooflineChart,
   show,
   showTable,
   stackCharts,
+  stackedBars,
   sweepChart,
   throughputChart,
   tokenGrid,
   tokenStrip,
   tradeOffChart,
+  visibilityGrid,
 } from "../lib/chart.ts";
 import { tableBundle } from "../lib/chart/table.ts";
 
@@ -54,8 +60,39 @@ const tradeOff = sizes.map((batchSize, i) => ({ batchSize, throughput: [18, 31, 
 const candidates = [0.44, 0.061, 0.00002].map((probability, id) => ({ id, probability }));
 const growing = (count: number) => Array.from({ length: count }, (_, i) => ({ x: i, y: 30 + i }));
 const axes = { xTitle: "Tokens so far", quantity: "Time of one step", unit: "ms" };
+const fox = ["The", " quick", " brown", " fox"];
+const roofs = [
+  { name: "float32", bandwidth: 30e9, flops: 400e9, points: [{ intensity: 0.5, flops: 7e9, label: "1" }] },
+  { name: "int8", bandwidth: 30e9, flops: 1700e9, points: [{ intensity: 240, flops: 570e9, label: "128" }] },
+];
 
 const charts: Record<string, Chart> = {
+  "a rate by size": logLineChart([{ name: "sum", points: [{ x: 1, y: 6.8 }, { x: 1024, y: 31 }] }], {
+    title: "Small arrays measure the call",
+    xTitle: "Array (MB)",
+    quantity: "Reading",
+    unit: "GB/s",
+  }),
+  "who may see whom": visibilityGrid({
+    title: "The lower left, without padding",
+    tokens: fox,
+    attentionMask: [0, 1, 1, 1],
+    visible: fox.map((_, query) => fox.map((_, key) => key > 0 && key <= query)),
+  }),
+  "all heads": attentionHeads({
+    title: "Six heads",
+    tokens: fox,
+    weights: [0, 1].map(() => [0, 1, 2].map(() => causal(4).map((line) => line.map(Number)))),
+  }),
+  roofline: rooflineChart(roofs, { title: "int8 has the higher roof", subtitle: "two dtypes" }),
+  "what times are made of": stackedBars([
+    { name: "1", parts: { "reading at full speed": 18, "a step with nothing in it": 4.2 } },
+    { name: "128", parts: { "reading at full speed": 1200, "a step with nothing in it": 11 } },
+  ], { title: "Reading is most", xTitle: "Batch size", quantity: "Time of a step", unit: "ms" }),
+  factors: factorChart([{ name: "free seats for everybody", factor: 128 }, { name: "arithmetic", factor: 0.2 }], {
+    title: "Arithmetic takes four fifths",
+    total: "gain",
+  }),
   throughput: throughputChart([ours, source], { title: "24x the tokens", subtitle: "GPT-2 124M, 10 new tokens" }),
   latency: latencyChart([ours], { title: "Each token waits longer" }),
   "one point": throughputChart([series("a", [3.3])], { title: "A single size" }),
@@ -182,6 +219,49 @@ Deno.test("a value that no logarithmic axis can hold is refused with its place",
     message: 'Cannot chart throughput: {"series":"a","batchSize":2,"value":0}.',
   });
   assert.throws(() => throughputChart([], { title: "" }), { message: "Cannot chart throughput: there are no points." });
+});
+
+Deno.test("numbers that no logarithmic axis can hold are refused in rooflines and factors too", () => {
+  const [roof] = roofs;
+  assert.throws(() => rooflineChart([{ ...roof, bandwidth: 0 }], { title: "" }), { message: /roofline: 0 is in it/ });
+  assert.throws(() => rooflineChart([{ ...roof, points: [] }], { title: "" }), { message: /there are no points/ });
+  assert.throws(() => factorChart([{ name: "a", factor: -1 }], { title: "", total: "" }), { message: /"factor":-1/ });
+  const line = { name: "a", points: [{ x: 0, y: 1 }] };
+  assert.throws(() => logLineChart([line], { title: "", xTitle: "Size", quantity: "Rate", unit: "" }), {
+    message: 'Cannot chart rate: {"series":"a","x":0,"y":1}.',
+  });
+  const axis = { title: "", xTitle: "Size", quantity: "Time", unit: "ms" };
+  assert.throws(() => stackedBars([{ name: "a", parts: { b: -1 } }], axis), { message: /Cannot stack time: .*-1/ });
+  assert.throws(() => stackedBars([], axis), { message: "Cannot stack time: there are no bars." });
+  assert.throws(() => factorChart([], { title: "", total: "" }), { message: /there are none/ });
+});
+
+Deno.test("a roof rises with the bandwidth as far as its knee, and every measured point lies below it", () => {
+  const { layer } = charts.roofline as unknown as { layer: { data?: { values: Place[] } }[] };
+  const [left, knee, right] = layer[0].data!.values.filter(({ series }) => series === "float32");
+  assert.ok(Math.abs(left.billions - 30 * left.intensity) < 1e-9);
+  assert.deepEqual([knee.intensity, knee.billions, right.billions], [400 / 30, 400, 400]);
+  type Place = { series: string; intensity: number; billions: number };
+});
+
+Deno.test("the names of knees in one place stand above each other", async () => {
+  const [, int8] = roofs, twins = [int8, { ...int8, name: "bfloat16", flops: int8.flops * 1.05 }];
+  const drawn = texts(await renderSvg(rooflineChart(twins, { title: "Twins" })));
+  const [a, b] = drawn.filter(({ text }) => text.startsWith("knee"));
+  assert.ok(a.y - b.y >= 12, `${a.y} and ${b.y}`);
+});
+
+Deno.test("bars of factors follow each other, and the last one is their product", () => {
+  const { data } = charts.factors as unknown as { data: { values: { from: number; to: number }[] } };
+  assert.deepEqual(data.values.map(({ from, to }) => [from, to]), [[1, 128], [128, 25.6], [1, 25.6]]);
+});
+
+Deno.test("all heads of a model have a map, and the words say where the last token looks most", async () => {
+  const weights = [[[[1, 0], [0.8, 0.2]], [[1, 0], [0.1, 0.9]]]];
+  const chart = attentionHeads({ title: "Two heads", tokens: ["a", " b"], weights });
+  assert.equal(chart.description, "Two heads. Where ·b looks most, by head. Layer 0: a, ·b.");
+  const drawn = texts(await renderSvg(charts["all heads"])).map(({ text }) => text);
+  for (const name of ["layer 0", "layer 1", "head 0", "head 2"]) assert.ok(drawn.includes(name), name);
 });
 
 Deno.test("a cell of an unknown kind is refused", () => {

@@ -16,6 +16,8 @@ export interface TokenGridOptions extends ChartOptions {
   rows: GridRow[];
   /** The kinds of cells, the ordinary one first, then padding, which looks empty. At most four. */
   kinds: string[];
+  /** What stands above each column. Default: nothing. */
+  columns?: string[];
   /** Pixels; the same in several grids puts their columns in line. Default: what the longest text needs. */
   cellWidth?: number;
 }
@@ -57,7 +59,7 @@ export const cellStyles = [
  * assert.equal(chart.description, "A batch. row 0: pad (padding), ·ever.");
  * ```
  */
-export function tokenGrid({ title, subtitle, rows, kinds, cellWidth }: TokenGridOptions): Chart {
+export function tokenGrid({ title, subtitle, rows, kinds, columns, cellWidth }: TokenGridOptions): Chart {
   const unknown = rows.flatMap(({ cells }) => cells).find(({ kind }) => !kinds.includes(kind));
   if (unknown) {
     throw new RangeError(`Cell "${unknown.text}" is of kind "${unknown.kind}": kinds are ${kinds.join(", ")}.`);
@@ -89,7 +91,13 @@ export function tokenGrid({ title, subtitle, rows, kinds, cellWidth }: TokenGrid
     height: { step: 32 },
     data: { values },
     encoding: {
-      x: { field: "column", type: "ordinal", axis: null, scale: { paddingInner: 0.06, paddingOuter: 0.03 } },
+      x: {
+        field: "column",
+        type: "ordinal",
+        title: null,
+        axis: columns ? { ...labels(columns.map(visible)), orient: "top", labelAngle: -45 } : null,
+        scale: { paddingInner: 0.06, paddingOuter: 0.03 },
+      },
       y: {
         field: "row",
         type: "ordinal",
