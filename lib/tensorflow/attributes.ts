@@ -1,6 +1,6 @@
 /** Attributes of TensorFlow operations: the parameters that are fixed when an operation is made, such as its dtype. */
 
-import { cString, type Symbols } from "./library.ts";
+import { addressesOf, cString, keep, type Status, type Symbols } from "./library.ts";
 
 /** TensorFlow's numbers for element types (`TF_DataType` in `tf_datatype.h`). */
 export const DataType = {
@@ -40,11 +40,13 @@ export function attributeSetters(c: Symbols) {
       float: c.TFE_OpSetAttrFloat,
       bool: c.TFE_OpSetAttrBool,
       type: c.TFE_OpSetAttrType,
+      shape: c.TFE_OpSetAttrShape,
       strings: c.TFE_OpSetAttrStringList,
       ints: c.TFE_OpSetAttrIntList,
       floats: c.TFE_OpSetAttrFloatList,
       bools: c.TFE_OpSetAttrBoolList,
       types: c.TFE_OpSetAttrTypeList,
+      shapes: c.TFE_OpSetAttrShapeList,
     },
     graph: {
       string: c.TF_SetAttrString,
@@ -52,60 +54,120 @@ export function attributeSetters(c: Symbols) {
       float: c.TF_SetAttrFloat,
       bool: c.TF_SetAttrBool,
       type: c.TF_SetAttrType,
+      shape: c.TF_SetAttrShape,
       strings: c.TF_SetAttrStringList,
       ints: c.TF_SetAttrIntList,
       floats: c.TF_SetAttrFloatList,
       bools: c.TF_SetAttrBoolList,
       types: c.TF_SetAttrTypeList,
+      shapes: c.TF_SetAttrShapeList,
     },
   };
 }
 
-/** Sets one attribute on `operation`. An attribute without a value is left to the operation's default. */
-export function setAttribute(set: AttributeSetters, operation: Deno.PointerValue, attribute: Attribute): void {
-  const { type, value } = attribute;
-  if (value === null || value === undefined) return;
-  const name = interned(attribute.name);
-  if (Array.isArray(value)) return setList(set, operation, attribute, value);
+/** Sets one attribute on `operation`. Throws a TypeError when the value is not of the attribute's type. */
+export function setAttribute(
+  set: AttributeSetters,
+  operation: Deno.PointerValue,
+  attribute: Attribute,
+  status: Status,
+): void {
+  const { type, value } = attribute, name = interned(attribute.name);
+  if (isList(attribute)) return setList(set, operation, attribute, status);
   switch (type) {
     case AttributeType.string: {
-      const bytes = interned(String(value));
-      return set.string(operation, name, bytes, BigInt(bytes.length - 1));
+      const bytes = encoder.encode(checked(attribute, value));
+      return set.string(operation, name, bytes, BigInt(bytes.length));
     }
     case AttributeType.int:
-      return set.int(operation, name, BigInt(Math.trunc(Number(value))));
+      return set.int(operation, name, whole(checked(attribute, value)));
     case AttributeType.float:
-      return set.float(operation, name, Number(value));
+      return set.float(operation, name, checked(attribute, value));
     case AttributeType.bool:
-      return set.bool(operation, name, value ? 1 : 0);
+      return set.bool(operation, name, checked(attribute, value) ? 1 : 0);
     case AttributeType.type:
-      return set.type(operation, name, Number(value));
+      return set.type(operation, name, checked(attribute, value));
+    case AttributeType.shape: {
+      const sizes = checked<number[]>(attribute, value);
+      set.shape(operation, name, new BigInt64Array(sizes.map(BigInt)), sizes.length, status.pointer);
+      return status.check();
+    }
   }
-  throw new TypeError(`Cannot set attribute ${attribute.name}: attributes of type ${type} are not supported.`);
+  throw new TypeError(`Cannot set attribute ${attribute.name}: there is no attribute type ${type}.`);
 }
 
-function setList(set: AttributeSetters, operation: Deno.PointerValue, attribute: Attribute, values: unknown[]): void {
-  const name = interned(attribute.name), count = values.length;
+function setList(set: AttributeSetters, operation: Deno.PointerValue, attribute: Attribute, status: Status): void {
+  const name = interned(attribute.name), values = attribute.value as unknown[], count = values.length;
+  // deno-lint-ignore no-explicit-any -- each case below knows what it gets
+  const checkedValues = values.map((value) => checked<any>(attribute, value));
   switch (attribute.type) {
     case AttributeType.string: {
-      const strings = values.map((value) => interned(String(value)));
-      const pointers = new BigUint64Array(strings.map((s) => Deno.UnsafePointer.value(Deno.UnsafePointer.of(s))));
-      const lengths = new BigUint64Array(strings.map((s) => BigInt(s.length - 1)));
-      return set.strings(operation, name, pointers, lengths, count);
+      const strings: Uint8Array<ArrayBuffer>[] = checkedValues.map((value) => encoder.encode(value));
+      set.strings(operation, name, addressesOf(strings), lengths(strings), count);
+      return keep(strings);
     }
     case AttributeType.int:
-      return set.ints(operation, name, new BigInt64Array(values.map((value) => BigInt(Number(value)))), count);
+      return set.ints(operation, name, new BigInt64Array(checkedValues.map(whole)), count);
     case AttributeType.float:
-      return set.floats(operation, name, new Float32Array(values.map(Number)), count);
+      return set.floats(operation, name, new Float32Array(checkedValues), count);
     case AttributeType.bool:
-      return set.bools(operation, name, new Uint8Array(values.map((value) => value ? 1 : 0)), count);
+      return set.bools(operation, name, Uint8Array.from(checkedValues), count);
     case AttributeType.type:
-      return set.types(operation, name, new Int32Array(values.map(Number)), count);
+      return set.types(operation, name, new Int32Array(checkedValues), count);
+    case AttributeType.shape: {
+      const shapes: BigInt64Array<ArrayBuffer>[] = checkedValues.map((sizes) => new BigInt64Array(sizes.map(BigInt)));
+      const ranks = new Int32Array(shapes.map(({ length }) => length));
+      set.shapes(operation, name, addressesOf(shapes), ranks, count, status.pointer);
+      keep(shapes);
+      return status.check();
+    }
   }
-  throw new TypeError(`Cannot set attribute ${attribute.name}: lists of type ${attribute.type} are not supported.`);
+  throw new TypeError(
+    `Cannot set attribute ${attribute.name}: there are no lists of attribute type ${attribute.type}.`,
+  );
 }
 
-/** Names and values recur at every call: each is encoded once and stays where C can read it. */
+/** A shape is itself an array; of an empty one it cannot be told whether it is a list of shapes, and it is none. */
+function isList({ type, value }: Attribute): boolean {
+  return Array.isArray(value) && (type !== AttributeType.shape || Array.isArray(value[0]));
+}
+
+/** tfjs leaves fractions in some numbers that TensorFlow wants whole, such as seeds. */
+const whole = (value: number | bigint) => typeof value === "bigint" ? value : BigInt(Math.trunc(value));
+
+const int32 = (value: unknown) => Number.isInteger(value) && (value as number) >> 0 === value;
+
+/** What attributes of each type take, and how to say so. */
+const KINDS: Record<number, [accepts: (value: unknown) => boolean, kind: string]> = {
+  [AttributeType.string]: [(value) => typeof value === "string", "a string"],
+  [AttributeType.int]: [(value) => Number.isFinite(value) || typeof value === "bigint", "a number"],
+  [AttributeType.float]: [(value) => typeof value === "number", "a number"],
+  [AttributeType.bool]: [(value) => typeof value === "boolean", "true or false"],
+  [AttributeType.type]: [int32, "the number of an element type"],
+  [AttributeType.shape]: [
+    (value) => Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && size >= -1),
+    "an array of whole numbers, -1 for unknown sizes",
+  ],
+};
+
+function checked<T>({ name, type }: Attribute, value: unknown): T {
+  const [accepts, kind] = KINDS[type] ?? [() => true];
+  if (accepts(value)) return value as T;
+  throw new TypeError(`Cannot set attribute ${name}: it takes ${kind}, and got ${describe(value)}.`);
+}
+
+function describe(value: unknown): string {
+  if (typeof value === "string") return `"${value}"`;
+  return typeof value === "object" && value ? Object.prototype.toString.call(value) : String(value);
+}
+
+function lengths(arrays: readonly Uint8Array[]): BigUint64Array<ArrayBuffer> {
+  return new BigUint64Array(arrays.map(({ length }) => BigInt(length)));
+}
+
+const encoder = new TextEncoder();
+
+/** Names recur at every call: each is encoded once and stays where C can read it. */
 const internedStrings = new Map<string, Uint8Array<ArrayBuffer>>();
 
 /** `text` as a C string that lives as long as the process. For names from a small vocabulary, not for data. */

@@ -1,15 +1,14 @@
 /**
  * The native half of tfjs-node, in TypeScript: what its kernels call `binding` (`TFJSBinding` in tfjs-node 4.22), over
  * libtensorflow's C API. And what tfjs-node does not have: captured functions.
- *
- * Numeric tensors and every operation on them are here; strings and saved models are not.
  */
 
 import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttribute } from "./attributes.ts";
 import { Capture, type CapturedFunction } from "./capture.ts";
 import { Context, type Threads } from "./context.ts";
-import { HostTensor, type HostValues } from "./host_tensor.ts";
+import { HostTensor, type HostValues, type ReadValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
+import { SavedModels } from "./saved_models.ts";
 import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
 
 /** A context of libtensorflow and the tensors in it, by number. */
@@ -40,6 +39,7 @@ export class TensorflowBinding {
   readonly #contexts = new Map<string, Context>();
   readonly #context: Context;
   readonly #tensors = new Tensors();
+  readonly #savedModels: SavedModels;
   readonly #outputCount = new Int32Array(1);
   #capture: Capture | null = null;
 
@@ -51,6 +51,7 @@ export class TensorflowBinding {
     this.#setters = attributeSetters(library.c);
     this.#threads = threads;
     this.#context = this.#contextWith(threads);
+    this.#savedModels = new SavedModels(library.c, this.#status, threads);
     this.TF_Version = library.version;
   }
 
@@ -64,10 +65,10 @@ export class TensorflowBinding {
     return this.#tensors.size;
   }
 
-  /** Puts host values onto the device. */
+  /** Puts host values onto the device: numbers, or strings as UTF-8 bytes. */
   createTensor(shape: number[], dtype: number, values: HostValues): number {
-    using host = HostTensor.from(this.#c, dtype, shape, values);
-    return this.#tensors.add({ handle: this.#toDevice(host, dtype), dtype, shape: [...shape] });
+    using host = HostTensor.from(this.#c, dtype, shape, values, this.#status);
+    return this.#tensors.add({ handle: this.#upload(host, dtype), dtype, shape: [...shape] });
   }
 
   /**
@@ -81,7 +82,7 @@ export class TensorflowBinding {
   ): Promise<TensorMetadata> {
     using host = HostTensor.allocate(this.#c, dtype, shape);
     await fill(host.bytes);
-    return this.#tensors.describe({ handle: this.#toDevice(host, dtype), dtype, shape: [...shape] });
+    return this.#tensors.describe({ handle: this.#upload(host, dtype), dtype, shape: [...shape] });
   }
 
   /** Frees a tensor. */
@@ -91,10 +92,10 @@ export class TensorflowBinding {
   }
 
   /** A tensor's values, on the host. Throws a TypeError for one that a capture is to compute. */
-  tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array | BigInt64Array {
-    const { handle, dtype } = this.#tensors.onDevice(id, "read");
+  tensorDataSync(id: number): ReadValues {
+    const { handle, dtype, shape } = this.#tensors.onDevice(id, "read");
     using host = HostTensor.resolve(this.#c, handle, this.#status);
-    return host.values(dtype);
+    return host.values(dtype, shape);
   }
 
   /** Runs an operation; inside a capture, puts it into the graph instead. Throws TensorFlow's message. */
@@ -108,17 +109,56 @@ export class TensorflowBinding {
       const outputs = this.#capture.addOperation(name, attributes, inputIds, outputCount);
       return outputs.map((output) => this.#tensors.describe(output));
     }
+    if (!Number.isInteger(outputCount) || outputCount < 0) {
+      throw new RangeError(`Cannot run ${name} for ${outputCount} outputs: that is not a whole number from 0 up.`);
+    }
     const operation = this.#newOperation(this.#context, name, inputIds);
     try {
-      for (const attribute of attributes) setAttribute(this.#setters.eager, operation, attribute);
-      const outputs = new BigUint64Array(outputCount);
+      for (const attribute of attributes) setAttribute(this.#setters.eager, operation, attribute, this.#status);
+      const handles = new BigUint64Array(outputCount);
       this.#outputCount[0] = outputCount;
-      this.#c.TFE_Execute(operation, outputs, this.#outputCount, this.#status.pointer);
+      this.#c.TFE_Execute(operation, handles, this.#outputCount, this.#status.pointer);
       this.#status.check();
-      return this.#addOutputs(outputs);
+      const outputs = this.#addOutputs(handles.subarray(0, this.#outputCount[0]));
+      if (outputs.length === outputCount) return outputs;
+      for (const { id } of outputs) this.deleteTensor(id);
+      throw new RangeError(`Cannot run ${name} for ${outputCount} outputs: it has ${outputs.length}.`);
     } finally {
       this.#c.TFE_DeleteOp(operation);
     }
+  }
+
+  /**
+   * Loads the part of a SavedModel that has all of `tags`, separated by commas, and gives its number. Throws
+   * TensorFlow's message.
+   */
+  loadSavedModel(folder: string, tags: string): number {
+    return this.#savedModels.load(folder, tags.split(","));
+  }
+
+  /** Frees a loaded model. */
+  deleteSavedModel(id: number): void {
+    this.#savedModels.delete(id);
+  }
+
+  /** How many models are loaded. */
+  getNumOfSavedModels(): number {
+    return this.#savedModels.size;
+  }
+
+  /** Runs a loaded model. `inputNames` and `outputNames` name outputs of nodes, `x:0`, separated by commas. */
+  runSavedModel(
+    id: number,
+    inputIds: readonly number[],
+    inputNames: string,
+    outputNames: string,
+  ): TensorMetadata[] {
+    const inputs = inputIds.map((id) => this.#tensors.onDevice(id, "run a model on").handle);
+    const names = [inputNames, outputNames].map((list) => list ? list.split(",") : []);
+    return this.#savedModels.run(id, inputs, names[0], names[1]).map((handle) => {
+      const moved = this.#toDevice(handle, this.#c.TFE_TensorHandleDataType(handle));
+      return this.#tensors.describe(deviceTensor(this.#c, moved, this.#status));
+    });
   }
 
   /** True while operations are put into a graph instead of being run. */
@@ -192,11 +232,16 @@ export class TensorflowBinding {
     }
   }
 
-  #toDevice(host: HostTensor, dtype: number): Deno.PointerValue {
+  #upload(host: HostTensor, dtype: number): Deno.PointerValue {
     const handle = this.#c.TFE_NewTensorHandle(host.pointer, this.#status.pointer);
     this.#status.check();
-    // On a GPU, TensorFlow keeps int32 in host memory: it holds shapes and axes.
-    if (!this.isUsingGpuDevice() || dtype === DataType.int32) return handle;
+    return this.#toDevice(handle, dtype);
+  }
+
+  /** Moves a tensor from host memory to the device on which operations run. */
+  #toDevice(handle: Deno.PointerValue, dtype: number): Deno.PointerValue {
+    // On a GPU, TensorFlow keeps int32 in host memory, because it holds shapes and axes, and strings always.
+    if (!this.isUsingGpuDevice() || dtype === DataType.int32 || dtype === DataType.string) return handle;
     const device = interned(this.#context.device);
     const moved = this.#c.TFE_TensorHandleCopyToDevice(handle, this.#context.pointer, device, this.#status.pointer);
     this.#c.TFE_DeleteTensorHandle(handle);

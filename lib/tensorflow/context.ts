@@ -1,6 +1,7 @@
 /** Eager contexts of libtensorflow: where operations run, on how many threads, on which device. */
 
 import { cString, type Status, type Symbols, text } from "./library.ts";
+import { varint } from "./strings.ts";
 
 /** How many threads TensorFlow may use. */
 export interface Threads {
@@ -21,8 +22,7 @@ export class Context {
   /** Makes a context with threads of its own. */
   constructor(private readonly c: Symbols, private readonly status: Status, threads: Threads) {
     const options = c.TFE_NewContextOptions();
-    // A ConfigProto: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads.
-    const config = new Uint8Array([2 << 3, ...varint(threads.intraOp), 5 << 3, ...varint(threads.interOp)]);
+    const config = configProto(threads);
     try {
       c.TFE_ContextOptionsSetConfig(options, config, BigInt(config.length), status.pointer);
       status.check();
@@ -62,7 +62,7 @@ export class Context {
   }
 }
 
-/** Protocol buffers' variable-length whole number. */
-function varint(value: number): number[] {
-  return value < 128 ? [value] : [(value & 127) | 128, ...varint(value >>> 7)];
+/** A `ConfigProto`: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads. */
+export function configProto({ intraOp, interOp }: Threads): Uint8Array<ArrayBuffer> {
+  return new Uint8Array([2 << 3, ...varint(intraOp), 5 << 3, ...varint(interOp)]);
 }

@@ -76,7 +76,7 @@ export class Graph {
         this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += count)), count);
       }
     }
-    for (const attribute of attributes) setAttribute(this.#setters, node, attribute);
+    for (const attribute of attributes) setAttribute(this.#setters, node, attribute, this.#status);
     const finished = this.#finish(node);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
   }
@@ -144,7 +144,8 @@ function toStruct(tensor: Pick<GraphTensor, "node" | "output">): Uint8Array<Arra
   return toStructs([tensor]);
 }
 
-function toStructs(tensors: readonly Pick<GraphTensor, "node" | "output">[]): Uint8Array<ArrayBuffer> {
+/** An array of `TF_Output`. */
+export function toStructs(tensors: readonly Pick<GraphTensor, "node" | "output">[]): Uint8Array<ArrayBuffer> {
   const view = new DataView(new ArrayBuffer(tensors.length * structBytes));
   tensors.forEach(({ node, output }, i) => {
     view.setBigUint64(i * structBytes, Deno.UnsafePointer.value(node), true);

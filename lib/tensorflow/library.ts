@@ -23,6 +23,10 @@ const symbols = {
   TF_DeleteTensor: { parameters: [pointer], result: none },
   TF_TensorData: { parameters: [pointer], result: pointer },
   TF_TensorByteSize: { parameters: [pointer], result: usize },
+  TF_TensorFromProto: { parameters: [pointer, pointer, pointer], result: none },
+  TF_NewBufferFromString: { parameters: [buffer, usize], result: pointer },
+  TF_StringGetSize: { parameters: [pointer], result: usize },
+  TF_StringGetDataPointer: { parameters: [pointer], result: pointer },
 
   // The eager context and its devices.
   TFE_NewContextOptions: { parameters: [], result: pointer },
@@ -60,6 +64,7 @@ const symbols = {
   TFE_OpSetAttrFloatList: { parameters: [pointer, buffer, buffer, i32], result: none },
   TFE_OpSetAttrBoolList: { parameters: [pointer, buffer, buffer, i32], result: none },
   TFE_OpSetAttrTypeList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TFE_OpSetAttrShapeList: { parameters: [pointer, buffer, buffer, buffer, i32, pointer], result: none },
   TFE_Execute: { parameters: [pointer, buffer, buffer, pointer], result: none },
   /** The same, on a thread of its own: a promise. */
   executeInBackground: {
@@ -102,6 +107,29 @@ const symbols = {
   TF_SetAttrFloatList: { parameters: [pointer, buffer, buffer, i32], result: none },
   TF_SetAttrBoolList: { parameters: [pointer, buffer, buffer, i32], result: none },
   TF_SetAttrTypeList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TF_SetAttrShapeList: { parameters: [pointer, buffer, buffer, buffer, i32], result: none },
+
+  // Saved models.
+  TF_NewSessionOptions: { parameters: [], result: pointer },
+  TF_SetConfig: { parameters: [pointer, buffer, usize, pointer], result: none },
+  TF_DeleteSessionOptions: { parameters: [pointer], result: none },
+  TF_LoadSessionFromSavedModel: {
+    // session options, run options, folder, tags, their number, graph, metagraph, status
+    parameters: [pointer, pointer, buffer, buffer, i32, pointer, pointer, pointer],
+    result: pointer,
+  },
+  TF_DeleteSession: { parameters: [pointer, pointer], result: none },
+  TF_GraphOperationByName: { parameters: [pointer, buffer], result: pointer },
+  TF_OperationNumOutputs: { parameters: [pointer], result: i32 },
+  TF_SessionRun: {
+    // session, run options, inputs, their values and number, outputs, their values and number, targets, their number,
+    // metadata, status
+    parameters: [
+      ...[pointer, pointer, buffer, buffer, i32, buffer, buffer, i32] as const,
+      ...[pointer, i32, pointer, pointer] as const,
+    ],
+    result: none,
+  },
 } as const;
 
 /** The C API's functions, by their names in its header. */
@@ -177,6 +205,14 @@ const encoder = new TextEncoder();
 export function cString(text: string): Uint8Array<ArrayBuffer> {
   return encoder.encode(text + "\0");
 }
+
+/** Where the arrays are in memory, for C's arrays of pointers; {@link keep} the arrays until C has read them. */
+export function addressesOf(arrays: readonly ArrayBufferView<ArrayBuffer>[]): BigUint64Array<ArrayBuffer> {
+  return new BigUint64Array(arrays.map((array) => Deno.UnsafePointer.value(Deno.UnsafePointer.of(array))));
+}
+
+/** Called after C has read memory that it knows by address alone: until here, that may not be collected. */
+export function keep(_memory: unknown): void {}
 
 /**
  * Loads a library for good. TensorFlow leaves threads and exit handlers behind, so unloading it, which Deno does as it
