@@ -1,5 +1,6 @@
 /** Attributes of TensorFlow operations: the parameters that are fixed when an operation is made, such as its dtype. */
 
+import type { OpDefinition } from "./op_definitions.ts";
 import { addressesOf, cString, keep, type Status, type Symbols } from "./library.ts";
 
 /** TensorFlow's numbers for element types (`TF_DataType` in `tf_datatype.h`). */
@@ -65,15 +66,37 @@ export function attributeSetters(c: Symbols) {
   };
 }
 
-/** Sets one attribute on `operation`. Throws a TypeError when the value is not of the attribute's type. */
-export function setAttribute(
+/**
+ * Sets the attributes of an operation. Throws a TypeError when it has no such attribute, or when a value is not of its
+ * type.
+ */
+export function setAttributes(
   set: AttributeSetters,
   operation: Deno.PointerValue,
-  attribute: Attribute,
+  op: string,
+  definition: OpDefinition,
+  attributes: readonly Attribute[],
   status: Status,
 ): void {
+  for (const attribute of attributes) {
+    const { name, type } = attribute, list = isList(attribute), wanted = definition.attributes.get(name);
+    const given = list ? LISTS[type] : SINGLE[type];
+    // Whatever begins with _ may be set on any operation, for the kernel.
+    if (wanted !== given && !(wanted === undefined && typeof name === "string" && name.startsWith("_"))) {
+      const problem = wanted ? `it is of type ${wanted} and was given ${given ?? `type ${type}`}` : "it has none";
+      throw new TypeError(`Cannot set attribute ${name} of ${op}: ${problem}.`);
+    }
+    if (list) setList(set, operation, attribute, status);
+    else setOne(set, operation, attribute, status);
+  }
+}
+
+/** By number: what an attribute's type is called in definitions of operations. */
+const SINGLE = ["string", "int", "float", "bool", "type", "shape"];
+const LISTS = SINGLE.map((name) => `list(${name})`);
+
+function setOne(set: AttributeSetters, operation: Deno.PointerValue, attribute: Attribute, status: Status): void {
   const { type, value } = attribute, name = interned(attribute.name);
-  if (isList(attribute)) return setList(set, operation, attribute, status);
   switch (type) {
     case AttributeType.string: {
       const bytes = encoder.encode(checked(attribute, value));
@@ -93,7 +116,6 @@ export function setAttribute(
       return status.check();
     }
   }
-  throw new TypeError(`Cannot set attribute ${attribute.name}: there is no attribute type ${type}.`);
 }
 
 function setList(set: AttributeSetters, operation: Deno.PointerValue, attribute: Attribute, status: Status): void {
@@ -122,9 +144,6 @@ function setList(set: AttributeSetters, operation: Deno.PointerValue, attribute:
       return status.check();
     }
   }
-  throw new TypeError(
-    `Cannot set attribute ${attribute.name}: there are no lists of attribute type ${attribute.type}.`,
-  );
 }
 
 /** A shape is itself an array; of an empty one it cannot be told whether it is a list of shapes, and it is none. */
@@ -151,7 +170,7 @@ const KINDS: Record<number, [accepts: (value: unknown) => boolean, kind: string]
 };
 
 function checked<T>({ name, type }: Attribute, value: unknown): T {
-  const [accepts, kind] = KINDS[type] ?? [() => true];
+  const [accepts, kind] = KINDS[type];
   if (accepts(value)) return value as T;
   throw new TypeError(`Cannot set attribute ${name}: it takes ${kind}, and got ${describe(value)}.`);
 }

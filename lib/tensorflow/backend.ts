@@ -8,6 +8,7 @@ import type { CapturedFunction } from "./capture.ts";
 import type { Threads } from "./context.ts";
 import { Library } from "./library.ts";
 import type { Libtensorflow } from "./locate.ts";
+import { mendKernels, mendNodeUtil } from "./mends.ts";
 import type { TensorMetadata } from "./tensors.ts";
 
 /** What we use of tfjs-node's backend class. */
@@ -33,6 +34,7 @@ export class TensorflowBackend {
     mendNodeUtil(require("node:util"));
     // The package's index would load its native part, which is what the binding replaces.
     require("@tensorflow/tfjs-node-gpu/dist/register_all_kernels.js");
+    mendKernels(tf);
     const { NodeJSKernelBackend } = require("@tensorflow/tfjs-node-gpu/dist/nodejs_kernel_backend.js");
     const node = new NodeJSKernelBackend(this.binding, "@tensorflow/tfjs-node-gpu");
     tf.registerBackend("tensorflow", () => node, 3);
@@ -119,12 +121,6 @@ export class Captured {
   dispose(): void {
     this.binding.deleteFunction(this.fn);
   }
-}
-
-/** tfjs-node 4.22 calls two functions that newer runtimes no longer have. */
-function mendNodeUtil(util: Record<string, unknown>): void {
-  util.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
-  util.isArray ??= Array.isArray;
 }
 
 /** The names of the `tf.tidy` calls that are under way, as a prefix: `h.0/attn/`. */

@@ -3,11 +3,12 @@
  * libtensorflow's C API. And what tfjs-node does not have: captured functions.
  */
 
-import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttribute } from "./attributes.ts";
+import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttributes } from "./attributes.ts";
 import { Capture, type CapturedFunction } from "./capture.ts";
 import { Context, type Threads } from "./context.ts";
 import { HostTensor, type HostValues, type ReadValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
+import { OpDefinitions } from "./op_definitions.ts";
 import { SavedModels } from "./saved_models.ts";
 import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
 
@@ -38,6 +39,7 @@ export class TensorflowBinding {
   readonly #threads: Threads;
   readonly #contexts = new Map<string, Context>();
   readonly #context: Context;
+  readonly #definitions: OpDefinitions;
   readonly #tensors = new Tensors();
   readonly #savedModels: SavedModels;
   readonly #outputCount = new Int32Array(1);
@@ -51,6 +53,7 @@ export class TensorflowBinding {
     this.#setters = attributeSetters(library.c);
     this.#threads = threads;
     this.#context = this.#contextWith(threads);
+    this.#definitions = new OpDefinitions(library.c, this.#status);
     this.#savedModels = new SavedModels(library.c, this.#status, threads);
     this.TF_Version = library.version;
   }
@@ -112,9 +115,10 @@ export class TensorflowBinding {
     if (!Number.isInteger(outputCount) || outputCount < 0) {
       throw new RangeError(`Cannot run ${name} for ${outputCount} outputs: that is not a whole number from 0 up.`);
     }
+    const definition = this.#definitions.get(name);
     const operation = this.#newOperation(this.#context, name, inputIds);
     try {
-      for (const attribute of attributes) setAttribute(this.#setters.eager, operation, attribute, this.#status);
+      setAttributes(this.#setters.eager, operation, name, definition, attributes, this.#status);
       const handles = new BigUint64Array(outputCount);
       this.#outputCount[0] = outputCount;
       this.#c.TFE_Execute(operation, handles, this.#outputCount, this.#status.pointer);
@@ -178,7 +182,7 @@ export class TensorflowBinding {
     scope: () => string,
   ): CapturedFunction {
     if (this.#capture) throw new TypeError("Cannot capture inside a capture.");
-    using capture = new Capture(this.#c, this.#status, this.#tensors, scope);
+    using capture = new Capture(this.#c, this.#status, this.#definitions, this.#tensors, scope);
     const standIns = inputIds.map((id) => this.#tensors.describe(capture.addInput(id)));
     this.#capture = capture;
     try {

@@ -4,6 +4,7 @@ import type { Attribute } from "./attributes.ts";
 import { Graph, type GraphTensor } from "./graph.ts";
 import { HostTensor } from "./host_tensor.ts";
 import type { Status, Symbols } from "./library.ts";
+import type { OpDefinitions } from "./op_definitions.ts";
 import type { Tensors } from "./tensors.ts";
 
 /** A function under construction. */
@@ -20,10 +21,11 @@ export class Capture {
   constructor(
     private readonly c: Symbols,
     private readonly status: Status,
+    definitions: OpDefinitions,
     private readonly tensors: Tensors,
     private readonly scope: () => string,
   ) {
-    this.#graph = new Graph(c, status);
+    this.#graph = new Graph(c, status, definitions);
     this.#firstId = tensors.nextId;
   }
 

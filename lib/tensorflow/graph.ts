@@ -5,10 +5,10 @@
  * dtypes and shapes that it would see if the operations ran.
  */
 
-import { createRequire } from "node:module";
-import { type Attribute, type AttributeSetters, attributeSetters, interned, setAttribute } from "./attributes.ts";
+import { type Attribute, type AttributeSetters, attributeSetters, interned, setAttributes } from "./attributes.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
+import type { OpDefinitions } from "./op_definitions.ts";
 
 /** A tensor that a graph will compute: which output of which node. */
 export interface GraphTensor {
@@ -22,15 +22,17 @@ export interface GraphTensor {
 export class Graph {
   readonly #c: Symbols;
   readonly #status: Status;
+  readonly #definitions: OpDefinitions;
   readonly #graph: Deno.PointerValue;
   readonly #setters: AttributeSetters;
   readonly #inputs: GraphTensor[] = [];
   #nodes = 0;
 
   /** An empty graph. */
-  constructor(c: Symbols, status: Status) {
+  constructor(c: Symbols, status: Status, definitions: OpDefinitions) {
     this.#c = c;
     this.#status = status;
+    this.#definitions = definitions;
     this.#graph = c.TF_NewGraph();
     this.#setters = attributeSetters(c).graph;
   }
@@ -65,9 +67,10 @@ export class Graph {
     outputCount: number,
     scope: string,
   ): GraphTensor[] {
+    const definition = this.#definitions.get(op);
     const node = this.#begin(op, `${scope}${op.replace(/^_/, "")}_${this.#nodes}`);
     let next = 0;
-    for (const listAttribute of inputLists(this.#c, this.#graph, op, this.#status)) {
+    for (const listAttribute of definition.inputs) { // eager operations sort this out themselves
       if (listAttribute === null) {
         this.#c.TF_AddInput(node, toStruct(inputs[next++]));
       } else {
@@ -76,7 +79,7 @@ export class Graph {
         this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += count)), count);
       }
     }
-    for (const attribute of attributes) setAttribute(this.#setters, node, attribute, this.#status);
+    setAttributes(this.#setters, node, op, definition, attributes, this.#status);
     const finished = this.#finish(node);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
   }
@@ -152,31 +155,4 @@ export function toStructs(tensors: readonly Pick<GraphTensor, "node" | "output">
     view.setInt32(i * structBytes + 8, output, true);
   });
   return new Uint8Array(view.buffer);
-}
-
-const inputListsByOp = new Map<string, (string | null)[]>();
-
-/**
- * For each input argument of an operation: null for a single tensor, or, for a list, the attribute that says how many.
- * Eager operations sort this out themselves; graphs want to be told.
- */
-function inputLists(c: Symbols, graph: Deno.PointerValue, op: string, status: Status): (string | null)[] {
-  let lists = inputListsByOp.get(op);
-  if (lists) return lists;
-  const buffer = c.TF_NewBuffer();
-  try {
-    c.TF_GraphGetOpDef(graph, interned(op), buffer, status.pointer);
-    status.check();
-    const view = new Deno.UnsafePointerView(buffer!);
-    const data = view.getPointer(0), length = Number(view.getBigUint64(8));
-    const bytes = Deno.UnsafePointerView.getArrayBuffer(data!, length).slice(0);
-    const { OpDef } = createRequire(import.meta.url)("@tensorflow/tfjs-node-gpu/dist/proto/api_pb.js");
-    // deno-lint-ignore no-explicit-any -- generated code without types
-    const args: any[] = OpDef.deserializeBinary(new Uint8Array(bytes)).getInputArgList();
-    lists = args.map((arg) => arg.getNumberAttr() || arg.getTypeListAttr() || null);
-  } finally {
-    c.TF_DeleteBuffer(buffer);
-  }
-  inputListsByOp.set(op, lists);
-  return lists;
 }

@@ -67,7 +67,11 @@ export class SavedModels {
   ): Deno.PointerValue[] {
     const { c, status } = this, { session, graph } = this.#get(id);
     if (inputs.length !== inputNames.length) {
-      throw new RangeError(`Cannot run a saved model: it was given ${inputs.length} tensors for [${inputNames}].`);
+      // In tfjs-node's words, because its tests want them.
+      const [names, tensors] = [inputNames.length, inputs.length];
+      throw new RangeError(
+        `Length of input op names (${names}) does not match the length of input tensors (${tensors}).`,
+      );
     }
     const feeds = toStructs(inputNames.map((name) => this.#output(graph, name)));
     const fetches = toStructs(outputNames.map((name) => this.#output(graph, name)));

@@ -8,6 +8,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { TensorflowBinding } from "../../lib/tensorflow/binding.ts";
+import { mendKernels, mendNodeUtil } from "../../lib/tensorflow/mends.ts";
 
 /** Where the packages are. */
 const ROOT = new URL("../../", import.meta.url);
@@ -27,6 +28,7 @@ const NODE_TESTS = [
 
 const ENTRY = `
   import "@tensorflow/tfjs-node-gpu/dist/index";
+  export * as tf from "@tensorflow/tfjs";
   import { setTestEnvs } from "@tensorflow/tfjs-core/dist/jasmine_util";
   setTestEnvs([{ name: "test-tensorflow", backendName: "tensorflow", flags: {}, isDataSync: true }]);
   export const loadCore = () => import("@tensorflow/tfjs-core/dist/tests");
@@ -94,7 +96,10 @@ export async function publishedTests(folder: string, binding: TensorflowBinding)
   } finally {
     await stop();
   }
-  createRequire(ROOT)("node:util").isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
-  Object.assign(globalThis, { tfjsBinding: binding });
-  return await import(pathToFileURL(join(folder, "tests.js")).href);
+  mendNodeUtil(createRequire(ROOT)("node:util"));
+  // tfjs keeps its engine and its registries in globals: this copy makes its own.
+  Object.assign(globalThis, { tfjsBinding: binding, _tfengine: undefined, _tfGlobals: undefined });
+  const { tf, loadCore, loadNode } = await import(pathToFileURL(join(folder, "tests.js")).href);
+  mendKernels(tf);
+  return { loadCore, loadNode };
 }
