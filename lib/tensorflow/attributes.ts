@@ -67,8 +67,8 @@ export function attributeSetters(c: Symbols) {
 }
 
 /**
- * Sets the attributes of an operation. Throws a TypeError when it has no such attribute, or when a value is not of its
- * type.
+ * Sets the attributes of an operation. Throws a TypeError when it has no such attribute, when a value is not of its type,
+ * or when one is missing.
  */
 export function setAttributes(
   set: AttributeSetters,
@@ -86,8 +86,16 @@ export function setAttributes(
       const problem = wanted ? `it is of type ${wanted} and was given ${given ?? `type ${type}`}` : "it has none";
       throw new TypeError(`Cannot set attribute ${name} of ${op}: ${problem}.`);
     }
+    const length = definition.listLengths.get(name);
+    if (length !== undefined && (attribute.value as unknown[]).length !== length) {
+      throw new RangeError(`Cannot set attribute ${name} of ${op}: it takes ${length} numbers.`);
+    }
     if (list) setList(set, operation, attribute, status);
     else setOne(set, operation, attribute, status);
+  }
+  for (const name of definition.required) {
+    if (attributes.some((attribute) => attribute.name === name)) continue;
+    throw new TypeError(`Cannot run ${op} without the attribute ${name}, of type ${definition.attributes.get(name)}.`);
   }
 }
 
@@ -206,6 +214,8 @@ export const attr = {
   float: (name: string, value: number): Attribute => ({ name, type: AttributeType.float, value }),
   /** True or false. */
   bool: (name: string, value: boolean): Attribute => ({ name, type: AttributeType.bool, value }),
+  /** A shape, with -1 for unknown sizes, or a list of shapes. */
+  shape: (name: string, value: number[] | number[][]): Attribute => ({ name, type: AttributeType.shape, value }),
   /** A string, or a list of them. */
   string: (name: string, value: string | string[]): Attribute => ({ name, type: AttributeType.string, value }),
 };

@@ -5,6 +5,7 @@ import { createRequire } from "node:module";
 import { type Attribute, DataType } from "./attributes.ts";
 import { TensorflowBinding } from "./binding.ts";
 import type { CapturedFunction } from "./capture.ts";
+import { CollectedTensors } from "./collection.ts";
 import type { Threads } from "./context.ts";
 import { Library } from "./library.ts";
 import type { Libtensorflow } from "./locate.ts";
@@ -22,6 +23,7 @@ export class TensorflowBackend {
   /** The native half. */
   readonly binding: TensorflowBinding;
   readonly #node: NodeBackend;
+  readonly #tensors: CollectedTensors;
   #captures = 0;
 
   /**
@@ -37,8 +39,15 @@ export class TensorflowBackend {
     mendKernels(tf);
     const { NodeJSKernelBackend } = require("@tensorflow/tfjs-node-gpu/dist/nodejs_kernel_backend.js");
     const node = new NodeJSKernelBackend(this.binding, "@tensorflow/tfjs-node-gpu");
+    this.#tensors = new CollectedTensors(node, (id) => this.binding.deleteTensor(id));
+    node.tensorMap = this.#tensors;
     tf.registerBackend("tensorflow", () => node, 3);
     this.#node = node;
+  }
+
+  /** How many tensors nobody disposed of, so that they had to be freed when the garbage collector found them. */
+  get collectedTensors(): number {
+    return this.#tensors.collected;
   }
 
   /** Runs any TensorFlow operation by its name. Throws TensorFlow's message. */
@@ -80,6 +89,13 @@ export class TensorflowBackend {
    */
   capture(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Captured {
     let symbolic: tf.Tensor[] = [];
+    const used = new Map<number, object>(); // by number, tfjs's keys of the tensors that go into operations
+    const { getInputTensorIds } = this.#node;
+    this.#node.getInputTensorIds = (tensors) => {
+      const ids = getInputTensorIds.call(this.#node, tensors);
+      tensors.forEach(({ dataId }, i) => used.set(ids[i], dataId));
+      return ids;
+    };
     try {
       const fn = this.binding.capture(
         `captured_${this.#captures++}`,
@@ -92,8 +108,9 @@ export class TensorflowBackend {
         },
         tidyName,
       );
-      return new Captured(this.binding, this.#node, fn);
+      return new Captured(this.binding, this.#node, fn, fn.capturedIds.map((id) => used.get(id)));
     } finally {
+      this.#node.getInputTensorIds = getInputTensorIds;
       tf.dispose(symbolic);
     }
   }
@@ -106,6 +123,8 @@ export class Captured {
     private readonly binding: TensorflowBinding,
     private readonly node: NodeBackend,
     private readonly fn: CapturedFunction,
+    /** Keeps the tensors that the function uses from being collected. */
+    protected readonly used: unknown,
   ) {}
 
   /**

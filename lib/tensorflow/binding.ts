@@ -8,7 +8,7 @@ import { Capture, type CapturedFunction } from "./capture.ts";
 import { Context, type Threads } from "./context.ts";
 import { HostTensor, type HostValues, type ReadValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
-import { OpDefinitions } from "./op_definitions.ts";
+import { inputLengths, OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
 import { SavedModels } from "./saved_models.ts";
 import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
 
@@ -116,6 +116,7 @@ export class TensorflowBinding {
       throw new RangeError(`Cannot run ${name} for ${outputCount} outputs: that is not a whole number from 0 up.`);
     }
     const definition = this.#definitions.get(name);
+    inputLengths(name, definition, attributes, inputIds.length);
     const operation = this.#newOperation(this.#context, name, inputIds);
     try {
       setAttributes(this.#setters.eager, operation, name, definition, attributes, this.#status);
@@ -126,7 +127,7 @@ export class TensorflowBinding {
       const outputs = this.#addOutputs(handles.subarray(0, this.#outputCount[0]));
       if (outputs.length === outputCount) return outputs;
       for (const { id } of outputs) this.deleteTensor(id);
-      throw new RangeError(`Cannot run ${name} for ${outputCount} outputs: it has ${outputs.length}.`);
+      throw wrongOutputCount(name, outputs.length, outputCount);
     } finally {
       this.#c.TFE_DeleteOp(operation);
     }

@@ -8,7 +8,7 @@
 import { type Attribute, type AttributeSetters, attributeSetters, interned, setAttributes } from "./attributes.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
-import type { OpDefinitions } from "./op_definitions.ts";
+import { inputLengths, type OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
 
 /** A tensor that a graph will compute: which output of which node. */
 export interface GraphTensor {
@@ -68,19 +68,16 @@ export class Graph {
     scope: string,
   ): GraphTensor[] {
     const definition = this.#definitions.get(op);
+    const lengths = inputLengths(op, definition, attributes, inputs.length);
     const node = this.#begin(op, `${scope}${op.replace(/^_/, "")}_${this.#nodes}`);
     let next = 0;
-    for (const listAttribute of definition.inputs) { // eager operations sort this out themselves
-      if (listAttribute === null) {
-        this.#c.TF_AddInput(node, toStruct(inputs[next++]));
-      } else {
-        const value = attributes.find(({ name }) => name === listAttribute)?.value; // a number, or the list of its types
-        const count = Array.isArray(value) ? value.length : Number(value);
-        this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += count)), count);
-      }
+    for (const length of lengths) { // eager operations sort this out themselves
+      if (length === null) this.#c.TF_AddInput(node, toStruct(inputs[next++]));
+      else this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += length)), length);
     }
     setAttributes(this.#setters, node, op, definition, attributes, this.#status);
-    const finished = this.#finish(node);
+    const finished = this.#finish(node), count = this.#c.TF_OperationNumOutputs(finished);
+    if (count !== outputCount) throw wrongOutputCount(op, count, outputCount);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
   }
 

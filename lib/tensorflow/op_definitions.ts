@@ -1,7 +1,7 @@
 /** What TensorFlow says about its operations (`OpDef`): their inputs and attributes. */
 
 import { createRequire } from "node:module";
-import { interned } from "./attributes.ts";
+import { type Attribute, interned } from "./attributes.ts";
 import type { Status, Symbols } from "./library.ts";
 
 /** One operation. */
@@ -10,6 +10,35 @@ export interface OpDefinition {
   inputs: readonly (string | null)[];
   /** The types of its attributes, in OpDef's words: `int`, `list(type)`. */
   attributes: ReadonlyMap<string, string>;
+  /** Attributes without a default that the inputs' dtypes and number do not tell either. */
+  required: readonly string[];
+  /** How long lists must be where TensorFlow does not check it, and would end the process. */
+  listLengths: ReadonlyMap<string, number>;
+}
+
+/**
+ * How many tensors each input takes: null for a single one, or the length of the list. Throws a RangeError when that is
+ * not `given` in sum: TensorFlow itself would read past its tables.
+ */
+export function inputLengths(
+  op: string,
+  { inputs }: OpDefinition,
+  attributes: readonly Attribute[],
+  given: number,
+): (number | null)[] {
+  const lengths = inputs.map((listAttribute) => {
+    if (listAttribute === null) return null;
+    const value = attributes.find((attribute) => attribute?.name === listAttribute)?.value; // a number, or the list of types
+    return Array.isArray(value) ? value.length : Number(value);
+  });
+  const wanted = lengths.reduce<number>((sum, length) => sum + (length ?? 1), 0);
+  if (wanted === given) return lengths;
+  throw new RangeError(`Cannot run ${op} on ${given} tensors: with these attributes it takes ${wanted}.`);
+}
+
+/** An operation has `actual` outputs, and `wanted` were asked for. */
+export function wrongOutputCount(op: string, actual: number, wanted: unknown): RangeError {
+  return new RangeError(`Cannot run ${op} for ${wanted} outputs: with these attributes it has ${actual}.`);
 }
 
 /** The definitions, each read once. */
@@ -41,9 +70,19 @@ export class OpDefinitions {
       const definition = OpDef.deserializeBinary(bytes);
       // deno-lint-ignore no-explicit-any -- generated code without types
       const inputs: any[] = definition.getInputArgList(), attributes: any[] = definition.getAttrList();
+      const told = new Set(
+        inputs.flatMap((input) => [input.getTypeAttr(), input.getNumberAttr(), input.getTypeListAttr()]),
+      );
       return {
         inputs: inputs.map((input) => input.getNumberAttr() || input.getTypeListAttr() || null),
         attributes: new Map(attributes.map((attribute) => [attribute.getName(), attribute.getType()])),
+        required: attributes.filter((attribute) => !attribute.hasDefaultValue() && !told.has(attribute.getName()))
+          .map((attribute) => attribute.getName()),
+        listLengths: new Map(
+          op !== "Conv" && attributes.some((attribute) => attribute.getName() === "data_format") // Conv takes any rank
+            ? ["strides", "dilations", "ksize"].map((name) => [name, /3D/.test(op) ? 5 : 4]) // one for each axis
+            : [],
+        ),
       };
     } finally {
       c.TF_DeleteBuffer(buffer);
