@@ -15,6 +15,7 @@ const symbols = {
   TF_Version: { parameters: [], result: pointer },
   TF_NewStatus: { parameters: [], result: pointer },
   TF_DeleteStatus: { parameters: [pointer], result: none },
+  TF_SetStatus: { parameters: [pointer, i32, buffer], result: none },
   TF_GetCode: { parameters: [pointer], result: i32 },
   TF_Message: { parameters: [pointer], result: pointer },
 
@@ -174,7 +175,10 @@ export class Status {
   /** Throws TensorFlow's message if the last call that used this status failed. */
   check(): void {
     const code = this.c.TF_GetCode(this.pointer);
-    if (code !== 0) throw new TensorflowError(code, text(this.c.TF_Message(this.pointer)));
+    if (code === 0) return;
+    const error = new TensorflowError(code, text(this.c.TF_Message(this.pointer)));
+    this.c.TF_SetStatus(this.pointer, 0, cString("")); // not every function does this when it succeeds
+    throw error;
   }
 
   /** Frees the status. */
