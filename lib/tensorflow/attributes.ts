@@ -1,7 +1,7 @@
 /** Attributes of TensorFlow operations: the parameters that are fixed when an operation is made, such as its dtype. */
 
 import type { OpDefinition } from "./op_definitions.ts";
-import { addressesOf, cString, keep, type Status, type Symbols } from "./library.ts";
+import { addressesOf, cString, int64s, keep, type Status, type Symbols } from "./library.ts";
 
 /** TensorFlow's numbers for element types (`TF_DataType` in `tf_datatype.h`). */
 export const DataType = {
@@ -107,11 +107,11 @@ function setOne(set: AttributeSetters, operation: Deno.PointerValue, attribute: 
   const { type, value } = attribute, name = interned(attribute.name);
   switch (type) {
     case AttributeType.string: {
-      const bytes = encoder.encode(checked(attribute, value));
-      return set.string(operation, name, bytes, BigInt(bytes.length));
+      const bytes = interned(checked(attribute, value));
+      return set.string(operation, name, bytes, BigInt(bytes.length - 1));
     }
     case AttributeType.int:
-      return set.int(operation, name, whole(checked(attribute, value)));
+      return set.int(operation, name, BigInt(whole(checked(attribute, value))));
     case AttributeType.float:
       return set.float(operation, name, checked(attribute, value));
     case AttributeType.bool:
@@ -120,7 +120,7 @@ function setOne(set: AttributeSetters, operation: Deno.PointerValue, attribute: 
       return set.type(operation, name, checked(attribute, value));
     case AttributeType.shape: {
       const sizes = checked<number[]>(attribute, value);
-      set.shape(operation, name, new BigInt64Array(sizes.map(BigInt)), sizes.length, status.pointer);
+      set.shape(operation, name, int64s(sizes), sizes.length, status.pointer);
       return status.check();
     }
   }
@@ -137,7 +137,7 @@ function setList(set: AttributeSetters, operation: Deno.PointerValue, attribute:
       return keep(strings);
     }
     case AttributeType.int:
-      return set.ints(operation, name, new BigInt64Array(checkedValues.map(whole)), count);
+      return set.ints(operation, name, int64s(checkedValues.map(whole)), count);
     case AttributeType.float:
       return set.floats(operation, name, new Float32Array(checkedValues), count);
     case AttributeType.bool:
@@ -160,7 +160,7 @@ function isList({ type, value }: Attribute): boolean {
 }
 
 /** tfjs leaves fractions in some numbers that TensorFlow wants whole, such as seeds. */
-const whole = (value: number | bigint) => typeof value === "bigint" ? value : BigInt(Math.trunc(value));
+const whole = (value: number | bigint) => typeof value === "bigint" ? value : Math.trunc(value);
 
 const int32 = (value: unknown) => Number.isInteger(value) && (value as number) >> 0 === value;
 
@@ -194,13 +194,15 @@ function lengths(arrays: readonly Uint8Array[]): BigUint64Array<ArrayBuffer> {
 
 const encoder = new TextEncoder();
 
-/** Names recur at every call: each is encoded once and stays where C can read it. */
+/** Names and values recur at every call: each is encoded once. */
 const internedStrings = new Map<string, Uint8Array<ArrayBuffer>>();
 
-/** `text` as a C string that lives as long as the process. For names from a small vocabulary, not for data. */
+/** `text` as a C string. For what comes from a small vocabulary, not for data. */
 export function interned(text: string): Uint8Array<ArrayBuffer> {
   let bytes = internedStrings.get(text);
-  if (!bytes) internedStrings.set(text, bytes = cString(text));
+  if (bytes) return bytes;
+  if (internedStrings.size > 10_000) internedStrings.clear(); // it was not so small
+  internedStrings.set(text, bytes = cString(text));
   return bytes;
 }
 

@@ -6,7 +6,7 @@
 import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttributes } from "./attributes.ts";
 import { Capture, type CapturedFunction } from "./capture.ts";
 import { Context, type Threads } from "./context.ts";
-import { HostTensor, type HostValues, type ReadValues } from "./host_tensor.ts";
+import { HostTensor, type HostValues, type ReadValues, readValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
 import { inputLengths, OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
 import { SavedModels } from "./saved_models.ts";
@@ -42,6 +42,8 @@ export class TensorflowBinding {
   readonly #definitions: OpDefinitions;
   readonly #tensors = new Tensors();
   readonly #savedModels: SavedModels;
+  /** Where operations leave their outputs; the same again and again, because a new one costs a tenth of a call. */
+  #handles = new BigUint64Array(16);
   readonly #outputCount = new Int32Array(1);
   #capture: Capture | null = null;
 
@@ -96,9 +98,7 @@ export class TensorflowBinding {
 
   /** A tensor's values, on the host. Throws a TypeError for one that a capture is to compute. */
   tensorDataSync(id: number): ReadValues {
-    const { handle, dtype, shape } = this.#tensors.onDevice(id, "read");
-    using host = HostTensor.resolve(this.#c, handle, this.#status);
-    return host.values(dtype, shape);
+    return readValues(this.#c, this.#tensors.onDevice(id, "read"), this.#status);
   }
 
   /** Runs an operation; inside a capture, puts it into the graph instead. Throws TensorFlow's message. */
@@ -120,11 +120,12 @@ export class TensorflowBinding {
     const operation = this.#newOperation(this.#context, name, inputIds);
     try {
       setAttributes(this.#setters.eager, operation, name, definition, attributes, this.#status);
-      const handles = new BigUint64Array(outputCount);
+      if (outputCount > this.#handles.length) this.#handles = new BigUint64Array(outputCount);
+      const handles = this.#handles;
       this.#outputCount[0] = outputCount;
       this.#c.TFE_Execute(operation, handles, this.#outputCount, this.#status.pointer);
       this.#status.check();
-      const outputs = this.#addOutputs(handles.subarray(0, this.#outputCount[0]));
+      const outputs = this.#addOutputs(handles, this.#outputCount[0]);
       if (outputs.length === outputCount) return outputs;
       for (const { id } of outputs) this.deleteTensor(id);
       throw wrongOutputCount(name, outputs.length, outputCount);
@@ -203,7 +204,7 @@ export class TensorflowBinding {
       const outputs = new BigUint64Array(fn.outputCount);
       await this.#c.executeInBackground(operation, outputs, new Int32Array([fn.outputCount]), status.pointer);
       status.check();
-      return this.#addOutputs(outputs);
+      return this.#addOutputs(outputs, fn.outputCount);
     } finally {
       this.#c.TFE_DeleteOp(operation);
     }
@@ -254,10 +255,12 @@ export class TensorflowBinding {
     return moved;
   }
 
-  #addOutputs(handles: BigUint64Array): TensorMetadata[] {
-    return Array.from(handles, (address) => {
-      const handle = Deno.UnsafePointer.create(address);
-      return this.#tensors.describe(deviceTensor(this.#c, handle, this.#status));
-    });
+  #addOutputs(handles: BigUint64Array, count: number): TensorMetadata[] {
+    const outputs = new Array<TensorMetadata>(count);
+    for (let i = 0; i < count; i++) {
+      const handle = Deno.UnsafePointer.create(handles[i]);
+      outputs[i] = this.#tensors.describe(deviceTensor(this.#c, handle, this.#status));
+    }
+    return outputs;
   }
 }

@@ -1,8 +1,9 @@
 /** Tensors in host memory (`TF_Tensor`): how numbers and strings get in and out of TensorFlow. */
 
 import { DataType } from "./attributes.ts";
-import type { Status, Symbols } from "./library.ts";
+import { int64s, type Status, type Symbols } from "./library.ts";
 import { readStrings, stringsProto } from "./strings.ts";
+import type { DeviceTensor } from "./tensors.ts";
 
 const bytesPerElement: Record<number, number> = {
   [DataType.float]: 4,
@@ -27,16 +28,14 @@ export type ReadValues = Float32Array | Int32Array | Uint8Array | BigInt64Array 
 
 /** Native memory of one tensor, seen as bytes. Fill `bytes`, then make a handle of it; or read a result from it. */
 export class HostTensor {
-  /** What the C functions take. */
-  readonly pointer: Deno.PointerValue;
-  /** The tensor's memory itself, not a copy. Gone after dispose. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** @param pointer what the C functions take */
+  private constructor(private readonly c: Symbols, readonly pointer: Deno.PointerValue) {}
 
-  private constructor(private readonly c: Symbols, pointer: Deno.PointerValue) {
-    this.pointer = pointer;
-    const length = Number(c.TF_TensorByteSize(pointer));
-    const data = length ? c.TF_TensorData(pointer) : null;
-    this.bytes = new Uint8Array(data ? Deno.UnsafePointerView.getArrayBuffer(data, length) : new ArrayBuffer(0));
+  /** The tensor's memory itself, not a copy. Gone after dispose. */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    const length = Number(this.c.TF_TensorByteSize(this.pointer));
+    const data = length ? this.c.TF_TensorData(this.pointer) : null;
+    return new Uint8Array(data ? Deno.UnsafePointerView.getArrayBuffer(data, length) : new ArrayBuffer(0));
   }
 
   /**
@@ -63,7 +62,7 @@ export class HostTensor {
       );
     }
     const tensor = HostTensor.#allocate(c, dtype, shape, length);
-    tensor.bytes.set(source);
+    if (length) c.copyIn(c.TF_TensorData(tensor.pointer), source, BigInt(length));
     return tensor;
   }
 
@@ -78,7 +77,7 @@ export class HostTensor {
     if (length >= 2 ** 32) { // Deno sees no further into native memory
       throw new RangeError(`Cannot fill a tensor of shape [${shape}]: ${length} bytes are more than 4 GB. Split it.`);
     }
-    const pointer = c.TF_AllocateTensor(dtype, new BigInt64Array(shape.map(BigInt)), shape.length, BigInt(length));
+    const pointer = c.TF_AllocateTensor(dtype, int64s(shape), shape.length, BigInt(length));
     if (!pointer) throw new RangeError(`Cannot allocate a tensor of shape [${shape}]: ${length} bytes are not free.`);
     return new HostTensor(c, pointer);
   }
@@ -104,26 +103,38 @@ export class HostTensor {
     return tensor;
   }
 
-  /** A copy of the values, in the typed array of `dtype`; strings each in an array of its own. */
-  values(dtype: number, shape: readonly number[]): ReadValues {
-    if (dtype === DataType.string) return readStrings(this.c, this.c.TF_TensorData(this.pointer), elementCount(shape));
-    const copy = this.bytes.slice().buffer;
-    switch (dtype) {
-      case DataType.float:
-      case DataType.complex64:
-        return new Float32Array(copy);
-      case DataType.int32:
-        return new Int32Array(copy);
-      case DataType.int64:
-        return new BigInt64Array(copy);
-      default:
-        return new Uint8Array(copy);
-    }
-  }
-
   /** Frees the memory; a handle made from it keeps its own claim. */
   [Symbol.dispose](): void {
     this.c.TF_DeleteTensor(this.pointer);
+  }
+}
+
+/** A copy of the values of a tensor on a device, in the typed array of its dtype; strings each in an array of its own. */
+export function readValues(c: Symbols, { handle, dtype, shape }: DeviceTensor, status: Status): ReadValues {
+  const host = c.TFE_TensorHandleResolve(handle, status.pointer);
+  status.check();
+  try {
+    if (dtype === DataType.string) return readStrings(c, c.TF_TensorData(host), elementCount(shape));
+    const length = c.TF_TensorByteSize(host), values = emptyArray(dtype, Number(length));
+    if (length) c.copyOut(values, c.TF_TensorData(host), length);
+    return values;
+  } finally {
+    c.TF_DeleteTensor(host);
+  }
+}
+
+/** An array for the values of a tensor of `length` bytes. */
+function emptyArray(dtype: number, length: number) {
+  switch (dtype) {
+    case DataType.float:
+    case DataType.complex64:
+      return new Float32Array(length / 4);
+    case DataType.int32:
+      return new Int32Array(length / 4);
+    case DataType.int64:
+      return new BigInt64Array(length / 8);
+    default:
+      return new Uint8Array(length);
   }
 }
 

@@ -133,8 +133,16 @@ const symbols = {
   },
 } as const;
 
-/** The C API's functions, by their names in its header. */
-export type Symbols = Deno.DynamicLibrary<typeof symbols>["symbols"];
+/** C's `memcpy`, into native memory and out of it: 30 times as fast as an ArrayBuffer over that memory, for a few bytes. */
+const memory = {
+  copyIn: { name: "memcpy", parameters: [pointer, buffer, usize], result: pointer },
+  copyOut: { name: "memcpy", parameters: [buffer, pointer, usize], result: pointer },
+} as const;
+
+/** The C API's functions, by their names in its header, and {@link memory}'s. */
+export type Symbols =
+  & Deno.DynamicLibrary<typeof symbols>["symbols"]
+  & Deno.DynamicLibrary<typeof memory>["symbols"];
 
 /** An opened libtensorflow. */
 export class Library {
@@ -151,7 +159,9 @@ export class Library {
       // The main library needs the framework and finds it by its name once it is loaded.
       if (paths.framework) pin(paths.framework);
       pin(paths.main);
-      return Deno.dlopen(paths.main, symbols).symbols;
+      // Where libraries see what they depend on, C's own functions are in there, too.
+      const c = Deno.build.os === "windows" ? "ucrtbase.dll" : paths.main;
+      return { ...Deno.dlopen(paths.main, symbols).symbols, ...Deno.dlopen(c, memory).symbols };
     });
     this.version = text(this.c.TF_Version());
   }
@@ -209,6 +219,18 @@ const encoder = new TextEncoder();
 export function cString(text: string): Uint8Array<ArrayBuffer> {
   return encoder.encode(text + "\0");
 }
+
+/**
+ * 64-bit numbers for C, in an array that is used again and again: a new one costs more than most calls. Only until the
+ * next use, and for calls that are over when they return.
+ */
+export function int64s(values: ArrayLike<number | bigint>): BigInt64Array<ArrayBuffer> {
+  if (values.length > scratch.length) return BigInt64Array.from(Array.from(values, BigInt));
+  for (let i = 0; i < values.length; i++) scratch[i] = BigInt(values[i]);
+  return scratch;
+}
+
+const scratch = new BigInt64Array(256);
 
 /** Where the arrays are in memory, for C's arrays of pointers; {@link keep} the arrays until C has read them. */
 export function addressesOf(arrays: readonly ArrayBufferView<ArrayBuffer>[]): BigUint64Array<ArrayBuffer> {
