@@ -20,3 +20,27 @@ Deno.test("a thousand generations leave the number of tensors and the resident m
   assert.equal(after.tensors, before.tensors);
   assert.ok(after.megabytes < before.megabytes + 30, "a cache of this model is 0.02 MB, its steps use 0.1 MB");
 });
+
+Deno.test("100,000 eager operations leave the number of tensors and the resident memory where they were", async () => {
+  await useBackend("tensorflow");
+  const x = tf.ones<tf.Rank.R2>([8, 8]),
+    names = tf.tensor1d(["one", "a string that is too long for its record", "three"]);
+  const run = async (times: number) => {
+    for (let i = 0; i < times / 5; i++) {
+      tf.tidy(() => {
+        const [first] = tf.split(tf.relu(tf.matMul(x, x)), 2); // three operations
+        tf.conv2d(tf.reshape(first, [4, 4, 2]), tf.ones([2, 2, 2, 1]), 1, "same");
+        tf.reverse(names).dataSync();
+      });
+      if (i % 1000 === 0) await new Promise((resolve) => setTimeout(resolve)); // finalizers run between tasks
+    }
+    return { tensors: tf.memory().numTensors, megabytes: Deno.memoryUsage().rss / 1e6 };
+  };
+  await run(20_000);
+  const before = await run(1000);
+  const after = await run(100_000);
+  console.log(`tensors ${before.tensors} -> ${after.tensors}; RSS ${before.megabytes} -> ${after.megabytes} MB`);
+  assert.equal(after.tensors, before.tensors);
+  assert.ok(after.megabytes < before.megabytes + 20, "200 bytes for each operation");
+  tf.dispose([x, names]);
+});

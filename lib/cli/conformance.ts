@@ -11,11 +11,14 @@ import { table } from "./table.ts";
 await run({
   name: "conformance",
   summary: "Runs tfjs-core's own kernel tests, and tfjs-node's, on the tensorflow backend.",
-  flags: { filter: { type: "string", value: "TEXT", help: "only specs whose name has this in it" } },
-}, async ({ filter }) => {
+  flags: {
+    filter: { type: "string", value: "TEXT", help: "only specs whose name has this in it" },
+    all: { type: "boolean", help: "also the specs that tfjs-node ignores, most of which fail" },
+  },
+}, async ({ filter, all }) => {
   const library = new Library(await ensureLibtensorflow());
   const binding = new TensorflowBinding(library, { intraOp: navigator.hardwareConcurrency, interOp: 1 });
-  const { counts, failures, unknownIgnored } = await runPublishedTests(binding, filter);
+  const { counts, failures, unknownIgnored } = await runPublishedTests(binding, { filter, all });
   for (const { spec, message } of failures) {
     console.log(`FAILED  ${spec}\n        ${message.replaceAll("\n", "\n        ")}\n`);
   }
