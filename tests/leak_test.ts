@@ -29,7 +29,7 @@ Deno.test("100,000 eager operations leave the number of tensors and the resident
     for (let i = 0; i < times / 5; i++) {
       tf.tidy(() => {
         const [first] = tf.split(tf.relu(tf.matMul(x, x)), 2); // three operations
-        tf.conv2d(tf.reshape(first, [4, 4, 2]), tf.ones([2, 2, 2, 1]), 1, "same");
+        tf.conv2d(tf.reshape<tf.Rank.R3>(first, [4, 4, 2]), tf.ones<tf.Rank.R4>([2, 2, 2, 1]), 1, "same");
         tf.reverse(names).dataSync();
       });
       if (i % 1000 === 0) await new Promise((resolve) => setTimeout(resolve)); // finalizers run between tasks

@@ -23,9 +23,11 @@ export const AttributeType = { string: 0, int: 1, float: 2, bool: 3, type: 4, sh
 
 /** One attribute, in the form that tfjs-node's kernels give it in; a value that is an array makes a list attribute. */
 export interface Attribute {
+  /** Its name in TensorFlow's definition of the operation; with `_` in front, any that a kernel looks for. */
   name: string;
   /** One of {@link AttributeType}. */
   type: number;
+  /** A value of that type, or an array of them. */
   value: unknown;
 }
 

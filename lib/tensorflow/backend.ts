@@ -7,10 +7,33 @@ import { TensorflowBinding } from "./binding.ts";
 import type { CapturedFunction } from "./capture.ts";
 import { CollectedTensors } from "./collection.ts";
 import type { Threads } from "./context.ts";
+import { ensureLibtensorflow } from "./install.ts";
 import { Library } from "./library.ts";
 import type { Libtensorflow } from "./locate.ts";
 import { mendKernels, mendNodeUtil } from "./mends.ts";
 import type { TensorMetadata } from "./tensors.ts";
+
+/** How to open TensorFlow. */
+export interface TensorflowOptions {
+  /** Threads inside one operation. Default: all cores. */
+  threads?: number;
+  /** If it must be installed: the build for NVIDIA GPUs. Default: the one for CPUs. */
+  cuda?: boolean;
+  /** Is told what is installed, and how large it is. Default: stderr. */
+  log?: (line: string) => void;
+  /** Is told how far the installation is, in bytes. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+let opened: TensorflowBackend | undefined;
+
+/** Finds or installs libtensorflow and makes tfjs run on it: once a process, because tfjs has one backend of a name. */
+export async function openTensorflow(options: TensorflowOptions = {}): Promise<TensorflowBackend> {
+  const { threads = navigator.hardwareConcurrency } = options;
+  opened ??= new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
+  await tf.setBackend("tensorflow");
+  return opened;
+}
 
 /** What we use of tfjs-node's backend class. */
 interface NodeBackend {
@@ -42,7 +65,19 @@ export class TensorflowBackend {
     this.#tensors = new CollectedTensors(node, (id) => this.binding.deleteTensor(id));
     node.tensorMap = this.#tensors;
     tf.registerBackend("tensorflow", () => node, 3);
+    // Layers models may be saved to and loaded from `file://` paths.
+    const { nodeFileSystemRouter } = require("@tensorflow/tfjs-node-gpu/dist/io/file_system.js");
+    tf.io.registerSaveRouter(nodeFileSystemRouter);
+    tf.io.registerLoadRouter(nodeFileSystemRouter);
     this.#node = node;
+  }
+
+  /**
+   * tfjs-node's own additions to tfjs, what it calls `tf.node`: `loadSavedModel`, `decodeImage`, `encodePng`,
+   * `tensorBoard`, `summaryFileWriter` and others. tfjs must be set to this backend.
+   */
+  get node(): typeof import("@tensorflow/tfjs-node-gpu").node {
+    return createRequire(import.meta.url)("@tensorflow/tfjs-node-gpu/dist/node.js").node;
   }
 
   /** How many tensors nobody disposed of, so that they had to be freed when the garbage collector found them. */

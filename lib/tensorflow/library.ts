@@ -202,7 +202,12 @@ export class TensorflowError extends Error {
   /** The class's name. */
   override name = "TensorflowError";
 
-  /** @param code the `TF_Code`, e.g. 3 for an invalid argument @param message TensorFlow's message */
+  /**
+   * An error of TensorFlow's.
+   *
+   * @param code the `TF_Code`, e.g. 3 for an invalid argument
+   * @param message TensorFlow's message
+   */
   constructor(readonly code: number, message: string) {
     super(message);
   }
