@@ -35,7 +35,7 @@ Deno.test("a layers model learns, is saved to a file, and answers the same when 
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("an image survives PNG, and is still recognisable after JPEG", async () => {
+Deno.test("an image survives PNG, is still recognisable after JPEG, and is read from GIF and BMP", async () => {
   const image = tf.tidy(() => tf.cast(tf.reshape(tf.range(0, 192), [8, 8, 3]), "int32")) as tf.Tensor3D;
   const decode = async (bytes: Uint8Array) => Array.from(await node.decodeImage(bytes).data(), Number);
   const original = Array.from(await image.data());
@@ -44,6 +44,11 @@ Deno.test("an image survives PNG, and is still recognisable after JPEG", async (
   assert.ok(
     jpeg.every((value, i) => Math.abs(value - original[i]) < 20) && jpeg.some((value, i) => value !== original[i]),
   );
+  const red = [255, 0, 0], gif = "R0lGODdhAQABAIAAAP8AAAAAACwAAAAAAQABAAACAkQBADs=";
+  const bmp = "Qk06AAAAAAAAADYAAAAoAAAAAQAAAAEAAAABABgAAAAAAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAD/AA==";
+  for (const base64 of [gif, bmp]) {
+    assert.deepEqual(await decode(Uint8Array.from(atob(base64), (char) => char.charCodeAt(0))), red);
+  }
   assert.throws(() => node.decodeImage(new Uint8Array([1, 2, 3])), /[Uu]nsupported|Expected image/);
 });
 

@@ -24,7 +24,7 @@ async function deno(...args: string[]): Promise<void> {
   if (!success) throw new Error(`\`deno ${args.join(" ")}\` failed.`);
 }
 
-/** `deno doc --lint`, less its complaint that the types of tfjs and tfjs-node, which we do not export, are not ours to see. */
+/** `deno doc --lint`, less its complaint that the types of tfjs, which we do not export, are not ours to see. */
 async function lintDocumentation(...files: string[]): Promise<void> {
   const args = ["doc", "--lint", ...files];
   const { stderr } = await new Deno.Command(Deno.execPath(), { args, cwd: ROOT, env: { NO_COLOR: "1" } }).output();
