@@ -1,13 +1,12 @@
 /** What crosses between JavaScript and TensorFlow: every kind of tensor and attribute, errors, and who frees what. */
 
 import assert from "node:assert/strict";
-import v8 from "node:v8";
-import vm from "node:vm";
 import * as tf from "@tensorflow/tfjs";
 import { attr, type Attribute, AttributeType, DataType } from "../lib/tensorflow/attributes.ts";
 import { TensorflowBackend } from "../lib/tensorflow/backend.ts";
 import { ensureLibtensorflow } from "../lib/tensorflow/install.ts";
 import { TensorflowError } from "../lib/tensorflow/library.ts";
+import { collectGarbage } from "./garbage.ts";
 
 const backend = new TensorflowBackend(await ensureLibtensorflow(), { intraOp: 2, interOp: 1 });
 await tf.setBackend("tensorflow");
@@ -210,6 +209,8 @@ Deno.test("a tensor that was disposed of is not counted, and one that a captured
     return backend.capture([x], ([x]) => [tf.mul(x, weight)]);
   })();
   await collectGarbage();
+  await assert.rejects(captured.run([]), /on 0 tensors: it was captured with 1/);
+  await assert.rejects(captured.run([x, x]), /on 2 tensors/);
   const [y] = await captured.run([x]);
   assert.equal(y.dataSync()[0], 6);
   assert.equal(backend.collectedTensors, collected);
@@ -225,12 +226,3 @@ Deno.test("workers use TensorFlow at the same time, each by itself", async () =>
   slopes.forEach((slope, i) => assert.ok(Math.abs(slope - (i + 1)) < 1e-4, `${slopes}`));
   assert.equal(slopes.length, 4);
 });
-
-async function collectGarbage(): Promise<void> {
-  v8.setFlagsFromString("--expose-gc");
-  const collect = vm.runInNewContext("gc") as () => void;
-  for (let i = 0; i < 3; i++) {
-    collect();
-    await new Promise((resolve) => setTimeout(resolve, 5)); // finalizers run as tasks of their own
-  }
-}

@@ -5,6 +5,7 @@ import { generateBatch } from "../lib/generate.ts";
 import { openTensorflow } from "../lib/tensorflow/backend.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { padBatch } from "../lib/batch.ts";
+import { collectGarbage } from "./garbage.ts";
 import { writeTinyModel } from "./tiny_models.ts";
 
 Deno.test("a thousand generations leave the number of tensors and the resident memory where they were", async () => {
@@ -19,6 +20,8 @@ Deno.test("a thousand generations leave the number of tensors and the resident m
   const after = await generate(1000);
   console.log(`tensors ${before.tensors} -> ${after.tensors}; RSS ${before.megabytes} -> ${after.megabytes} MB`);
   assert.equal(after.tensors, before.tensors);
+  await collectGarbage();
+  assert.equal((await openTensorflow()).collectedTensors, 0, "tensors were forgotten");
   assert.ok(after.megabytes < before.megabytes + 30, "a cache of this model is 0.02 MB, its steps use 0.1 MB");
 });
 

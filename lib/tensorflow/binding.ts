@@ -12,6 +12,9 @@ import { inputLengths, OpDefinitions, wrongOutputCount } from "./op_definitions.
 import { SavedModels } from "./saved_models.ts";
 import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
 
+/** What TensorFlow keeps in host memory, also beside a GPU: int32 is for shapes and axes. */
+const onHost: readonly number[] = [DataType.int32, DataType.string, DataType.resource];
+
 /** A context of libtensorflow and the tensors in it, by number. */
 export class TensorflowBinding {
   readonly TF_FLOAT = DataType.float;
@@ -196,6 +199,11 @@ export class TensorflowBinding {
 
   /** Runs a captured function on a thread of its own; this one stays free meanwhile. Throws TensorFlow's message. */
   async run(fn: CapturedFunction, inputIds: readonly number[], threads = this.#threads): Promise<TensorMetadata[]> {
+    if (inputIds.length !== fn.inputCount) {
+      throw new RangeError(
+        `Cannot run ${fn.name} on ${inputIds.length} tensors: it was captured with ${fn.inputCount}.`,
+      );
+    }
     const context = this.#contextWith(threads);
     context.add(fn.name, fn.pointer);
     const operation = this.#newOperation(context, fn.name, [...inputIds, ...fn.capturedIds]);
@@ -246,8 +254,7 @@ export class TensorflowBinding {
 
   /** Moves a tensor from host memory to the device on which operations run. */
   #toDevice(handle: Deno.PointerValue, dtype: number): Deno.PointerValue {
-    // On a GPU, TensorFlow keeps int32 in host memory, because it holds shapes and axes, and strings always.
-    if (!this.isUsingGpuDevice() || dtype === DataType.int32 || dtype === DataType.string) return handle;
+    if (!this.isUsingGpuDevice() || onHost.includes(dtype)) return handle;
     const device = interned(this.#context.device);
     const moved = this.#c.TFE_TensorHandleCopyToDevice(handle, this.#context.pointer, device, this.#status.pointer);
     this.#c.TFE_DeleteTensorHandle(handle);

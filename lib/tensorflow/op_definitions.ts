@@ -32,7 +32,7 @@ export function inputLengths(
     return Array.isArray(value) ? value.length : Number(value);
   });
   const wanted = lengths.reduce<number>((sum, length) => sum + (length ?? 1), 0);
-  if (wanted === given) return lengths;
+  if (wanted === given && lengths.every((length) => length === null || length >= 0)) return lengths;
   throw new RangeError(`Cannot run ${op} on ${given} tensors: with these attributes it takes ${wanted}.`);
 }
 
