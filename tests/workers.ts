@@ -22,7 +22,7 @@ if (!import.meta.url.endsWith("?worker")) {
   }));
   console.log(JSON.stringify(slopes));
 } else {
-  addEventListener("message", async ({ data }: MessageEvent<number>) => postMessage(await fit(data)));
+  addEventListener("message", async (event) => postMessage(await fit((event as MessageEvent<number>).data)));
   postMessage("ready");
 }
 
