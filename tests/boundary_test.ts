@@ -104,6 +104,9 @@ Deno.test("attributes of every kind reach the operation, single and in lists", (
   for (const [op, attributes, inputs, expected] of outputs) {
     assert.deepEqual(Array.from(valuesOf(op, attributes, inputs).values as Float32Array), expected, op);
   }
+  // An empty list of shapes is not an empty shape.
+  const unshaped = [attr.type("component_types", [float]), attr.shape("shapes", [])];
+  binding.deleteTensor(binding.executeOp("FIFOQueueV2", [...unshaped, attr.int("capacity", 1)], [], 1)[0].id);
   // Lists of shapes, types and strings: a queue of pairs.
   const pair = [attr.type("component_types", [float, string]), attr.shape("shapes", [[2], []])];
   const [queue] = binding.executeOp("FIFOQueueV2", [...pair, attr.int("capacity", 1)], [], 1);
@@ -175,6 +178,14 @@ Deno.test("a call that makes no sense says what was wrong with it", () => {
       name: "RangeError",
       message: /takes 2 strings and got 1/,
     }],
+    [
+      () => binding.executeOp("Square", [T, { name: "U", type: 999, value: 1 }], [x], 1),
+      { name: "TypeError", message: /U of Square: it has none/ },
+    ],
+    [
+      () => binding.executeOp("Square", [T, { name: "_kernel", type: 999, value: 1 }], [x], 1),
+      { name: "TypeError", message: /attribute _kernel of Square/ },
+    ],
   ];
   for (const [call, expected] of cases) assert.throws(call, expected);
   for (const id of [x, flag, three]) binding.deleteTensor(id);

@@ -81,10 +81,11 @@ export function setAttributes(
   status: Status,
 ): void {
   for (const attribute of attributes) {
-    const { name, type } = attribute, list = isList(attribute), wanted = definition.attributes.get(name);
+    const { name, type } = attribute, wanted = definition.attributes.get(name), list = isList(attribute, wanted);
     const given = list ? LISTS[type] : SINGLE[type];
     // Whatever begins with _ may be set on any operation, for the kernel.
-    if (wanted !== given && !(wanted === undefined && typeof name === "string" && name.startsWith("_"))) {
+    const isPrivate = wanted === undefined && typeof name === "string" && name.startsWith("_");
+    if (given === undefined || wanted !== given && !isPrivate) {
       const problem = wanted ? `it is of type ${wanted} and was given ${given ?? `type ${type}`}` : "it has none";
       throw new TypeError(`Cannot set attribute ${name} of ${op}: ${problem}.`);
     }
@@ -156,9 +157,10 @@ function setList(set: AttributeSetters, operation: Deno.PointerValue, attribute:
   }
 }
 
-/** A shape is itself an array; of an empty one it cannot be told whether it is a list of shapes, and it is none. */
-function isList({ type, value }: Attribute): boolean {
-  return Array.isArray(value) && (type !== AttributeType.shape || Array.isArray(value[0]));
+/** A shape is itself an array: an empty one, and an empty list of shapes, are told apart by what is `wanted`. */
+function isList({ type, value }: Attribute, wanted: string | undefined): boolean {
+  if (type !== AttributeType.shape || !Array.isArray(value)) return Array.isArray(value);
+  return value.length ? Array.isArray(value[0]) : wanted === "list(shape)";
 }
 
 /** tfjs leaves fractions in some numbers that TensorFlow wants whole, such as seeds. */
