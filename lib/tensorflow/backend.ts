@@ -11,6 +11,7 @@ import { ensureLibtensorflow } from "./install.ts";
 import { Library } from "./library.ts";
 import type { Libtensorflow } from "./locate.ts";
 import { mendKernels, mendNodeUtil } from "./mends.ts";
+import type { OperationTime } from "./trace.ts";
 import type { TensorMetadata } from "./tensors.ts";
 
 /** How to open TensorFlow. */
@@ -41,10 +42,17 @@ interface NodeBackend {
   getInputTensorIds(tensors: readonly tf.Tensor[]): number[];
 }
 
+/** GPT-2's products cut into more pieces than this would be too small to be worth their calls. */
+const MOST = 4;
+
 /** tfjs on libtensorflow, with what tfjs has no words for: any operation by name, captured functions. */
 export class TensorflowBackend {
   /** The native half. */
   readonly binding: TensorflowBinding;
+  /** How many operations are worth running side by side: one for each core, up to {@link MOST}, and one on a GPU. */
+  readonly sideBySide: number;
+  /** True inside a capture that is to run often, so that its kernels had better keep packed copies of weights. */
+  packs = false;
   readonly #node: NodeBackend;
   readonly #tensors: CollectedTensors;
   #captures = 0;
@@ -55,6 +63,7 @@ export class TensorflowBackend {
    */
   constructor(readonly paths: Libtensorflow, readonly threads: Threads) {
     this.binding = new TensorflowBinding(new Library(paths), threads);
+    this.sideBySide = this.binding.isUsingGpuDevice() ? 1 : Math.min(threads.intraOp, MOST);
     const require = createRequire(import.meta.url);
     mendNodeUtil(require("node:util"));
     // The package's index would load its native part, which is what the binding replaces.
@@ -121,30 +130,64 @@ export class TensorflowBackend {
   /**
    * Runs `build` on stand-ins for `inputs`, computing nothing, and keeps its operations as one function. Other tensors
    * that `build` uses must outlive the function. TensorFlow's errors name the enclosing `tf.tidy("name", …)`.
+   * `packs` says that the function is to run often: see {@link TensorflowBackend.packs}.
    */
-  capture(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Captured {
+  capture(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    { packs = false }: { packs?: boolean } = {},
+  ): Captured {
+    return this.#stagedAs(inputs, build, packs, (ids, staged, keys) => {
+      const fn = this.binding.capture(`captured_${this.#captures++}`, ids, staged, tidyName);
+      return new Captured(this.binding, this.#node, fn, fn.capturedIds.map((id) => keys.get(id)));
+    });
+  }
+
+  /** Captures as for a function that is to run often, runs that once, and says when each of its operations ran. */
+  async trace(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    return await this.#stagedAs(
+      inputs,
+      build,
+      true,
+      (ids, staged) => this.binding.trace(ids, staged, tidyName, threads),
+    );
+  }
+
+  /**
+   * Lends tensors to `work` by their numbers, `build` in terms of numbers, and, by number, tfjs's keys of all tensors that
+   * went into operations.
+   */
+  #stagedAs<R>(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    packs: boolean,
+    work: (
+      inputIds: number[],
+      staged: (standIns: TensorMetadata[]) => number[],
+      keys: ReadonlyMap<number, object>,
+    ) => R,
+  ): R {
     let symbolic: tf.Tensor[] = [];
-    const used = new Map<number, object>(); // by number, tfjs's keys of the tensors that go into operations
-    const { getInputTensorIds } = this.#node;
+    const keys = new Map<number, object>(), { getInputTensorIds } = this.#node;
     this.#node.getInputTensorIds = (tensors) => {
       const ids = getInputTensorIds.call(this.#node, tensors);
-      tensors.forEach(({ dataId }, i) => used.set(ids[i], dataId));
+      tensors.forEach(({ dataId }, i) => keys.set(ids[i], dataId));
       return ids;
     };
+    this.packs = packs;
     try {
-      const fn = this.binding.capture(
-        `captured_${this.#captures++}`,
-        this.#node.getInputTensorIds(inputs),
-        (standIns) => {
-          symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
-          const outputs = tf.tidy(() => build(symbolic));
-          symbolic.push(...outputs);
-          return this.#node.getInputTensorIds(outputs);
-        },
-        tidyName,
-      );
-      return new Captured(this.binding, this.#node, fn, fn.capturedIds.map((id) => used.get(id)));
+      return work(this.#node.getInputTensorIds(inputs), (standIns) => {
+        symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
+        const outputs = tf.tidy(() => build(symbolic));
+        symbolic.push(...outputs);
+        return this.#node.getInputTensorIds(outputs);
+      }, keys);
     } finally {
+      this.packs = false;
       this.#node.getInputTensorIds = getInputTensorIds;
       tf.dispose(symbolic);
     }

@@ -11,6 +11,7 @@ import type { Library, Status, Symbols } from "./library.ts";
 import { inputLengths, OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
 import { SavedModels } from "./saved_models.ts";
 import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
+import type { OperationTime } from "./trace.ts";
 
 /** What TensorFlow keeps in host memory, also beside a GPU: int32 is for shapes and axes. */
 const onHost: readonly number[] = [DataType.int32, DataType.string, DataType.resource];
@@ -186,12 +187,27 @@ export class TensorflowBinding {
     build: (standIns: TensorMetadata[]) => number[],
     scope: () => string,
   ): CapturedFunction {
-    if (this.#capture) throw new TypeError("Cannot capture inside a capture.");
     using capture = new Capture(this.#c, this.#status, this.#definitions, this.#tensors, scope);
+    return capture.toFunction(name, this.#record(capture, inputIds, build));
+  }
+
+  /** Captures, but runs what was captured once and says when each operation ran. */
+  async trace(
+    inputIds: readonly number[],
+    build: (standIns: TensorMetadata[]) => number[],
+    scope: () => string,
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    using capture = new Capture(this.#c, this.#status, this.#definitions, this.#tensors, scope);
+    return await capture.trace(inputIds, this.#record(capture, inputIds, build), threads);
+  }
+
+  #record(capture: Capture, inputIds: readonly number[], build: (standIns: TensorMetadata[]) => number[]): number[] {
+    if (this.#capture) throw new TypeError("Cannot capture inside a capture.");
     const standIns = inputIds.map((id) => this.#tensors.describe(capture.addInput(id)));
     this.#capture = capture;
     try {
-      return capture.toFunction(name, build(standIns));
+      return build(standIns);
     } finally {
       this.#capture = null;
     }

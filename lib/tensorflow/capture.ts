@@ -2,10 +2,12 @@
 
 import type { Attribute } from "./attributes.ts";
 import { Graph, type GraphTensor } from "./graph.ts";
+import type { Threads } from "./context.ts";
 import { HostTensor } from "./host_tensor.ts";
 import type { Status, Symbols } from "./library.ts";
 import type { OpDefinitions } from "./op_definitions.ts";
 import type { Tensors } from "./tensors.ts";
+import type { OperationTime } from "./trace.ts";
 
 /** A function under construction. */
 export class Capture {
@@ -47,6 +49,23 @@ export class Capture {
     const outputs = outputIds.map((id) => this.#place(id));
     const pointer = this.#graph.toFunction(name, outputs);
     return new CapturedFunction(name, pointer, this.#inputCount, [...this.#inputs.keys()], outputs.length);
+  }
+
+  /** Runs everything so far on the explicit inputs and says when each operation ran. */
+  async trace(
+    inputIds: readonly number[],
+    outputIds: readonly number[],
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    const outputs = outputIds.map((id) => this.#place(id));
+    const inputs = [...inputIds, ...this.#inputs.keys()].map((id) =>
+      HostTensor.resolve(this.c, this.tensors.onDevice(id, "trace").handle, this.status)
+    );
+    try {
+      return await this.#graph.trace(inputs, outputs, threads);
+    } finally {
+      for (const input of inputs) input[Symbol.dispose]();
+    }
   }
 
   /** Frees what the construction needed. */

@@ -22,7 +22,7 @@ export class Context {
   /** Makes a context with threads of its own. */
   constructor(private readonly c: Symbols, private readonly status: Status, threads: Threads) {
     const options = c.TFE_NewContextOptions();
-    const config = configProto(threads);
+    const config = threadsConfig(threads);
     try {
       c.TFE_ContextOptionsSetConfig(options, config, BigInt(config.length), status.pointer);
       status.check();
@@ -63,6 +63,6 @@ export class Context {
 }
 
 /** A `ConfigProto`: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads. */
-export function configProto({ intraOp, interOp }: Threads): Uint8Array<ArrayBuffer> {
+export function threadsConfig({ intraOp, interOp }: Threads): Uint8Array<ArrayBuffer> {
   return new Uint8Array([2 << 3, ...varint(intraOp), 5 << 3, ...varint(interOp)]);
 }

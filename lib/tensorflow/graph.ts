@@ -5,10 +5,19 @@
  * dtypes and shapes that it would see if the operations ran.
  */
 
-import { type Attribute, type AttributeSetters, attributeSetters, interned, setAttributes } from "./attributes.ts";
+import {
+  attr,
+  type Attribute,
+  type AttributeSetters,
+  attributeSetters,
+  interned,
+  setAttributes,
+} from "./attributes.ts";
+import type { Threads } from "./context.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
 import { inputLengths, type OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
+import { type OperationTime, TracingSession } from "./trace.ts";
 
 /** A tensor that a graph will compute: which output of which node. */
 export interface GraphTensor {
@@ -75,7 +84,9 @@ export class Graph {
       if (length === null) this.#c.TF_AddInput(node, toStruct(inputs[next++]));
       else this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += length)), length);
     }
-    setAttributes(this.#setters, node, op, definition, attributes, this.#status);
+    // Without the scope, TensorFlow would make one of operations that several scopes do each for themselves, side by side.
+    const scoped = [...attributes, attr.string("_scope", scope)];
+    setAttributes(this.#setters, node, op, definition, scoped, this.#status);
     const finished = this.#finish(node), count = this.#c.TF_OperationNumOutputs(finished);
     if (count !== outputCount) throw wrongOutputCount(op, count, outputCount);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
@@ -101,6 +112,17 @@ export class Graph {
     );
     this.#status.check();
     return fn;
+  }
+
+  /** Runs the graph as it is, with `inputs` for those added so far, and says when each of its operations ran. */
+  async trace(
+    inputs: readonly HostTensor[],
+    outputs: readonly GraphTensor[],
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    using session = new TracingSession(this.#c, this.#status, this.#graph, threads);
+    const values = new BigUint64Array(inputs.map((input) => Deno.UnsafePointer.value(input.pointer)));
+    return await session.run(toStructs(this.#inputs), values, toStructs(outputs), outputs.length);
   }
 
   /** Frees the graph; functions made from it live on. */

@@ -11,6 +11,12 @@ const pointer = "pointer", buffer = "buffer", i32 = "i32", i64 = "i64", u8 = "u8
 /** `TF_Output`, passed by value: the operation and which of its outputs. */
 const output = { struct: [pointer, i32] } as const;
 
+/** Session, run options, inputs, their values, count, outputs, their values, count, targets, count, metadata, status. */
+const sessionRun = [
+  ...[pointer, pointer, buffer, buffer, i32, buffer, buffer, i32] as const,
+  ...[pointer, i32, pointer, pointer] as const,
+] as const;
+
 const symbols = {
   TF_Version: { parameters: [], result: pointer },
   TF_NewStatus: { parameters: [], result: pointer },
@@ -96,6 +102,7 @@ const symbols = {
   TF_DeleteFunction: { parameters: [pointer], result: none },
   TFE_ContextAddFunction: { parameters: [pointer, pointer, pointer], result: none },
   TFE_ContextRemoveFunction: { parameters: [pointer, buffer, pointer], result: none },
+
   TF_SetAttrString: { parameters: [pointer, buffer, buffer, usize], result: none },
   TF_SetAttrInt: { parameters: [pointer, buffer, i64], result: none },
   TF_SetAttrFloat: { parameters: [pointer, buffer, "f32"], result: none },
@@ -110,10 +117,11 @@ const symbols = {
   TF_SetAttrTypeList: { parameters: [pointer, buffer, buffer, i32], result: none },
   TF_SetAttrShapeList: { parameters: [pointer, buffer, buffer, buffer, i32], result: none },
 
-  // Saved models.
+  // Sessions: they run graphs as functions do, can trace what they run, and hold saved models.
   TF_NewSessionOptions: { parameters: [], result: pointer },
   TF_SetConfig: { parameters: [pointer, buffer, usize, pointer], result: none },
   TF_DeleteSessionOptions: { parameters: [pointer], result: none },
+  TF_NewSession: { parameters: [pointer, pointer, pointer], result: pointer },
   TF_LoadSessionFromSavedModel: {
     // session options, run options, folder, tags, their number, graph, metagraph, status
     parameters: [pointer, pointer, buffer, buffer, i32, pointer, pointer, pointer],
@@ -122,15 +130,9 @@ const symbols = {
   TF_DeleteSession: { parameters: [pointer, pointer], result: none },
   TF_GraphOperationByName: { parameters: [pointer, buffer], result: pointer },
   TF_OperationNumOutputs: { parameters: [pointer], result: i32 },
-  TF_SessionRun: {
-    // session, run options, inputs, their values and number, outputs, their values and number, targets, their number,
-    // metadata, status
-    parameters: [
-      ...[pointer, pointer, buffer, buffer, i32, buffer, buffer, i32] as const,
-      ...[pointer, i32, pointer, pointer] as const,
-    ],
-    result: none,
-  },
+  TF_SessionRun: { parameters: sessionRun, result: none },
+  /** The same, on a thread of its own: a promise. */
+  runSessionInBackground: { name: "TF_SessionRun", parameters: sessionRun, result: none, nonblocking: true },
 } as const;
 
 /** C's `memcpy`, into native memory and out of it: 30 times as fast as an ArrayBuffer over that memory, for a few bytes. */

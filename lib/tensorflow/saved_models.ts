@@ -1,6 +1,6 @@
 /** SavedModels: graphs with their weights, as TensorFlow's exporters write them to a folder, run by name. */
 
-import { configProto, type Threads } from "./context.ts";
+import { type Threads, threadsConfig } from "./context.ts";
 import { toStructs } from "./graph.ts";
 import { addressesOf, cString, keep, type Status, type Symbols } from "./library.ts";
 
@@ -28,7 +28,7 @@ export class SavedModels {
     const { c, status } = this;
     const options = c.TF_NewSessionOptions(), graph = c.TF_NewGraph(), names = tags.map(cString);
     try {
-      const config = configProto(this.threads);
+      const config = threadsConfig(this.threads);
       c.TF_SetConfig(options, config, BigInt(config.length), status.pointer);
       status.check();
       const session = c.TF_LoadSessionFromSavedModel(
