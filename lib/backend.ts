@@ -3,9 +3,8 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
 import { type Dtype, DTYPES, type Ops, plainOps } from "./ops.ts";
-import { TensorflowBackend } from "./tensorflow/backend.ts";
+import { openTensorflow } from "./tensorflow/backend.ts";
 import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
-import { ensureLibtensorflow } from "./tensorflow/install.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
 import type { OperationTime } from "./tensorflow/trace.ts";
 
@@ -112,8 +111,7 @@ async function start(name: BackendName, options: BackendOptions): Promise<Backen
 
 async function tensorflow(options: BackendOptions): Promise<Backend> {
   const { threads = navigator.hardwareConcurrency } = options;
-  const backend = new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
-  await tf.setBackend("tensorflow");
+  const backend = await openTensorflow({ ...options, threads });
   const kernels = await workingKernels(backend), missing = KERNELS.filter((kernel) => !kernels.has(kernel));
   const device = backend.binding.isUsingGpuDevice() ? "GPU" : "CPU";
   return {
