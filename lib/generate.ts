@@ -16,7 +16,7 @@
 
 import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
-import { KvCache, type Parallelism } from "./gpt2/kv_cache.ts";
+import type { KvCache, Parallelism } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 import { parallelismFor } from "./parallelism.ts";
 import { type NextTokens, step, type StepOptions } from "./step.ts";
@@ -144,7 +144,7 @@ export async function generateTokenKvCaching(
   const { inputIds } = padBatch(rows, { padTokenId: 0 });
   const width = inputIds[0].length;
   const { parallelism = parallelismFor(model, rows.length) } = options;
-  const cache = KvCache.allocate(model.config, rows.map((row) => width - row.length), width, parallelism);
+  const cache = model.allocateCache(rows.map((row) => width - row.length), width, parallelism);
   try {
     let next: NextTokens | undefined;
     const chunk = prefillChunk(model.config, rows.length, width);

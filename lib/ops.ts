@@ -41,12 +41,19 @@ export interface Ops {
   linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
   /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
   head(wte: tf.Tensor2D, options: LinearOptions): Linear;
+  /** a, b [N, D] -> [N, D]: their sum. */
+  add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */
   layerNorm(x: tf.Tensor2D, gain: tf.Tensor1D, bias: tf.Tensor1D, epsilon: number): tf.Tensor2D;
   /** [B·T, 3D] -> three times [B, H, T, D/H]: query, key, value. `ids` [B, T] says what B and T are. */
   splitHeads(qkv: tf.Tensor2D, ids: tf.Tensor2D, heads: number): [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
   /** [B, H, T, D/H] -> [B·T, D]. */
   mergeHeads(x: tf.Tensor4D): tf.Tensor2D;
+  /**
+   * cache.slots int [S], cache.padding int [B, 1, 1, 1], newSlots int [T, 1] -> [B, 1, T, S]: 0 where a new token sees a
+   * slot, a large negative number where not, which is in the padding and after the token itself.
+   */
+  mask(cache: { slots: tf.Tensor1D; padding: tf.Tensor4D }, newSlots: tf.Tensor2D): tf.Tensor4D;
   /** query [B, H, T, D/H], keys and values [B, H, S, D/H], mask [B, 1, T, S] -> [B, H, T, D/H]. */
   attend(query: tf.Tensor4D, keys: tf.Tensor4D, values: tf.Tensor4D, mask: tf.Tensor4D): tf.Tensor4D;
   /**
@@ -62,7 +69,12 @@ export interface Ops {
   lastToken(x: tf.Tensor2D, ids: tf.Tensor2D): tf.Tensor2D;
   /** [B, V] -> int [B]: the index of the largest logit. */
   argMax(logits: tf.Tensor2D): tf.Tensor1D;
+  /** [B, V] -> [B]: the natural logarithm of the probability of the largest logit. */
+  maxLogprob(logits: tf.Tensor2D): tf.Tensor1D;
 }
+
+/** What the mask adds to the score of a token that must not be seen. Finite, so that padding, which sees nothing, is too. */
+const HIDDEN = -1e9;
 
 /** The plain composition of tfjs operations: right everywhere, and what faster versions are tested against. */
 export const plainOps: Ops = {
@@ -86,6 +98,10 @@ export const plainOps: Ops = {
     return { apply: (x) => tf.matMul(x, wte, false, true), dispose() {} };
   },
 
+  add(a, b) {
+    return tf.add(a, b);
+  },
+
   layerNorm(x, gain, bias, epsilon) {
     const centred = tf.sub(x, tf.mean(x, -1, true));
     const variance = tf.mean(tf.square(centred), -1, true);
@@ -101,6 +117,12 @@ export const plainOps: Ops = {
   mergeHeads(x) {
     const [B, H, T, size] = x.shape;
     return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [B * T, H * size]);
+  },
+
+  mask({ slots, padding }, newSlots) {
+    const before = tf.less(slots, padding); // [B, 1, 1, S]
+    const after = tf.greater(slots, newSlots); // [T, S]
+    return tf.mul(tf.cast(tf.logicalOr(before, after), "float32"), HIDDEN);
   },
 
   attend(query, keys, values, mask) {
@@ -127,6 +149,12 @@ export const plainOps: Ops = {
 
   argMax(logits) {
     return tf.argMax(logits, -1) as tf.Tensor1D;
+  },
+
+  maxLogprob(logits) {
+    // log softmax at the largest logit m: m − log Σ exp(l) = −log Σ exp(l − m)
+    const shifted = tf.sub(logits, tf.max(logits, -1, true));
+    return tf.neg(tf.log(tf.sum(tf.exp(shifted), -1)));
   },
 };
 

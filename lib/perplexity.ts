@@ -25,7 +25,7 @@ export function predict(model: GPT2, rows: readonly (readonly number[])[]): Pred
     );
   }
   const { ops } = model.backend, B = rows.length;
-  using cache = KvCache.allocate(model.config, rows.map(() => 0), length, { lanes: 1, threads: model.backend.threads });
+  using cache = model.allocateCache(rows.map(() => 0), length, { lanes: 1, threads: model.backend.threads });
   const [lane] = cache.lanes;
   const choices = rows.map((): number[] => []);
   let surprise = 0;
