@@ -24,7 +24,7 @@ await run({
   await prepare();
   const { python, env } = await jupyterEnvironment();
   const child = new Deno.Command(python, {
-    args: ["-m", "jupyterlab", ...settings, ...words],
+    args: ["-m", "jupyterlab", ...settings, ...Deno.uid() === 0 ? ["--allow-root"] : [], ...words], // as in containers
     cwd: project,
     env,
   }).spawn();
