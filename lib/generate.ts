@@ -15,6 +15,7 @@
  */
 
 import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
+import { hearInterrupts, interruptSignal } from "./interrupt.ts";
 import { checkContext, checkMaxTokens } from "./limits.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
 import type { KvCache, Parallelism } from "./gpt2/kv_cache.ts";
@@ -30,7 +31,7 @@ export interface GenerateOptions extends StepOptions {
   ignoreEos?: boolean;
   /** How to spread the rows over the processor. Default: as the model's plan says. */
   parallelism?: Parallelism;
-  /** Stops between two steps: the call then throws the signal's reason. */
+  /** Stops between two steps: the call then throws the signal's reason. A notebook's stop button does so by itself. */
   signal?: AbortSignal;
 }
 
@@ -137,7 +138,7 @@ export async function generateTokenKvCaching(
   options: StepOptions & Pick<GenerateOptions, "parallelism"> = {},
 ): Promise<NextToken> {
   if ("cache" in inputs) {
-    const { ids, logprobs } = await step(model, inputs.cache, inputs.inputIds, options);
+    const { ids, logprobs } = await interruptibleStep(model, inputs.cache, inputs.inputIds, options);
     return { nextTokenIds: ids, logprobs, cache: inputs.cache };
   }
   // Padding on any side, or none, becomes padding on the left: then all rows end at the same slot.
@@ -150,13 +151,27 @@ export async function generateTokenKvCaching(
     let next: NextTokens | undefined;
     const chunk = prefillChunk(model.config, rows.length, width);
     for (let start = 0; start < width; start += chunk) {
-      next = await step(model, cache, inputIds.map((row) => row.slice(start, start + chunk)), options);
+      next = await interruptibleStep(model, cache, inputIds.map((row) => row.slice(start, start + chunk)), options);
     }
     return { nextTokenIds: next!.ids, logprobs: next!.logprobs, cache };
   } catch (error) {
     cache[Symbol.dispose]();
     throw error;
   }
+}
+
+/** A step; in a notebook, one that the stop button makes the last. */
+async function interruptibleStep(
+  model: GPT2,
+  cache: KvCache,
+  tokens: readonly (readonly number[])[],
+  options: StepOptions,
+): Promise<NextTokens> {
+  const stop = interruptSignal();
+  const next = await step(model, cache, tokens, options);
+  await hearInterrupts();
+  stop.throwIfAborted();
+  return next;
 }
 
 /** A batch that is being generated. Made by {@link prefill}; frees its cache with `using` or `[Symbol.dispose]()`. */

@@ -25,6 +25,7 @@ export * from "./gpt2/kv_cache.ts";
 export * from "./gpt2/layers.ts";
 export * from "./gpt2/load.ts";
 export * from "./gpt2/model.ts";
+export { Interrupted, interruptSignal } from "./interrupt.ts";
 export * from "./gpt2/plain.ts";
 export { type Candidate, nextTokenLogits, topTokens } from "./logits.ts";
 export * from "./measure.ts";

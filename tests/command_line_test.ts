@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import settings from "../deno.json" with { type: "json" };
 import golden from "./fixtures/small_golden.json" with { type: "json" };
 import { writeTinyModel } from "./tiny_models.ts";
 
@@ -29,8 +30,9 @@ async function temporaryFile(name: string, text: string): Promise<string> {
 }
 
 Deno.test("every command explains itself", async () => {
-  for (const name of ["sweep", "generate", "model", "setup", "notebooks", "lab"]) {
-    const { code, stdout, stderr } = await command(name, "--help");
+  for (const [name, task] of Object.entries(settings.tasks)) {
+    const file = task.match(/^deno run -A lib\/cli\/(\w+)\.ts$/)![1];
+    const { code, stdout, stderr } = await command(file, "--help");
     assert.deepEqual([code, stderr], [0, ""], name);
     assert.match(stdout, new RegExp(`^Usage: deno task ${name} `));
   }

@@ -350,9 +350,8 @@ Deno.test("writeSafetensors() leaves the old file alone when it fails, and nothi
     await assert.rejects(writeSafetensors(join(folder, "taken"), new Map([["a", good]])));
     assert.deepEqual(await Deno.readFile(path), before);
     assert.deepEqual([...Deno.readDirSync(folder)].map(({ name }) => name).sort(), ["a.safetensors", "taken"]);
-    await assert.rejects(
-      writeSafetensors(join(folder, "none", "a.safetensors"), new Map([["a", good]])),
-      Deno.errors.NotFound,
-    );
+    await writeSafetensors(join(folder, "new", "a.safetensors"), new Map([["a", good]])); // makes its folder
+    assert.deepEqual(await Deno.readFile(join(folder, "new", "a.safetensors")), before);
+    await assert.rejects(writeSafetensors(join(path, "a.safetensors"), new Map([["a", good]]))); // a file is no folder
   });
 });

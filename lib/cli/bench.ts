@@ -12,7 +12,7 @@ import { renderSvg } from "../chart.ts";
 import { writeTextFile } from "../files.ts";
 import { DTYPES } from "../ops.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { formatBytes, Progress } from "./progress.ts";
+import { formatBytes, withProgress } from "./progress.ts";
 
 const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
 
@@ -63,8 +63,9 @@ await run({
   for (const line of absences(peers.missing)) console.error(line);
   if (!peers.contestants.length) throw new Error("Nobody is left to be compared.");
 
-  const standings = await withProgress((onProgress) =>
-    compare(peers.contestants, { ids: FOX, batchSizes, maxTokens, repeats, onProgress })
+  const standings = await withProgress(
+    "runs",
+    ({ update }) => compare(peers.contestants, { ids: FOX, batchSizes, maxTokens, repeats, onProgress: update }),
   );
   const subtitle = `${title}, ${FOX.length}-token prompts, ${maxTokens} new tokens; ${host.cpu}, ${threads} threads`;
   console.log(`${subtitle}; medians of ${repeats} runs in turns`);
@@ -83,17 +84,6 @@ await run({
   await writeTextFile(chart, await renderSvg(benchChart(standings, { maxTokens, subtitle })));
   console.log(`\nResults: ${json}\nChart:   ${chart}`);
 });
-
-async function withProgress<T>(
-  work: (onProgress: (done: number, total: number, next: string) => void) => Promise<T>,
-): Promise<T> {
-  let progress: Progress | undefined;
-  try {
-    return await work((done, total, next) => (progress ??= new Progress("runs", total)).update(done, next));
-  } finally {
-    progress?.[Symbol.dispose]();
-  }
-}
 
 /** The names in a flag's list. */
 function chosen<T extends string>(flag: string, text: string | undefined, all: readonly T[]): readonly T[] {

@@ -3,7 +3,7 @@
 import { installModel } from "../hub/install.ts";
 import { KNOWN_MODELS } from "../hub/name.ts";
 import { run, UsageError, userPath } from "./command.ts";
-import { formatBytes, Progress } from "./progress.ts";
+import { formatBytes, withProgress } from "./progress.ts";
 
 const NAMES = Object.keys(KNOWN_MODELS).join(", ");
 
@@ -21,24 +21,16 @@ await run({
 }, async ({ revision, into, offline }, names) => {
   if (names.length !== 1) throw new UsageError(`Name one model: ${NAMES}, or OWNER/NAME.`);
   const [name] = names;
-  let bar: Progress | undefined;
-  try {
-    const { folder, record, parameters, wasThere } = await installModel(name, {
+  const { folder, record, parameters, wasThere } = await withProgress(name, ({ update, log }) =>
+    installModel(name, {
       revision,
       into: into === undefined ? undefined : userPath(into),
       offline,
-      log: (line) => (bar?.[Symbol.dispose](), console.error(line)),
-      onProgress(done, total) {
-        bar ??= new Progress(name, total, formatBytes);
-        bar.update(done, bar.rate(done));
-      },
-    });
-    bar?.[Symbol.dispose]();
-    const origin = record ? `${record.repository} at ${record.commit.slice(0, 12)}` : "not from the hub";
-    const state = wasThere ? (record ? "is there, and whole" : "is there") : "is ready";
-    console.log(`${folder} ${state}: ${origin}, ${parameters.toLocaleString("en")} parameters.`);
-    console.log(`Try it: deno task generate --model ${into === undefined ? name : folder} --prompt "Once upon a time"`);
-  } finally {
-    bar?.[Symbol.dispose]();
-  }
+      log,
+      onProgress: update,
+    }), { format: formatBytes, rate: true });
+  const origin = record ? `${record.repository} at ${record.commit.slice(0, 12)}` : "not from the hub";
+  const state = wasThere ? (record ? "is there, and whole" : "is there") : "is ready";
+  console.log(`${folder} ${state}: ${origin}, ${parameters.toLocaleString("en")} parameters.`);
+  console.log(`Try it: deno task generate --model ${into === undefined ? name : folder} --prompt "Once upon a time"`);
 });

@@ -9,7 +9,7 @@ import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
 import { calibrate, storePlan } from "../parallelism.ts";
 import { type Dtype, DTYPES } from "../ops.ts";
-import { formatBytes, Progress } from "./progress.ts";
+import { formatBytes, withProgress } from "./progress.ts";
 import { type Flag, UsageError, userPath, wholeNumber } from "./command.ts";
 
 /** The flags that say which model runs where. */
@@ -27,15 +27,11 @@ export type ModelFlagValues = { [K in keyof typeof modelFlags]?: string };
 /** Starts the backend that the flags ask for; shows a progress bar if libtensorflow must be installed first. */
 export async function chosenBackend({ backend = "auto", threads }: ModelFlagValues): Promise<Backend> {
   const name = backend as BackendName | "auto"; // useBackend refuses other names
-  let bar: Progress | undefined;
-  try {
-    return await useBackend(name, {
-      threads: wholeNumber(threads, "threads", 0) || undefined,
-      onProgress: (done, total) => (bar ??= new Progress("libtensorflow", total, formatBytes)).update(done),
-    });
-  } finally {
-    bar?.[Symbol.dispose]();
-  }
+  return await withProgress(
+    "libtensorflow",
+    ({ update }) => useBackend(name, { threads: wholeNumber(threads, "threads", 0) || undefined, onProgress: update }),
+    { format: formatBytes },
+  );
 }
 
 /** A model's folder: as given, or by its name in `models/`; null if there is none of that name. */
@@ -82,7 +78,9 @@ export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2)
 /** Measures how to spread batches over the processor and keeps that; `anew` even if it is known for model and machine. */
 export async function ensurePlan(model: GPT2, { anew = false }: { anew?: boolean } = {}): Promise<void> {
   if (model.plan.length && !anew || !model.backend.capture || model.backend.threads === 1) return;
-  using bar = new Progress("calibrating lanes and threads (once per model and machine)", 4);
-  model.plan = await calibrate(model, { onProgress: (done) => bar.update(done) });
+  model.plan = await withProgress(
+    "calibrating lanes and threads (once per model and machine)",
+    ({ update }) => calibrate(model, { onProgress: update }),
+  );
   await storePlan(model, model.plan);
 }

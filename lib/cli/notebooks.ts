@@ -6,7 +6,7 @@ import { writeTextFile } from "../files.ts";
 import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
 import { run, UsageError, wholeNumber } from "./command.ts";
-import { formatSeconds, Progress } from "./progress.ts";
+import { formatSeconds, withProgress } from "./progress.ts";
 
 const folder = fileURLToPath(new URL("../../notebooks", import.meta.url));
 
@@ -27,10 +27,10 @@ await run({
   let failed = 0;
   for (const path of paths) {
     const started = performance.now();
-    const { text, failure } = await withProgress(
-      basename(path),
-      (onCell) => executeNotebook(path, jupyter, { cellSeconds, quick, onCell }),
-    );
+    const { text, failure } = await withProgress(basename(path), ({ update }) => {
+      const onCell = Deno.stderr.isTerminal() ? update : undefined; // elsewhere, a line for each notebook is enough
+      return executeNotebook(path, jupyter, { cellSeconds, quick, onCell });
+    }, { format: (cell) => `cell ${cell}` });
     if (failure) failed++;
     const changed = update && text !== undefined && await store(path, text);
     const verdict = failure ? "FAILED" : changed ? "ok, updated" : "ok";
@@ -55,17 +55,6 @@ async function find(names: string[]): Promise<string[]> {
     const known = all.map((path) => basename(path, ".ipynb")).join(", ") || "none";
     throw new UsageError(`There is no notebook "${name}". Those in notebooks/: ${known}.`);
   }));
-}
-
-async function withProgress<T>(label: string, work: (onCell: (cell: number, of: number) => void) => Promise<T>) {
-  let progress: Progress | undefined;
-  try {
-    return await work((cell, of) => {
-      if (Deno.stderr.isTerminal()) (progress ??= new Progress(label, of, (n) => `cell ${n}`)).update(cell);
-    });
-  } finally {
-    progress?.[Symbol.dispose]();
-  }
 }
 
 /** Replaces a file as a whole, if its text changes. */

@@ -54,6 +54,45 @@ export class Progress {
   }
 }
 
+/** What work has to say while {@link withProgress} runs it. */
+export interface ProgressReport {
+  /** Shows that `done` of `total` is done; the first call makes the bar. */
+  update(done: number, total: number, note?: string): void;
+  /** Prints a line for people to read, in place of the bar. */
+  log(line: string): void;
+}
+
+/** How {@link withProgress} writes. */
+export interface ProgressOptions {
+  /** How to print an amount of the work. */
+  format?: (amount: number) => string;
+  /** Adds how fast it goes. */
+  rate?: boolean;
+}
+
+/** Runs some work with a bar that appears when there is something to show, and is gone when the work ends in any way. */
+export async function withProgress<T>(
+  label: string,
+  work: (report: ProgressReport) => Promise<T>,
+  { format, rate = false }: ProgressOptions = {},
+): Promise<T> {
+  let bar: Progress | undefined;
+  try {
+    return await work({
+      update(done, total, note) {
+        bar ??= new Progress(label, total, format);
+        bar.update(done, note ?? (rate ? bar.rate(done) : ""));
+      },
+      log(line) {
+        bar?.[Symbol.dispose]();
+        console.error(line);
+      },
+    });
+  } finally {
+    bar?.[Symbol.dispose]();
+  }
+}
+
 /** `75` -> `1:15`; `9` -> `9 s`. */
 export function formatSeconds(seconds: number): string {
   const whole = Math.round(seconds);

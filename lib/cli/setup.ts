@@ -5,7 +5,7 @@ import { installLibtensorflow, removeLibtensorflow } from "../tensorflow/install
 import { findLibtensorflow, installedLibtensorflow, type Libtensorflow } from "../tensorflow/locate.ts";
 import { Library } from "../tensorflow/library.ts";
 import { run, UsageError } from "./command.ts";
-import { formatBytes, Progress } from "./progress.ts";
+import { formatBytes, withProgress } from "./progress.ts";
 
 await run({
   name: "setup",
@@ -34,15 +34,11 @@ async function setUpLibtensorflow(cuda = false): Promise<void> {
 }
 
 async function install(cuda: boolean): Promise<Libtensorflow> {
-  let progress: Progress | undefined;
-  try {
-    return await installLibtensorflow({
-      cuda,
-      onProgress: (done, total) => (progress ??= new Progress("libtensorflow", total, formatBytes)).update(done),
-    });
-  } finally {
-    progress?.[Symbol.dispose]();
-  }
+  return await withProgress(
+    "libtensorflow",
+    ({ update, log }) => installLibtensorflow({ cuda, log, onProgress: update }),
+    { format: formatBytes },
+  );
 }
 
 async function removeAll(): Promise<void> {

@@ -7,7 +7,7 @@ import { type Profile, profileStep } from "../profile.ts";
 import { SOURCE_POINTS, sweep, type SweepResult } from "../measure.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, ensurePlan, loadOrMakeModel, modelFlags } from "./model_flags.ts";
-import { formatBytes, Progress } from "./progress.ts";
+import { formatBytes, withProgress } from "./progress.ts";
 import { table } from "./table.ts";
 
 const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
@@ -49,9 +49,12 @@ await run({
   }
   const parallelism = chosenParallelism(flags, model);
   if (!parallelism) await ensurePlan(model, { anew: flags.calibrate });
-  const result = await withProgress((onProgress) =>
-    sweep(model, { name: title, batchSizes, promptTokens, maxTokens, warmup, repeats, seed, parallelism, onProgress })
-  );
+  const result = await withProgress("runs", ({ update }) => {
+    const onProgress = (done: number, total: number, batchSize: number) =>
+      update(done, total, done < total ? `batch ${batchSize}` : "");
+    const sizes = { batchSizes, maxTokens, warmup, repeats, seed };
+    return sweep(model, { ...sizes, promptTokens, name: title, parallelism, onProgress });
+  });
   print(result);
   if (flags.profile) {
     for (const { batchSize } of result.points) {
@@ -63,20 +66,6 @@ await run({
   await writeTextFile(chart, await renderSvg(drawing(result)));
   console.log(`\nResults: ${json}\nChart:   ${chart}`);
 });
-
-async function withProgress(
-  work: (onProgress: (done: number, total: number, batchSize: number) => void) => Promise<SweepResult>,
-): Promise<SweepResult> {
-  let progress: Progress | undefined;
-  try {
-    return await work((done, total, batchSize) => {
-      progress ??= new Progress("runs", total);
-      progress.update(done, done < total ? `batch ${batchSize}` : "");
-    });
-  } finally {
-    progress?.[Symbol.dispose]();
-  }
-}
 
 function print(
   { model, backend, dtype, threads, host, promptTokens, maxTokens, points, roofs, versions }: SweepResult,

@@ -1,5 +1,6 @@
 /** Writes safetensors files. */
 
+import { writeAll, writeFile } from "../files.ts";
 import { float32ToBfloat16, float32ToFloat16 } from "../half.ts";
 import { type Dtype, DTYPE_BYTES, quote } from "./safetensors_header.ts";
 
@@ -37,26 +38,15 @@ export async function writeSafetensors(
     DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype] || (nameA < nameB ? -1 : 1)
   );
   const header = encodeHeader(ordered, metadata);
-  const partial = `${path}.${crypto.randomUUID()}.partial`;
-  try {
-    await writeParts(partial, header, ordered);
-    await Deno.rename(partial, path);
-  } catch (error) {
-    await Deno.remove(partial).catch(() => {});
-    throw error;
-  }
-}
-
-async function writeParts(path: string, header: Uint8Array, tensors: [string, TensorData][]): Promise<void> {
-  using file = await Deno.open(path, { write: true, createNew: true });
-  await writeAll(file, new BigUint64Array([BigInt(header.length)]));
-  await writeAll(file, header);
-  for (const [, tensor] of tensors) {
-    for (let done = 0; done < tensor.data.length; done += CHUNK) {
-      await writeAll(file, convert(tensor, done, done + CHUNK));
+  await writeFile(path, async (file) => {
+    await writeAll(file, new BigUint64Array([BigInt(header.length)]));
+    await writeAll(file, header);
+    for (const [, tensor] of ordered) {
+      for (let done = 0; done < tensor.data.length; done += CHUNK) {
+        await writeAll(file, convert(tensor, done, done + CHUNK));
+      }
     }
-  }
-  await file.syncData();
+  });
 }
 
 function encodeHeader(tensors: [string, TensorData][], metadata: Readonly<Record<string, string>>): Uint8Array {
@@ -84,10 +74,4 @@ function convert({ dtype, data }: TensorData, begin: number, end: number): Array
   if (dtype === "F16") return float32ToFloat16(data.subarray(begin, end));
   if (dtype === "BF16") return float32ToBfloat16(data.subarray(begin, end));
   return data.subarray(begin, end);
-}
-
-async function writeAll(file: Deno.FsFile, { buffer, byteOffset, byteLength }: ArrayBufferView): Promise<void> {
-  for (let done = 0; done < byteLength;) {
-    done += await file.write(new Uint8Array(buffer, byteOffset + done, byteLength - done));
-  }
 }

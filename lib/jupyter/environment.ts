@@ -11,6 +11,9 @@ import { lockFile } from "../lock.ts";
 const project = fileURLToPath(new URL("../../", import.meta.url));
 const windows = Deno.build.os === "windows";
 
+/** A shell that becomes the command that follows, which inherits that SIGINT is ignored. */
+const IGNORING_SIGINT = ["/bin/sh", "-c", `trap '' INT; exec "$@"`, "sh"];
+
 /** How to call Jupyter: `python -m jupyterlab` and the like, with these environment variables. */
 export interface JupyterEnvironment {
   /** The interpreter that has Jupyter's packages. */
@@ -62,15 +65,22 @@ export async function removeJupyter(
   }
 }
 
-/** Writes the kernel's description. It names a link to this Deno, because a Deno run by npx lies in a cache. */
+/**
+ * Writes the kernel's description. It names a link to this Deno, because a Deno run by npx lies in a cache.
+ *
+ * Interrupts come as SIGINT, and the kernel is started with SIGINT ignored: until a cell listens for it (as `lib/` does,
+ * see lib/interrupt.ts) it changes nothing, where by itself it would end the kernel. The other way, an interrupt message,
+ * makes Deno tear down whatever JavaScript runs next. That suits a cell that never awaits; one that awaits never ends
+ * after it, and no other cell runs until a restart.
+ */
 async function linkKernel(folder: string, share: string): Promise<void> {
   const deno = join(folder, "bin", windows ? "deno.exe" : "deno");
   const file = join(share, "kernels", "deno", "kernel.json");
   const spec = {
-    argv: [deno, "jupyter", "--kernel", "--conn", "{connection_file}"],
+    argv: [...windows ? [] : IGNORING_SIGINT, deno, "jupyter", "--kernel", "--conn", "{connection_file}"],
     display_name: "Deno",
     language: "typescript",
-    interrupt_mode: "message",
+    interrupt_mode: windows ? "message" : "signal",
     metadata: { version: Deno.version.deno },
   };
   const text = JSON.stringify(spec, null, 2) + "\n";

@@ -88,14 +88,24 @@ function findFailure(cells: Cell[]): Failure | undefined {
       if (output_type === "error" && !metadata?.tags?.includes("raises-exception")) {
         return { cell, name: ename, message: evalue, traceback: traceback.join("\n") };
       }
-      const chart = Object.keys(data).some((type) => /^application\/vnd\.vega/.test(type));
-      const picture = "image/svg+xml" in data || "image/png" in data;
-      if (chart && !(picture && "text/plain" in data)) {
-        const missing = [picture ? [] : "a picture", "text/plain" in data ? [] : "a text"].flat().join(" and ");
-        return { cell, name: "NoFallback", message: `a chart lacks ${missing}: show it with show()`, traceback: "" };
+      const missing = missingForms(data);
+      if (missing.length) {
+        const message = `a chart lacks ${missing.join(" and ")}: show it with show()`;
+        return { cell, name: "NoFallback", message, traceback: "" };
       }
     }
   }
+}
+
+/** What an output lacks for readers who see no charts; nothing if it is no chart. */
+export function missingForms(data: Record<string, unknown>): string[] {
+  if (!Object.keys(data).some((type) => /^application\/vnd\.vega/.test(type))) return [];
+  const form = (type: string) => [data[type] ?? ""].flat().join("").trim();
+  const svg = form("image/svg+xml"), picture = svg || form("image/png"), missing = [];
+  if (!picture) missing.push("a picture");
+  else if (svg && !/<svg[^>]* aria-label=["'][^"']/.test(svg)) missing.push("a label of its picture");
+  if (!form("text/plain")) missing.push("a text");
+  return missing;
 }
 
 /** Without what repeats itself, or colours a terminal. */

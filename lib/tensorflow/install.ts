@@ -5,6 +5,7 @@
  */
 
 import { basename, join } from "node:path";
+import { lockFile } from "../lock.ts";
 import {
   cacheFolder,
   findLibtensorflow,
@@ -104,26 +105,15 @@ async function fill(
 }
 
 /** Waits until no other process works in the cache. The lock ends when it is disposed of, or with this process. */
-async function lockCache(log: (line: string) => void): Promise<Deno.FsFile> {
-  const path = join(cacheFolder(), LOCK);
-  try {
-    for (;;) {
-      await Deno.mkdir(cacheFolder(), { recursive: true });
-      const file = await Deno.open(path, { create: true, write: true });
-      if (!await file.tryLock(true)) {
-        log(`Waiting for another process that is setting up libtensorflow in ${cacheFolder()}.`);
-        await file.lock(true);
-      }
-      const [mine, current] = await Promise.all([file.stat(), Deno.stat(path).catch(() => null)]);
-      if (mine.ino === current?.ino) return file;
-      file.close(); // that process removed it: the lock is now another file
-    }
-  } catch (error) {
+async function lockCache(log: (line: string) => void): Promise<Disposable> {
+  const cache = cacheFolder();
+  const onWait = () => log(`Waiting for another process that is setting up libtensorflow in ${cache}.`);
+  return await lockFile(join(cache, LOCK), onWait).catch((error) => {
     throw new SetupError(
-      `Cannot write into ${cacheFolder()}: ${(error as Error).message}. ` +
+      `Cannot write into ${cache}: ${error.message}. ` +
         "Set OMNIBUS_CACHE to a folder where libtensorflow can be installed.",
     );
-  }
+  });
 }
 
 /** Removes the folders of ours in the cache whose names are picked; gives those that were complete installations. */
