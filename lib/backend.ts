@@ -1,4 +1,4 @@
-/** Where a model runs: libtensorflow, else WebAssembly, else plain JavaScript. Nothing above this file knows which. */
+/** Where a model runs: libtensorflow, else a GPU, else WebAssembly, else JavaScript. Nothing above this file knows which. */
 
 import * as tf from "@tensorflow/tfjs";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
@@ -7,14 +7,15 @@ import { TensorflowBackend } from "./tensorflow/backend.ts";
 import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
 import { ensureLibtensorflow } from "./tensorflow/install.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
+import { WebgpuBackend } from "./webgpu/backend.ts";
 
 /** The backends there are, best first. */
-export const BACKENDS = ["tensorflow", "wasm", "cpu"] as const;
+export const BACKENDS = ["tensorflow", "webgpu", "wasm", "cpu"] as const;
 
 /** The name of a backend. */
 export type BackendName = typeof BACKENDS[number];
 
-/** A captured step: one call for all of its operations, on a thread of its own. */
+/** A captured step: one call for all of its operations. */
 export interface CapturedStep {
   /** Runs it on inputs in the order of the capture, as one of `lanes` such calls with `threads` threads each. */
   run(inputs: readonly tf.Tensor[], parallelism: Parallelism): Promise<tf.Tensor[]>;
@@ -38,6 +39,8 @@ export interface Backend {
   createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor>;
   /** Keeps what `build` does as one function of its inputs; missing where the backend cannot. */
   capture?(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): CapturedStep;
+  /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it anew. */
+  readonly failed?: boolean;
 }
 
 /** How to run. */
@@ -59,10 +62,10 @@ export async function useBackend(name: BackendName | "auto" = "auto", options: B
   if (name !== "auto" && !BACKENDS.includes(name)) {
     throw new RangeError(`Cannot use backend "${name}": the backends are auto, ${BACKENDS.join(", ")}.`);
   }
-  if (name !== "auto") return await start(name, options);
+  if (name !== "auto") return await start(name, options, { allowSoftware: true });
   for (const candidate of BACKENDS) {
     try {
-      return await start(candidate, options);
+      return await start(candidate, options, { allowSoftware: false });
     } catch (error) {
       if (error instanceof RangeError) throw error; // what the user asked for is wrong, not the backend
       log(`The ${candidate} backend does not work here (${(error as Error).message}). Trying the next one.`);
@@ -74,11 +77,18 @@ export async function useBackend(name: BackendName | "auto" = "auto", options: B
 /** tfjs registers a backend once a process, so each is started once. */
 const started = new Map<BackendName, Backend>();
 
-async function start(name: BackendName, options: BackendOptions): Promise<Backend> {
+/** Whether a GPU may be a program on the processor: only who asks for it gets that. */
+interface Allowance {
+  allowSoftware: boolean;
+}
+
+async function start(name: BackendName, options: BackendOptions, allowance: Allowance): Promise<Backend> {
   let backend = started.get(name);
-  if (!backend) {
+  if (!backend || backend.failed) {
     tf.env().set("PROD", true); // tfjs otherwise checks shapes of everything, and prints advice
-    backend = name === "tensorflow" ? await tensorflow(options) : await plain(name);
+    if (name === "tensorflow") backend = await tensorflow(options);
+    else if (name === "webgpu") backend = await webgpu(allowance);
+    else backend = await plain(name);
     started.set(name, backend);
   } else if (options.threads && options.threads !== backend.threads) {
     throw new RangeError(
@@ -109,6 +119,22 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
         run: (inputs, { lanes, threads }) => captured.run(inputs, { intraOp: threads, interOp: lanes }),
         dispose: () => captured.dispose(),
       };
+    },
+  };
+}
+
+async function webgpu(allowance: Allowance): Promise<Backend> {
+  const backend = await WebgpuBackend.start(allowance), { name, software } = backend.gpu;
+  return {
+    name: "webgpu",
+    description: `${name} through WebGPU${software ? ", a program on the processor" : ""}`,
+    threads: 1,
+    ops: backend.ops,
+    dtypes: ["float32", "bfloat16"],
+    createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capture: (inputs, build) => backend.capture(inputs, build),
+    get failed() {
+      return backend.gpu.failed;
     },
   };
 }

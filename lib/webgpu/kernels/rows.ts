@@ -1,0 +1,130 @@
+/**
+ * Linear layers for few rows. What counts is to read the weights at the full speed of the memory: all workgroups together
+ * ask for them at once, each thread four neighbours at a time, and no weight is read twice.
+ */
+
+import type { Kernel } from "./wgsl.ts";
+import { inside, isVectorized, repeat, spread, sumOfAll } from "./wgsl.ts";
+import { type LinearOptions, linearPrelude } from "./linear.ts";
+
+const THREADS = 256;
+/** Workgroups that keep a large GPU busy: H100 has 132 processors. */
+const ENOUGH = 128;
+
+/** Rows are counted in powers of two, so that few kernels serve all batch sizes. */
+function roundUp(rows: number): number {
+  return 2 ** Math.ceil(Math.log2(rows));
+}
+
+/**
+ * Weight [K, M]: a workgroup makes 4 to 32 columns of the result. Its threads share out K among them (split-K within the
+ * workgroup) and add up what they found.
+ */
+export function rowsKernel(options: LinearOptions): Kernel {
+  const { inputs: K, outputs: M, norm } = options, R = roundUp(options.rows);
+  const fours = Math.ceil(M / 4), steps = Math.ceil(K / 4);
+  const columns = [8, 4].find((columns) => fours / columns >= ENOUGH) ?? 2; // in fours
+  const slices = THREADS / columns, batch = Math.min(R, 2), quads = Math.ceil(R / 4);
+  const component = (r: number) => "xyzw"[r % 4];
+  const within = isVectorized({ columns: K }) ? "" : ` * ${inside(K, "4u * i")}`;
+  const statistics = !norm ? "" : `
+  // mean and 1/deviation of each row, four rows to a vector
+  ${repeat(quads, (q) => `var mean${q} = vec4f();`)}
+  for (var i = thread; i < ${steps}u; i += ${THREADS}u) {
+    ${repeat(R, (r) => `mean${r >> 2}.${component(r)} += dot(x4(row${r}, 4u * i), vec4f(1));`, "\n    ")}
+  }
+  ${repeat(quads, (q) => `mean${q} = sumOfAll(mean${q}, thread) / ${K}f;`)}
+  ${repeat(quads, (q) => `var scale${q} = vec4f();`)}
+  for (var i = thread; i < ${steps}u; i += ${THREADS}u) {
+    ${
+    repeat(R, (r) =>
+      `let d${r} = (x4(row${r}, 4u * i) - mean${r >> 2}.${component(r)})${within};
+    scale${r >> 2}.${component(r)} += dot(d${r}, d${r});`, "\n    ")
+  }
+  }
+  ${repeat(quads, (q) => `scale${q} = inverseSqrt(sumOfAll(scale${q}, thread) / ${K}f + ${norm.epsilon}f);`)}`;
+  const normalised = (r: number) =>
+    norm
+      ? `(x4(row${r}, k) - mean${r >> 2}.${component(r)}) * scale${r >> 2}.${component(r)} * gain + shift`
+      : `x4(row${r}, k)`;
+  const code = `${linearPrelude(options)}${norm ? sumOfAll(THREADS) : ""}
+var<workgroup> part: array<vec4f, ${THREADS * batch}>;
+
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let last = rowCount() - 1u;
+  ${repeat(R, (r) => `let row${r} = min(${r}u, last);`)}${statistics}
+  let slice = thread / ${columns}u;
+  let own = thread % ${columns}u;
+  let column = 4u * (group.x * ${columns}u + own);
+  ${repeat(R, (r) => `var sum${r} = vec4f();`)}
+  for (var i = slice; i < ${steps}u; i += ${slices}u) {
+    let k = 4u * i;
+    ${repeat(4, (j) => `let w${j} = weight4(k + ${j}u, column);`, "\n    ")}
+    ${norm ? "let gain = gain4(0u, k); let shift = shift4(0u, k);" : ""}
+    ${
+    repeat(
+      R,
+      (r) => `let a${r} = ${normalised(r)}; sum${r} += a${r}.x * w0 + a${r}.y * w1 + a${r}.z * w2 + a${r}.w * w3;`,
+      "\n    ",
+    )
+  }
+  }
+  ${
+    repeat(R / batch, (b) =>
+      `${repeat(batch, (r) => `part[${r * THREADS}u + thread] = sum${b * batch + r};`)}
+  workgroupBarrier();
+  for (var half = ${slices / 2}u; half > 0u; half /= 2u) {
+    if (slice < half) {
+      ${
+        repeat(batch, (r) =>
+          `part[${r * THREADS}u + thread] += part[${r * THREADS}u + thread + half * ${columns}u];`, "\n      ")
+      }
+    }
+    workgroupBarrier();
+  }
+  if (thread < ${columns * batch}u) { finish4(${b * batch}u + slice, column, part[slice * ${THREADS}u + own]); }
+  workgroupBarrier();`)
+  }
+}`;
+  return { code, workgroups: [Math.ceil(fours / columns), 1, 1] };
+}
+
+/**
+ * Weight [M, K]: 16 threads add up one column of the result, along a row of the weight. For the head, whose M is the
+ * vocabulary, so that there are enough workgroups without more ado.
+ */
+export function transposedRowsKernel(options: LinearOptions): Kernel {
+  const { inputs: K, outputs: M, part: y } = options, R = roundUp(options.rows);
+  const lanes = 16, columns = THREADS / lanes, quads = Math.ceil(R / 4);
+  const code = `${linearPrelude(options)}
+var<workgroup> part: array<vec4f, ${THREADS}>;
+
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let last = rowCount() - 1u;
+  let lane = thread % ${lanes}u;
+  let own = thread / ${lanes}u;
+  let column = (group.x + group.y * 32768u) * ${columns}u + own;
+  let reached = min(column, ${M - 1}u);
+  ${repeat(quads, (q) => `var sums${q} = vec4f();`)}
+  for (var k = 4u * lane; k < ${K}u; k += ${4 * lanes}u) {
+    let w = weight4(reached, k);
+    ${repeat(R, (r) => `sums${r >> 2}.${"xyzw"[r % 4]} += dot(w, x4(min(${r}u, last), k));`, "\n    ")}
+  }
+  ${
+    repeat(quads, (q) =>
+      `part[thread] = sums${q};
+  workgroupBarrier();
+  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
+    if (lane < half) { part[thread] += part[thread + half]; }
+    workgroupBarrier();
+  }
+  if (lane < ${Math.min(R, 4)}u && ${q * 4}u + lane <= last && column < ${M}u) {
+    y[(${q * 4}u + lane) * ${y?.columns ?? M}u + column + ${y?.first ?? 0}u] = part[own * ${lanes}u][lane];
+  }
+  workgroupBarrier();`)
+  }
+}`;
+  return { code, workgroups: [...spread(Math.ceil(M / columns)), 1] };
+}

@@ -1,0 +1,150 @@
+/** tfjs's WebGPU backend on a GPU of ours: its quirks under Deno, and what it has no words for. */
+
+import * as tf from "@tensorflow/tfjs";
+import { WebGPUBackend } from "@tensorflow/tfjs-backend-webgpu";
+import type { Gpu } from "./device.ts";
+
+/** What we use of tfjs's backend class beyond its public interface. */
+interface Internals {
+  readonly tensorMap: { get(dataId: object): { resource: GPUBuffer | null } };
+  readonly commandQueueOwnedIds: WeakSet<object>;
+  readonly commandEncoder: GPUCommandEncoder | null;
+  readonly bufferManager: {
+    numBytesUsed: number;
+    numBytesAllocated: number;
+    acquireBuffer(size: number, usage: number, mappedAtCreation: boolean): GPUBuffer;
+    releaseBuffer(buffer: GPUBuffer, reuse?: boolean): void;
+  };
+  makeTensorInfo(shape: number[], dtype: tf.DataType): tf.TensorInfo;
+  uploadToGPU(dataId: object): void;
+  ensureCommandEncoderReady(): void;
+  endComputePassEncoder(): void;
+  submitQueue(): void;
+}
+
+/** Freed memory that is kept for the next tensor of that size: the cache of the next batch. tfjs itself keeps all. */
+const POOL_BYTES = 2 ** 30;
+
+/** tfjs on a GPU, registered as `webgpu`. */
+export class TfjsOnGpu {
+  readonly #tfjs: Internals;
+  readonly #pipelines = new Map<string, GPUComputePipeline>();
+
+  /** Registers the backend, in place of that of a GPU before it, whose tensors are lost. */
+  constructor(readonly gpu: Gpu) {
+    // The package registers itself with whatever GPU comes first and with a feature list that Deno refuses.
+    tf.removeBackend("webgpu");
+    const backend = new WebGPUBackend(gpu.device, gpu.device.adapterInfo);
+    this.#tfjs = backend as unknown as Internals;
+    this.#boundPool();
+    this.#clearInsteadOfFilling();
+    tf.registerBackend("webgpu", () => backend as unknown as tf.KernelBackend, 3);
+  }
+
+  /** A pipeline of this source, made once. */
+  pipeline(code: string): GPUComputePipeline {
+    let pipeline = this.#pipelines.get(code);
+    if (!pipeline) {
+      const { device } = this.gpu, module = device.createShaderModule({ code });
+      pipeline = device.createComputePipeline({ layout: "auto", compute: { module, entryPoint: "main" } });
+      this.#pipelines.set(code, pipeline);
+    }
+    return pipeline;
+  }
+
+  /** The buffer that holds a tensor's values; they are brought there if need be. */
+  bufferOf(tensor: tf.Tensor): GPUBuffer {
+    this.#tfjs.uploadToGPU(tensor.dataId);
+    return this.#tfjs.tensorMap.get(tensor.dataId).resource!;
+  }
+
+  /** Sends what tfjs has recorded and not yet sent: what is submitted next may depend on it. */
+  flush(): void {
+    this.#tfjs.endComputePassEncoder();
+    if (this.#tfjs.commandEncoder) this.#tfjs.submitQueue();
+  }
+
+  /** A float32 tensor whose values `fill` writes into memory that the GPU can see, where there is such. */
+  async createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor> {
+    const size = tf.util.sizeFromShape(shape), bytes = size * Float32Array.BYTES_PER_ELEMENT;
+    const { device, name } = this.gpu, { maxBufferSize } = device.limits;
+    if (bytes > maxBufferSize) {
+      throw new RangeError(
+        `Cannot put a tensor [${shape}] of ${bytes} bytes on the GPU (${name}): it takes ${maxBufferSize} at most. ` +
+          "Use a smaller model or another backend.",
+      );
+    }
+    this.gpu.check();
+    const info = this.#tfjs.makeTensorInfo(shape, "float32");
+    const tensor = tf.engine().makeTensorFromDataId(info.dataId, shape, "float32");
+    device.pushErrorScope("out-of-memory");
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST; // as tfjs's own
+    const buffer = this.#tfjs.bufferManager.acquireBuffer(bytes, usage, true);
+    this.#tfjs.tensorMap.get(info.dataId).resource = buffer;
+    const isMapped = buffer.mapState === "mapped"; // not if it was used before
+    try {
+      if (await device.popErrorScope()) {
+        throw new RangeError(`The GPU (${name}) has no memory left for a tensor [${shape}] of ${bytes} bytes.`);
+      }
+      const values = isMapped ? new Float32Array(buffer.getMappedRange()) : new Float32Array(size);
+      await fill(values);
+      if (isMapped) buffer.unmap();
+      else device.queue.writeBuffer(buffer, 0, values);
+      return tensor;
+    } catch (error) {
+      if (isMapped) buffer.unmap();
+      tensor.dispose();
+      throw error;
+    }
+  }
+
+  /** Runs a kernel from one tensor to a new one, at once. */
+  compute(code: string, from: tf.Tensor, shape: number[], dtype: "float32" | "int32", grid: number[]): tf.Tensor {
+    const { dataId } = this.#tfjs.makeTensorInfo(shape, dtype), { device } = this.gpu;
+    const to = tf.engine().makeTensorFromDataId(dataId, shape, dtype);
+    const pipeline = this.pipeline(code), buffers = [this.bufferOf(from), this.bufferOf(to)];
+    this.flush();
+    const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(
+      0,
+      device.createBindGroup({
+        layout: pipeline.getBindGroupLayout(0),
+        entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })),
+      }),
+    );
+    pass.dispatchWorkgroups(grid[0], grid[1]);
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    return to;
+  }
+
+  /** tfjs keeps every buffer that it ever made; this gives back what is beyond {@link POOL_BYTES}. */
+  #boundPool(): void {
+    const manager = this.#tfjs.bufferManager, release = manager.releaseBuffer.bind(manager);
+    manager.releaseBuffer = (buffer, reuse = true) => {
+      const free = manager.numBytesAllocated - manager.numBytesUsed;
+      release(buffer, reuse && free + buffer.size <= POOL_BYTES);
+    };
+  }
+
+  /** Zeros without a kernel: a cache has dozens of tensors, and a dispatch of its own for each takes milliseconds. */
+  #clearInsteadOfFilling(): void {
+    const plain = tf.getKernel("Fill", "webgpu"), tfjs = this.#tfjs;
+    tf.unregisterKernel("Fill", "webgpu");
+    tf.registerKernel({
+      ...plain,
+      kernelFunc: (call) => {
+        const { shape, value, dtype = "float32" } = call.attrs as unknown as tf.FillAttrs;
+        if (value !== 0 || dtype !== "float32" || tf.util.sizeFromShape(shape) === 0) return plain.kernelFunc(call);
+        const info = tfjs.makeTensorInfo(shape, dtype);
+        tfjs.uploadToGPU(info.dataId);
+        tfjs.ensureCommandEncoderReady();
+        tfjs.endComputePassEncoder();
+        tfjs.commandEncoder!.clearBuffer(tfjs.tensorMap.get(info.dataId).resource!);
+        tfjs.commandQueueOwnedIds.add(info.dataId); // not to be reused before this was sent
+        return info;
+      },
+    });
+  }
+}
