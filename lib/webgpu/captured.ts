@@ -74,11 +74,8 @@ export class CapturedPlan {
       const shape = output.shape(sizes);
       return { ...output, shape, byteLength: 4 * tf.util.sizeFromShape(shape), byteOffset: output.byteOffset(sizes) };
     });
-    const bytes = await readBack.submitAndRead(
-      encoder,
-      results.map(({ scratch: i, ...range }) => ({ ...range, buffer: scratch.buffer(i) })),
-    );
-    gpu.check();
+    const pieces = results.map(({ scratch: i, ...range }) => ({ ...range, buffer: scratch.buffer(i) }));
+    const bytes = await readBack.submitAndRead(encoder, pieces).catch((error) => gpu.explain(error));
     return results.map(({ shape, dtype }, i) =>
       tf.tensor(dtype === "int32" ? new Int32Array(bytes[i]) : new Float32Array(bytes[i]), shape, dtype)
     );
@@ -104,27 +101,30 @@ export class CapturedPlan {
     this.#ready = undefined;
     gpu.device.pushErrorScope("out-of-memory");
     gpu.device.pushErrorScope("validation");
+    let thrown: unknown;
     try {
       scratch.reserve(plan.scratch.map((bytes) => bytes(sizes)), stepBytes);
       if (scratch.version !== version || this.#bindGroups.size > MAX_BIND_GROUPS) this.#bindGroups.clear();
       const dispatches = plan.calls.map((call) => this.#dispatch(call, sizes, inputs));
       this.#ready = { sizes, inputs, version: scratch.version, dispatches };
-    } finally {
-      const [invalid, memory] = [await gpu.device.popErrorScope(), await gpu.device.popErrorScope()];
-      if (invalid || memory) this.#ready = undefined;
-      gpu.check();
-      if (memory) {
-        throw new RangeError(
-          `The GPU (${gpu.name}) has no memory left for a step of ${sizes.batchSize} rows. Use fewer rows or tokens.`,
-        );
-      }
-      if (invalid) throw new Error(`The GPU (${gpu.name}) refused a step: ${invalid.message}`);
+    } catch (error) {
+      thrown = error;
     }
+    const [invalid, memory] = [await gpu.device.popErrorScope(), await gpu.device.popErrorScope()];
+    if (thrown || invalid || memory) this.#ready = undefined;
+    if (thrown) throw thrown;
+    gpu.check();
+    if (memory) {
+      throw new RangeError(
+        `The GPU (${gpu.name}) has no memory left for a step of ${sizes.batchSize} rows. Use fewer rows or tokens.`,
+      );
+    }
+    if (invalid) throw new Error(`The GPU (${gpu.name}) refused a step: ${invalid.message}`);
   }
 
   #dispatch({ kernel, bindings }: Call, sizes: Sizes, inputs: Map<number, GPUBuffer>): Dispatch {
     const { tfjs, scratch } = this.shared, { device, name } = tfjs.gpu;
-    const { code, workgroups } = kernel(sizes), pipeline = tfjs.pipeline(code);
+    const { name: label, code, workgroups } = kernel(sizes), pipeline = tfjs.pipeline(code, label);
     const resources = [
       { buffer: scratch.step },
       ...bindings.map((binding) => this.#resource(binding, inputs)),

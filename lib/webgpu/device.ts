@@ -9,6 +9,8 @@ export interface Gpu {
   readonly software: boolean;
   /** Throws if the GPU was lost or ran out of memory since it was opened; what it computed since then cannot be trusted. */
   check(): void;
+  /** Throws what {@link Gpu.check} does, if that is the reason for an error; else the error. */
+  explain(error: unknown): Promise<never>;
   /** True once {@link Gpu.check} has nothing good to say any more. */
   readonly failed: boolean;
 }
@@ -40,12 +42,18 @@ export async function openGpu({ allowSoftware = false }: { allowSoftware?: boole
   const requiredLimits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
   const device = await adapter.requestDevice({ requiredLimits });
   const failure = watch(device, name);
+  const check = () => {
+    if (failure.message) throw new Error(failure.message);
+  };
   return {
     device,
     name,
     software,
-    check() {
-      if (failure.message) throw new Error(failure.message);
+    check,
+    async explain(error) {
+      await new Promise((resolve) => setTimeout(resolve)); // the loss of a device is told in a turn of its own
+      check();
+      throw error;
     },
     get failed() {
       return failure.message !== undefined;

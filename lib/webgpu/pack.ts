@@ -43,7 +43,7 @@ export class Packer {
   pack(values: tf.Tensor2D, dtype: Dtype): Pick<Weight, "values" | "format"> {
     if (dtype !== "bfloat16") return { values, format: "float32" };
     const words = Math.ceil(values.size / 2);
-    const packed = this.tfjs.compute(PACK, values, [words], "int32", grid(words));
+    const packed = this.tfjs.compute("pack", PACK, values, [words], "int32", grid(words));
     values.dispose();
     return { values: packed, format: "bfloat16" };
   }
@@ -52,7 +52,7 @@ export class Packer {
   unpack({ values, format, inputs, outputs, transposed }: Weight): tf.Tensor2D {
     if (format === "float32") return values.clone() as tf.Tensor2D;
     const shape = transposed ? [outputs, inputs] : [inputs, outputs];
-    return this.tfjs.compute(UNPACK, values, shape, "float32", grid(inputs * outputs)) as tf.Tensor2D;
+    return this.tfjs.compute("unpack", UNPACK, values, shape, "float32", grid(inputs * outputs)) as tf.Tensor2D;
   }
 }
 

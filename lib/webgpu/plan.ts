@@ -135,7 +135,8 @@ class Planner {
     const { scratch, width } = this.#valueOf(logits);
     const found = this.#acquire(({ batchSize }) => batchSize * searchWords(width) * FLOAT);
     const chosen = this.#acquire(({ batchSize }) => 2 * batchSize * FLOAT);
-    this.#call(({ batchSize }) => searchKernel(batchSize, width), [{ scratch }, { scratch: found }]);
+    const probabilities = this.outputs.some((output) => output.op === "maxLogprob" && output.logits === logits);
+    this.#call(({ batchSize }) => searchKernel(batchSize, width, probabilities), [{ scratch }, { scratch: found }]);
     this.#call(({ batchSize }) => chooseKernel(batchSize, width), [{ scratch: found }, { scratch: chosen }]);
     this.#free.push(found);
     this.#chosen.set(logits, chosen);

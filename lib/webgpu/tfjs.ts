@@ -41,12 +41,12 @@ export class TfjsOnGpu {
     tf.registerBackend("webgpu", () => backend as unknown as tf.KernelBackend, 3);
   }
 
-  /** A pipeline of this source, made once. */
-  pipeline(code: string): GPUComputePipeline {
+  /** A pipeline of this source, made once. Tools for looking into GPUs show the label. */
+  pipeline(code: string, label: string): GPUComputePipeline {
     let pipeline = this.#pipelines.get(code);
     if (!pipeline) {
       const { device } = this.gpu, module = device.createShaderModule({ code });
-      pipeline = device.createComputePipeline({ layout: "auto", compute: { module, entryPoint: "main" } });
+      pipeline = device.createComputePipeline({ label, layout: "auto", compute: { module, entryPoint: "main" } });
       this.#pipelines.set(code, pipeline);
     }
     return pipeline;
@@ -99,10 +99,17 @@ export class TfjsOnGpu {
   }
 
   /** Runs a kernel from one tensor to a new one, at once. */
-  compute(code: string, from: tf.Tensor, shape: number[], dtype: "float32" | "int32", grid: number[]): tf.Tensor {
+  compute(
+    label: string,
+    code: string,
+    from: tf.Tensor,
+    shape: number[],
+    dtype: "float32" | "int32",
+    grid: number[],
+  ): tf.Tensor {
     const { dataId } = this.#tfjs.makeTensorInfo(shape, dtype), { device } = this.gpu;
     const to = tf.engine().makeTensorFromDataId(dataId, shape, dtype);
-    const pipeline = this.pipeline(code), buffers = [this.bufferOf(from), this.bufferOf(to)];
+    const pipeline = this.pipeline(code, label), buffers = [this.bufferOf(from), this.bufferOf(to)];
     this.flush();
     const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);

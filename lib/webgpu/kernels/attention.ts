@@ -104,7 +104,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     workgroupBarrier();
   }
   let all = sumOfAll(vec4f(total, 0, 0, 0), thread).x;
-  sumOfAll_of[thread] = sum;
+  sumOfAll_of[thread] = sum; // every thread has read it by now
   workgroupBarrier();
   if (thread < ${fours}u) {
     for (var i = 1u; i < ${groups}u; i++) { sum += sumOfAll_of[thread + i * ${fours}u]; }
@@ -112,5 +112,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     store4(row * ${heads}u + head, 4u * thread, select(vec4f(), sum / all, all > 0.0));
   }
 }`;
-  return { code, workgroups: [heads, ...spread(rows)] };
+  return { name: "attention", code, workgroups: [heads, ...spread(rows)] };
 }

@@ -1,6 +1,6 @@
 /** The choice of the next token: the largest logit of each row, and the logarithm of its probability. */
 
-import { type Kernel, spread, STEP } from "./wgsl.ts";
+import { type Kernel, reduction, spread, STEP } from "./wgsl.ts";
 
 const THREADS = 256;
 /** Logits that one workgroup looks at. */
@@ -21,13 +21,16 @@ fn better(a: Best, b: Best) -> Best {
 const NOTHING = Best(-3.0e38, 0xffffffffu, 0.0);
 `;
 
-/** logits [B, V] -> found [B, V/4096, 3]. Bindings: step, logits, found. */
-export function searchKernel(batchSize: number, vocabulary: number): Kernel {
+/**
+ * logits [B, V] -> found [B, V/4096, 3]. Bindings: step, logits, found. Without `probabilities` the sums, which cost an
+ * exponential for each logit, mean nothing.
+ */
+export function searchKernel(batchSize: number, vocabulary: number, probabilities: boolean): Kernel {
   const chunks = Math.ceil(vocabulary / CHUNK);
   const code = `${STEP}${BEST}
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
 @group(0) @binding(2) var<storage, read_write> found: array<u32>;
-var<workgroup> best: array<Best, ${THREADS}>;
+${reduction("bestOfAll", "Best", THREADS, (a, b) => `better(${a}, ${b})`)}
 
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -35,23 +38,25 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   if (row >= batchSize()) { return; }
   var mine = NOTHING;
   let end = min((group.x + 1u) * ${CHUNK}u, ${vocabulary}u);
-  for (var i = group.x * ${CHUNK}u + thread; i < end; i += ${THREADS}u) {
-    mine = better(mine, Best(logits[row * ${vocabulary}u + i], i, 1.0));
+  let begin = group.x * ${CHUNK}u + thread;
+  for (var i = begin; i < end; i += ${THREADS}u) {
+    let value = logits[row * ${vocabulary}u + i];
+    if (value > mine.value) { mine = Best(value, i, 0.0); }
   }
-  best[thread] = mine;
-  workgroupBarrier();
-  for (var half = ${THREADS / 2}u; half > 0u; half /= 2u) {
-    if (thread < half) { best[thread] = better(best[thread], best[thread + half]); }
-    workgroupBarrier();
+  ${
+    probabilities
+      ? `for (var i = begin; i < end; i += ${THREADS}u) { mine.sum += exp(logits[row * ${vocabulary}u + i] - mine.value); }`
+      : ""
   }
+  let best = bestOfAll(mine, thread);
   if (thread == 0u) {
     let at = 3u * (row * ${chunks}u + group.x);
-    found[at] = bitcast<u32>(best[0].value);
-    found[at + 1u] = best[0].index;
-    found[at + 2u] = bitcast<u32>(best[0].sum);
+    found[at] = bitcast<u32>(best.value);
+    found[at + 1u] = best.index;
+    found[at + 2u] = bitcast<u32>(best.sum);
   }
 }`;
-  return { code, workgroups: [chunks, ...spread(batchSize)] };
+  return { name: "search", code, workgroups: [chunks, ...spread(batchSize)] };
 }
 
 /** found [B, V/4096, 3] -> chosen [2, B]: the ids, then the log-probabilities. Bindings: step, found, chosen. */
@@ -72,5 +77,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   chosen[id.x] = min(best.index, ${vocabulary - 1}u);
   chosen[batchSize() + id.x] = bitcast<u32>(-log(best.sum));
 }`;
-  return { code, workgroups: [Math.ceil(batchSize / 64), 1, 1] };
+  return { name: "choose", code, workgroups: [Math.ceil(batchSize / 64), 1, 1] };
 }

@@ -31,5 +31,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let other = u32(step[u32(step[${STEP_HEADER - 4 + ids[1]}]) + row]);
   store4(row, column, first4(one, column) + second4(other, column));
 }`;
-  return { code, workgroups: [Math.ceil(rows * fours / 64), 1, 1] };
+  return { name: "embed", code, workgroups: [Math.ceil(rows * fours / 64), 1, 1] };
 }

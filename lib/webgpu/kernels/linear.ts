@@ -33,8 +33,8 @@ export interface LinearOptions {
   part?: { first: number; columns: number };
 }
 
-/** The most rows that rows.ts takes: it keeps that many sums in each thread. */
-const MAX_ROWS = 16;
+/** The most rows that rows.ts takes: it keeps that many sums in each thread. The head has more to gain, being the largest. */
+const MAX_ROWS = 8, MAX_HEAD_ROWS = 16;
 
 /**
  * x [N, K], weight [K, M] or [M, K] -> y [N, M]. Bindings: step, x, weight, y, then bias [M] if there is one, then gain and
@@ -43,8 +43,13 @@ const MAX_ROWS = 16;
 export function linearKernel(options: LinearOptions): Kernel {
   const { transposed, norm, bias, gelu, accumulate } = options;
   if (transposed && (norm || bias || gelu || accumulate)) throw new Error("A transposed weight stands alone.");
-  if (options.rows > MAX_ROWS) return tilesKernel(options);
-  return options.transposed ? transposedRowsKernel(options) : rowsKernel(options);
+  if (options.rows > (transposed ? MAX_HEAD_ROWS : MAX_ROWS)) return tilesKernel(options);
+  return transposed ? transposedRowsKernel(options) : rowsKernel(options);
+}
+
+/** For people: sizes and surroundings. */
+export function describe({ inputs, outputs, norm, gelu, accumulate }: LinearOptions): string {
+  return `${inputs}→${outputs}${norm ? " norm" : ""}${gelu ? " gelu" : ""}${accumulate ? " sum" : ""}`;
 }
 
 /** What the kernels of both families begin with: bindings, `rowCount()`, `input4(row, k)` without the norm, `finish4()`. */

@@ -41,5 +41,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     store4(row, column, (x4(source, column) - mean) * scale * gain4(0u, column) + shift4(0u, column));
   }
 }`;
-  return { code, workgroups: [...spread(rows), 1] };
+  return { name: "layer norm", code, workgroups: [...spread(rows), 1] };
 }

@@ -5,7 +5,7 @@
 
 import type { Kernel } from "./wgsl.ts";
 import { inside, isVectorized, repeat, spread, sumOfAll } from "./wgsl.ts";
-import { type LinearOptions, linearPrelude } from "./linear.ts";
+import { describe, type LinearOptions, linearPrelude } from "./linear.ts";
 
 const THREADS = 256;
 /** Workgroups that keep a large GPU busy: H100 has 132 processors. */
@@ -24,7 +24,7 @@ export function rowsKernel(options: LinearOptions): Kernel {
   const { inputs: K, outputs: M, norm } = options, R = roundUp(options.rows);
   const fours = Math.ceil(M / 4), steps = Math.ceil(K / 4);
   const columns = [8, 4].find((columns) => fours / columns >= ENOUGH) ?? 2; // in fours
-  const slices = THREADS / columns, batch = Math.min(R, 2), quads = Math.ceil(R / 4);
+  const slices = THREADS / columns, heaps = Math.min(8, slices), batch = Math.min(R, 2), quads = Math.ceil(R / 4);
   const component = (r: number) => "xyzw"[r % 4];
   const within = isVectorized({ columns: K }) ? "" : ` * ${inside(K, "4u * i")}`;
   const statistics = !norm ? "" : `
@@ -74,57 +74,71 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     repeat(R / batch, (b) =>
       `${repeat(batch, (r) => `part[${r * THREADS}u + thread] = sum${b * batch + r};`)}
   workgroupBarrier();
-  for (var half = ${slices / 2}u; half > 0u; half /= 2u) {
-    if (slice < half) {
-      ${
+  if (slice < ${heaps}u) { // each of them adds up a heap of slices, for all rows of this round
+    ${
         repeat(batch, (r) =>
-          `part[${r * THREADS}u + thread] += part[${r * THREADS}u + thread + half * ${columns}u];`, "\n      ")
+          `var heap${r} = part[${r * THREADS}u + thread];
+    for (var i = 1u; i < ${slices / heaps}u; i++) { heap${r} += part[${r * THREADS}u + thread + i * ${
+            heaps * columns
+          }u]; }
+    part[${r * THREADS}u + thread] = heap${r};`, "\n    ")
       }
-    }
-    workgroupBarrier();
   }
-  if (thread < ${columns * batch}u) { finish4(${b * batch}u + slice, column, part[slice * ${THREADS}u + own]); }
-  workgroupBarrier();`)
+  workgroupBarrier();
+  if (thread < ${columns * batch}u) {
+    var sum = part[slice * ${THREADS}u + own];
+    for (var i = 1u; i < ${heaps}u; i++) { sum += part[slice * ${THREADS}u + own + i * ${columns}u]; }
+    finish4(${b * batch}u + slice, column, sum);
+  }${b + 1 < R / batch ? "\n  workgroupBarrier();" : ""}`)
   }
 }`;
-  return { code, workgroups: [Math.ceil(fours / columns), 1, 1] };
+  return { name: `${R} rows, ${describe(options)}`, code, workgroups: [Math.ceil(fours / columns), 1, 1] };
 }
 
 /**
- * Weight [M, K]: 16 threads add up one column of the result, along a row of the weight. For the head, whose M is the
+ * Weight [M, K]: 16 threads add up four columns of the result, along four rows of the weight. For the head, whose M is the
  * vocabulary, so that there are enough workgroups without more ado.
  */
 export function transposedRowsKernel(options: LinearOptions): Kernel {
   const { inputs: K, outputs: M, part: y } = options, R = roundUp(options.rows);
-  const lanes = 16, columns = THREADS / lanes, quads = Math.ceil(R / 4);
+  const lanes = 16, columns = 4 * THREADS / lanes, batch = Math.min(R, 2);
   const code = `${linearPrelude(options)}
-var<workgroup> part: array<vec4f, ${THREADS}>;
+var<workgroup> part: array<vec4f, ${THREADS * batch}>;
 
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let last = rowCount() - 1u;
   let lane = thread % ${lanes}u;
-  let own = thread / ${lanes}u;
-  let column = (group.x + group.y * 32768u) * ${columns}u + own;
-  let reached = min(column, ${M - 1}u);
-  ${repeat(quads, (q) => `var sums${q} = vec4f();`)}
+  let first = (group.x + group.y * 32768u) * ${columns}u;
+  let own = first + 4u * (thread / ${lanes}u);
+  ${repeat(4, (j) => `let column${j} = min(own + ${j}u, ${M - 1}u);`)}
+  ${repeat(R, (r) => `var sums${r} = vec4f(); let row${r} = min(${r}u, last);`)}
   for (var k = 4u * lane; k < ${K}u; k += ${4 * lanes}u) {
-    let w = weight4(reached, k);
-    ${repeat(R, (r) => `sums${r >> 2}.${"xyzw"[r % 4]} += dot(w, x4(min(${r}u, last), k));`, "\n    ")}
+    ${repeat(4, (j) => `let w${j} = weight4(column${j}, k);`, "\n    ")}
+    ${
+    repeat(
+      R,
+      (r) =>
+        `let a${r} = x4(row${r}, k); sums${r} += vec4f(dot(w0, a${r}), dot(w1, a${r}), dot(w2, a${r}), dot(w3, a${r}));`,
+      "\n    ",
+    )
+  }
   }
   ${
-    repeat(quads, (q) =>
-      `part[thread] = sums${q};
+    repeat(R / batch, (b) =>
+      `${repeat(batch, (r) => `part[${r * THREADS}u + thread] = sums${b * batch + r};`)}
   workgroupBarrier();
-  for (var half = ${lanes / 2}u; half > 0u; half /= 2u) {
-    if (lane < half) { part[thread] += part[thread + half]; }
-    workgroupBarrier();
-  }
-  if (lane < ${Math.min(R, 4)}u && ${q * 4}u + lane <= last && column < ${M}u) {
-    y[(${q * 4}u + lane) * ${y?.columns ?? M}u + column + ${y?.first ?? 0}u] = part[own * ${lanes}u][lane];
-  }
-  workgroupBarrier();`)
+  {
+    let r = thread / ${columns}u;
+    let c = thread % ${columns}u;
+    let row = ${b * batch}u + r;
+    if (r < ${batch}u && row <= last && first + c < ${M}u) {
+      var sum = 0.0;
+      for (var i = 0u; i < ${lanes}u; i++) { sum += part[r * ${THREADS}u + c / 4u * ${lanes}u + i][c % 4u]; }
+      y[row * ${y?.columns ?? M}u + first + c + ${y?.first ?? 0}u] = sum;
+    }
+  }${b + 1 < R / batch ? "\n  workgroupBarrier();" : ""}`)
   }
 }`;
-  return { code, workgroups: [...spread(Math.ceil(M / columns)), 1] };
+  return { name: `${R} rows, ${describe(options)}`, code, workgroups: [...spread(Math.ceil(M / columns)), 1] };
 }

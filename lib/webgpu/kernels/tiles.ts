@@ -7,7 +7,7 @@
 
 import type { Kernel } from "./wgsl.ts";
 import { inside, isVectorized, repeat } from "./wgsl.ts";
-import { type LinearOptions, linearPrelude } from "./linear.ts";
+import { describe, type LinearOptions, linearPrelude } from "./linear.ts";
 
 /** How the work is cut: the result into tiles of rows × columns, these into blocks, one a thread; K into rounds. */
 interface Tiling {
@@ -25,6 +25,7 @@ interface Tiling {
 const TILINGS: readonly Tiling[] = [
   { rows: 128, columns: 128, block: 8, depth: 8, groups: 1 },
   { rows: 64, columns: 64, block: 4, depth: 16, groups: 1 },
+  { rows: 32, columns: 128, block: 4, depth: 16, groups: 1 },
   { rows: 32, columns: 32, block: 4, depth: 8, groups: 4 },
 ];
 const THREADS = 256;
@@ -32,9 +33,13 @@ const THREADS = 256;
 /** Tiles that keep a large GPU busy. */
 const ENOUGH = 100;
 
+/** The largest tiles of which there are enough, unless more than a third of their rows would be empty. */
 function chooseTiling({ rows, outputs }: LinearOptions): Tiling {
-  const tiles = (tiling: Tiling) => Math.ceil(rows / tiling.rows) * Math.ceil(outputs / tiling.columns);
-  return TILINGS.find((tiling) => tiles(tiling) >= ENOUGH) ?? TILINGS.at(-1)!;
+  const fits = (tiling: Tiling) => {
+    const down = Math.ceil(rows / tiling.rows), across = Math.ceil(outputs / tiling.columns);
+    return down * across >= ENOUGH && (rows / (down * tiling.rows) > 2 / 3 || tiling.rows === 32);
+  };
+  return TILINGS.find(fits) ?? TILINGS.at(-1)!;
 }
 
 /** See linear.ts. */
@@ -178,5 +183,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     })
   }
 }`;
-  return { code, workgroups: [Math.ceil(M / columns), Math.ceil(options.rows / rows), 1] };
+  return {
+    name: `tiles of ${rows}×${columns}, ${describe(options)}`,
+    code,
+    workgroups: [Math.ceil(M / columns), Math.ceil(options.rows / rows), 1],
+  };
 }

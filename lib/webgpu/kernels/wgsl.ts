@@ -2,6 +2,8 @@
 
 /** A kernel for certain sizes: its source, which is also its identity, and how many workgroups run it. */
 export interface Kernel {
+  /** For people. */
+  name: string;
   code: string;
   workgroups: readonly [x: number, y: number, z: number];
 }
@@ -86,23 +88,30 @@ export function storeFour(matrix: Matrix): string {
 `;
 }
 
-/** A function that adds up (or takes the maximum of) a value of all `threads` of a workgroup and tells each of them. */
+/**
+ * A function that combines a value of all `threads` of a workgroup and tells each of them the result: in two levels, because
+ * waiting for each other costs more than a few operations one after the other.
+ */
 export function reduction(
   name: string,
   type: string,
   threads: number,
   combine: (a: string, b: string) => string,
 ): string {
+  const first = Math.min(16, threads), each = threads / first;
   return `var<workgroup> ${name}_of: array<${type}, ${threads}>;
+var<workgroup> ${name}_part: array<${type}, ${first}>;
 fn ${name}(value: ${type}, thread: u32) -> ${type} {
   ${name}_of[thread] = value;
   workgroupBarrier();
-  for (var half = ${threads / 2}u; half > 0u; half /= 2u) {
-    if (thread < half) { ${name}_of[thread] = ${combine(`${name}_of[thread]`, `${name}_of[thread + half]`)}; }
-    workgroupBarrier();
+  if (thread < ${first}u) {
+    var part = ${name}_of[thread];
+    for (var i = 1u; i < ${each}u; i++) { part = ${combine("part", `${name}_of[thread + i * ${first}u]`)}; }
+    ${name}_part[thread] = part;
   }
-  let result = ${name}_of[0];
   workgroupBarrier();
+  var result = ${name}_part[0];
+  for (var i = 1u; i < ${first}u; i++) { result = ${combine("result", `${name}_part[i]`)}; }
   return result;
 }
 `;
