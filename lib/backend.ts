@@ -3,6 +3,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
 import { type Dtype, DTYPES, type Ops, plainOps } from "./ops.ts";
+import type { Roofs } from "./roofline.ts";
 import { TensorflowBackend } from "./tensorflow/backend.ts";
 import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
 import { ensureLibtensorflow } from "./tensorflow/install.ts";
@@ -39,6 +40,10 @@ export interface Backend {
   createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor>;
   /** Keeps what `build` does as one function of its inputs; missing where the backend cannot. */
   capture?(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): CapturedStep;
+  /** Measures what the device could do at most, where tfjs's operations would not show it. */
+  measureRoofs?(): Promise<Roofs>;
+  /** A step takes no longer for slots of the cache that are empty, so a cache may be made as large as it will become. */
+  readonly emptySlotsAreFree?: boolean;
   /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it anew. */
   readonly failed?: boolean;
 }
@@ -133,6 +138,8 @@ async function webgpu(allowance: Allowance): Promise<Backend> {
     dtypes: ["float32", "bfloat16"],
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture: (inputs, build) => backend.capture(inputs, build),
+    measureRoofs: () => backend.measureRoofs(),
+    emptySlotsAreFree: true,
     get failed() {
       return backend.gpu.failed;
     },

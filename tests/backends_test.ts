@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import type { Backend } from "../lib/backend.ts";
 import { type Batch, padBatch } from "../lib/batch.ts";
-import { generateBatch, type GenerateOptions } from "../lib/generate.ts";
+import { generateBatch, type GenerateOptions, generateTokenKvCaching } from "../lib/generate.ts";
 import { CacheView } from "../lib/gpt2/cache_view.ts";
 import { KvCache } from "../lib/gpt2/kv_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
@@ -128,6 +128,30 @@ testOnEach(backends, "steps with the cache give what the whole text gives withou
     }
   }
 });
+
+testOnEach(
+  backends,
+  "a cache that grows on the way gives what one gives that was large from the start",
+  async (backend) => {
+    using model = await loadGPT2(folders[0], { backend });
+    const run = async (maxTokens?: number) => {
+      const prompts = padBatch([[1, 2, 3], [4]], { padTokenId: 0 });
+      let { nextTokenIds, cache } = await generateTokenKvCaching(model, prompts, { maxTokens });
+      const ids = [nextTokenIds], capacities = new Set([cache.capacity]);
+      for (let i = 0; i < 40; i++) {
+        ({ nextTokenIds, cache } = await generateTokenKvCaching(model, { inputIds: ids[i].map((id) => [id]), cache }));
+        ids.push(nextTokenIds);
+        capacities.add(cache.capacity);
+      }
+      cache[Symbol.dispose]();
+      return { ids, capacities: [...capacities] };
+    };
+    const grown = await run(), large = await run(41);
+    assert.deepEqual(grown.capacities, [16, 32, 48]);
+    assert.deepEqual(large.capacities, backend.emptySlotsAreFree ? [48] : [16, 32, 48]);
+    assert.deepEqual(grown.ids, large.ids);
+  },
+);
 
 testOnEach(backends, "backends agree on the logits", async (backend) => {
   if (backend === backends.working[0]) return; // the others are compared with the first

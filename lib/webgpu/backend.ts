@@ -2,6 +2,7 @@
 
 import type * as tf from "@tensorflow/tfjs";
 import type { Ops } from "../ops.ts";
+import type { Roofs } from "../roofline.ts";
 import { CapturedPlan } from "./captured.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { Recorder } from "./expression.ts";
@@ -9,6 +10,7 @@ import { webgpuOps } from "./ops.ts";
 import { Packer } from "./pack.ts";
 import { makePlan } from "./plan.ts";
 import { ReadBack } from "./read_back.ts";
+import { measureGpuRoofs } from "./roofs.ts";
 import { Scratch } from "./scratch.ts";
 import { TfjsOnGpu } from "./tfjs.ts";
 
@@ -41,6 +43,11 @@ export class WebgpuBackend {
   /** A float32 tensor whose values `fill` writes. Throws a RangeError if the GPU cannot hold it. */
   createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor> {
     return this.#tfjs.createTensor(shape, fill);
+  }
+
+  /** What the GPU could do at most. */
+  measureRoofs(): Promise<Roofs> {
+    return measureGpuRoofs(this.#tfjs, this.#readBack);
   }
 
   /** Records what `build` does with stand-ins for `inputs`. Other tensors that it uses must outlive the result. */
