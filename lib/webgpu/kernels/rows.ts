@@ -11,6 +11,9 @@ const THREADS = 256;
 /** Workgroups that keep a large GPU busy: H100 has 132 processors. */
 const ENOUGH = 128;
 
+/** The most turns of a thread that are written out in full: 16 numbers a turn are held in registers. */
+const MAX_TURNS = 6;
+
 /** Rows are counted in powers of two, so that few kernels serve all batch sizes. */
 function roundUp(rows: number): number {
   return 2 ** Math.ceil(Math.log2(rows));
@@ -43,33 +46,49 @@ export function rowsKernel(options: LinearOptions): Kernel {
   }
   }
   ${repeat(quads, (q) => `scale${q} = inverseSqrt(sumOfAll(scale${q}, thread) / ${K}f + ${norm.epsilon}f);`)}`;
-  const normalised = (r: number) =>
+  // A thread's turns: at first all that it needs of the weight is asked for, to arrive while the statistics are made; loops
+  // are written out, because compilers do not do that to loops that WebGPU guards against running for ever.
+  const turns = Math.ceil(steps / slices), together = turns <= MAX_TURNS ? turns : 4;
+  const exact = steps === turns * slices && turns % together === 0;
+  const fetch = (t: number) =>
+    `let i${t} = first + ${t * slices}u; let k${t} = 4u * ${exact ? `i${t}` : `min(i${t}, ${steps - 1}u)`};
+  ${repeat(4, (j) => `let w${t}_${j} = weight4(k${t} + ${j}u, column);`)}`;
+  const normalised = (r: number, t: number) =>
     norm
-      ? `(x4(row${r}, k) - mean${r >> 2}.${component(r)}) * scale${r >> 2}.${component(r)} * gain + shift`
-      : `x4(row${r}, k)`;
+      ? `(x4(row${r}, k${t}) - mean${r >> 2}.${component(r)}) * scale${r >> 2}.${component(r)} * gain${t} + shift${t}`
+      : `x4(row${r}, k${t})`;
+  const add = (t: number) =>
+    `${norm ? `let gain${t} = gain4(0u, k${t}); let shift${t} = shift4(0u, k${t});` : ""}
+  ${
+      repeat(R, (r) => {
+        const a = exact ? normalised(r, t) : `select(vec4f(), ${normalised(r, t)}, i${t} < ${steps}u)`;
+        const products = repeat(4, (j) => `a${t}_${r}.${"xyzw"[j]} * w${t}_${j}`, " + ");
+        return `let a${t}_${r} = ${a}; sum${r} += ${products};`;
+      })
+    }`;
+  const sums = repeat(R, (r) => `var sum${r} = vec4f();`);
+  const work = turns <= MAX_TURNS
+    ? `let first = slice;
+  ${repeat(turns, fetch)}${statistics}
+  ${sums}
+  ${repeat(turns, add)}`
+    : `${statistics}
+  ${sums}
+  for (var first = slice; first < ${steps}u; first += ${together * slices}u) {
+  ${repeat(together, fetch)}
+  ${repeat(together, add)}
+  }`;
   const code = `${linearPrelude(options)}${norm ? sumOfAll(THREADS) : ""}
 var<workgroup> part: array<vec4f, ${THREADS * batch}>;
 
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let last = rowCount() - 1u;
-  ${repeat(R, (r) => `let row${r} = min(${r}u, last);`)}${statistics}
+  ${repeat(R, (r) => `let row${r} = min(${r}u, last);`)}
   let slice = thread / ${columns}u;
   let own = thread % ${columns}u;
   let column = 4u * (group.x * ${columns}u + own);
-  ${repeat(R, (r) => `var sum${r} = vec4f();`)}
-  for (var i = slice; i < ${steps}u; i += ${slices}u) {
-    let k = 4u * i;
-    ${repeat(4, (j) => `let w${j} = weight4(k + ${j}u, column);`, "\n    ")}
-    ${norm ? "let gain = gain4(0u, k); let shift = shift4(0u, k);" : ""}
-    ${
-    repeat(
-      R,
-      (r) => `let a${r} = ${normalised(r)}; sum${r} += a${r}.x * w0 + a${r}.y * w1 + a${r}.z * w2 + a${r}.w * w3;`,
-      "\n    ",
-    )
-  }
-  }
+  ${work}
   ${
     repeat(R / batch, (b) =>
       `${repeat(batch, (r) => `part[${r * THREADS}u + thread] = sum${b * batch + r};`)}

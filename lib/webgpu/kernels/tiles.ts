@@ -118,6 +118,21 @@ var<workgroup> statistics: array<vec2f, ${rows}>;
 `;
   const read = norm ? "(x4(row, k) - statistics[r].x) * statistics[r].y * gain4(0u, k) + shift4(0u, k)" : "x4(row, k)";
   const place = (index: string, half: number, width: number) => `${half * width / halves}u + 4u * ${index}`;
+  // Written out for each k, because compilers do not do that to loops that WebGPU guards against running for ever.
+  const multiply = (k: number) => {
+    const half = (at: string, width: number, h: number, own: string) =>
+      `tile[${at} + ${k * width / 4 + h * width / 4 / halves}u + ${own}]`;
+    return `{
+    ${repeat(halves, (h) => `let a${h} = ${half("xAt", rows, h, "ty")};`)}
+    ${repeat(halves, (h) => `let b${h} = ${half("weightAt", columns, h, "tx")};`)}
+    ${
+      repeat(block * halves, (s) => {
+        const i = Math.floor(s / halves);
+        return `sum${s} += a${i >> 2}.${"xyzw"[i % 4]} * b${s % halves};`;
+      })
+    }
+  }`;
+  };
   const code = `${linearPrelude(options)}${norm ? statistics : ""}
 // For each group of threads, x [depth, rows] and weight [depth, columns] of a round, in fours.
 var<workgroup> tile: array<vec4f, ${Math.max(groups * (xFours + weightFours), groups > 1 ? THREADS : 0)}>;
@@ -152,19 +167,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   if (round + 1u < ${rounds}u) {
   ${load}
   }
-  for (var k = 0u; k < ${depth}u; k++) {
-    ${repeat(halves, (h) => `let a${h} = tile[xAt + k * ${rows / 4}u + ${h * rows / 4 / halves}u + ty];`, "\n    ")}
-    ${
-    repeat(halves, (h) =>
-      `let b${h} = tile[weightAt + k * ${columns / 4}u + ${h * columns / 4 / halves}u + tx];`, "\n    ")
-  }
-    ${
-    repeat(block * halves, (s) => {
-      const i = Math.floor(s / halves), h = s % halves;
-      return `sum${s} += a${i >> 2}.${"xyzw"[i % 4]} * b${h};`;
-    }, "\n    ")
-  }
-  }
+  ${repeat(depth, multiply)}
   workgroupBarrier();
   }
   ${
