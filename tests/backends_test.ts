@@ -153,6 +153,31 @@ testOnEach(
   },
 );
 
+testOnEach(backends, "op by op gives what captured steps give, for every type of weights", async (backend) => {
+  const rows = [[1, 2, 3, 4, 5], [6, 7], [8]];
+  using wide = await loadGPT2(folders[1], { backend });
+  const exact = await logitsOf(wide, rows);
+  for (const dtype of backend.dtypes) {
+    const before = tf.memory().numTensors;
+    {
+      using model = await loadGPT2(folders[1], { backend, dtype });
+      using plain = await loadGPT2(folders[1], { backend: Object.create(backend, { capture: {} }), dtype });
+      const captured = await logitsOf(model, rows), opByOp = await logitsOf(plain, rows);
+      const alone = [];
+      for (const row of rows) alone.push((await logitsOf(model, [row]))[0]);
+      for (const i of rows.keys()) {
+        const spread = Math.max(...exact[i]) - Math.min(...exact[i]);
+        const same = dtype === "float32" ? TOLERANCE : 0.02 * spread;
+        assertClose(captured[i], opByOp[i], same, `${dtype}, row ${i}, captured and op by op`);
+        assertClose(captured[i], alone[i], same, `${dtype}, row ${i}, in the batch and alone`);
+        assertClose(captured[i], exact[i], dtype === "float32" ? TOLERANCE : 0.1 * spread, `${dtype}, row ${i}`);
+        assert.ok(dtype === "float32" || distance(captured[i], exact[i]) > 1e-6, `${dtype} was really rounded`);
+      }
+    }
+    assert.equal(tf.memory().numTensors, before, dtype);
+  }
+});
+
 testOnEach(backends, "backends agree on the logits", async (backend) => {
   if (backend === backends.working[0]) return; // the others are compared with the first
   const rows = [...randomBatches(9, 1)][0];
