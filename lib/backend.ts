@@ -70,7 +70,9 @@ export async function useBackend(name: BackendName | "auto" = "auto", options: B
   if (name !== "auto") return await start(name, options, { allowSoftware: true });
   for (const candidate of BACKENDS) {
     try {
-      return await start(candidate, options, { allowSoftware: false });
+      const backend = await start(candidate, options, { allowSoftware: false });
+      if (candidate !== BACKENDS[0]) log(`Running on ${backend.name}: ${backend.description}.`);
+      return backend;
     } catch (error) {
       if (error instanceof RangeError) throw error; // what the user asked for is wrong, not the backend
       log(`The ${candidate} backend does not work here (${(error as Error).message}). Trying the next one.`);

@@ -1,5 +1,7 @@
 /** The GPU: finding one through Deno's WebGPU, opening it with all that it can do, noticing when it fails. */
 
+import { tmpdir } from "node:os";
+
 /** A GPU that was opened. */
 export interface Gpu {
   readonly device: GPUDevice;
@@ -32,7 +34,7 @@ const LIMITS = [
  */
 export async function openGpu({ allowSoftware = false }: { allowSoftware?: boolean } = {}): Promise<Gpu> {
   // Deno has no navigator.gpu in some of its builds, and no adapter without a Vulkan, Metal or DirectX 12 driver.
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  const adapter = await quietly(() => navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }));
   if (!adapter) throw new Error("there is no GPU that Deno can use: it needs a Vulkan, Metal or DirectX 12 driver");
   const { description, vendor, isFallbackAdapter: software } = adapter.info as GPUAdapterInfo & {
     isFallbackAdapter: boolean; // not in Deno's types yet
@@ -59,6 +61,18 @@ export async function openGpu({ allowSoftware = false }: { allowSoftware?: boole
       return failure.message !== undefined;
     },
   };
+}
+
+/** Runs `work` so that the Wayland library, which looks for a screen, does not complain on machines without a desktop. */
+async function quietly<T>(work: () => Promise<T> | undefined): Promise<T | undefined> {
+  const variable = "XDG_RUNTIME_DIR";
+  if (Deno.build.os !== "linux" || Deno.env.has(variable)) return await work();
+  Deno.env.set(variable, tmpdir());
+  try {
+    return await work();
+  } finally {
+    Deno.env.delete(variable);
+  }
 }
 
 /** Remembers the first thing that goes wrong outside any error scope: from then on results may be wrong. */
