@@ -57,6 +57,7 @@ export class CapturedPlan {
   async run(inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> {
     const { plan, shared: { tfjs, scratch, readBack } } = this, { gpu } = tfjs;
     gpu.check();
+    await tfjs.checkMemory();
     const [batchSize, newTokens] = inputs[plan.ids].shape, sizes = { batchSize, newTokens };
     const integers = stepIntegers(plan, inputs, sizes);
     const buffers = new Map(this.#bound.map((input) => [input, tfjs.bufferOf(inputs[input])]));

@@ -29,6 +29,10 @@ const POOL_BYTES = 2 ** 30;
 export class TfjsOnGpu {
   readonly #tfjs: Internals;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
+  /** Whether there was memory for tensors of zeros: known some time after they were asked for. */
+  readonly #zeros: Promise<Error | null>[] = [];
+  /** Buffers that there was no memory for. */
+  readonly #unusable = new WeakSet<GPUBuffer>();
 
   /** Registers the backend, in place of that of a GPU before it, whose tensors are lost. */
   constructor(readonly gpu: Gpu) {
@@ -58,6 +62,12 @@ export class TfjsOnGpu {
     return this.#tfjs.tensorMap.get(tensor.dataId).resource!;
   }
 
+  /** Throws a RangeError if there was no memory for a tensor that was made of zeros since the last call. */
+  async checkMemory(): Promise<void> {
+    const [failed] = (await Promise.all(this.#zeros.splice(0))).filter((error) => error !== null);
+    if (failed) throw failed;
+  }
+
   /** Sends what tfjs has recorded and not yet sent: what is submitted next may depend on it. */
   flush(): void {
     this.#tfjs.endComputePassEncoder();
@@ -66,14 +76,7 @@ export class TfjsOnGpu {
 
   /** A float32 tensor whose values `fill` writes into memory that the GPU can see, where there is such. */
   async createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor> {
-    const size = tf.util.sizeFromShape(shape), bytes = size * Float32Array.BYTES_PER_ELEMENT;
-    const { device, name } = this.gpu, { maxBufferSize } = device.limits;
-    if (bytes > maxBufferSize) {
-      throw new RangeError(
-        `Cannot put a tensor [${shape}] of ${bytes} bytes on the GPU (${name}): it takes ${maxBufferSize} at most. ` +
-          "Use a smaller model or another backend.",
-      );
-    }
+    const size = tf.util.sizeFromShape(shape), bytes = this.#bytesOf(shape), { device } = this.gpu;
     this.gpu.check();
     const info = this.#tfjs.makeTensorInfo(shape, "float32");
     const tensor = tf.engine().makeTensorFromDataId(info.dataId, shape, "float32");
@@ -84,7 +87,8 @@ export class TfjsOnGpu {
     const isMapped = buffer.mapState === "mapped"; // not if it was used before
     try {
       if (await device.popErrorScope()) {
-        throw new RangeError(`The GPU (${name}) has no memory left for a tensor [${shape}] of ${bytes} bytes.`);
+        this.#unusable.add(buffer);
+        throw this.#noMemory(shape);
       }
       const values = isMapped ? new Float32Array(buffer.getMappedRange()) : new Float32Array(size);
       await fill(values);
@@ -131,7 +135,7 @@ export class TfjsOnGpu {
     const manager = this.#tfjs.bufferManager, release = manager.releaseBuffer.bind(manager);
     manager.releaseBuffer = (buffer, reuse = true) => {
       const free = manager.numBytesAllocated - manager.numBytesUsed;
-      release(buffer, reuse && free + buffer.size <= POOL_BYTES);
+      release(buffer, reuse && free + buffer.size <= POOL_BYTES && !this.#unusable.has(buffer));
     };
   }
 
@@ -144,14 +148,42 @@ export class TfjsOnGpu {
       kernelFunc: (call) => {
         const { shape, value, dtype = "float32" } = call.attrs as unknown as tf.FillAttrs;
         if (value !== 0 || dtype !== "float32" || tf.util.sizeFromShape(shape) === 0) return plain.kernelFunc(call);
-        const info = tfjs.makeTensorInfo(shape, dtype);
+        this.#bytesOf(shape); // throws if it is too large
+        const info = tfjs.makeTensorInfo(shape, dtype), { device } = this.gpu;
+        device.pushErrorScope("out-of-memory");
         tfjs.uploadToGPU(info.dataId);
+        const buffer = tfjs.tensorMap.get(info.dataId).resource!;
+        this.#zeros.push(
+          device.popErrorScope().then((error) => {
+            if (error) this.#unusable.add(buffer);
+            return error && this.#noMemory(shape);
+          }),
+        );
         tfjs.ensureCommandEncoderReady();
         tfjs.endComputePassEncoder();
-        tfjs.commandEncoder!.clearBuffer(tfjs.tensorMap.get(info.dataId).resource!);
+        tfjs.commandEncoder!.clearBuffer(buffer);
         tfjs.commandQueueOwnedIds.add(info.dataId); // not to be reused before this was sent
         return info;
       },
     });
+  }
+
+  /** Throws a RangeError if a buffer cannot be that large. */
+  #bytesOf(shape: number[]): number {
+    const bytes = tf.util.sizeFromShape(shape) * Float32Array.BYTES_PER_ELEMENT;
+    const { device: { limits: { maxBufferSize } }, name } = this.gpu;
+    if (bytes <= maxBufferSize) return bytes;
+    throw new RangeError(
+      `Cannot put a tensor [${shape}] of ${bytes} bytes on the GPU (${name}): it takes ${maxBufferSize} at most. ` +
+        "Use fewer rows or tokens, a smaller model or another backend.",
+    );
+  }
+
+  #noMemory(shape: number[]): RangeError {
+    const bytes = this.#bytesOf(shape);
+    return new RangeError(
+      `The GPU (${this.gpu.name}) has no memory left for a tensor [${shape}] of ${bytes} bytes. ` +
+        "Use fewer rows or tokens, or a smaller model.",
+    );
   }
 }

@@ -26,7 +26,7 @@ const TILINGS: readonly Tiling[] = [
   { rows: 128, columns: 128, block: 8, depth: 8, groups: 1 },
   { rows: 64, columns: 64, block: 4, depth: 16, groups: 1 },
   { rows: 32, columns: 128, block: 4, depth: 16, groups: 1 },
-  { rows: 32, columns: 32, block: 4, depth: 8, groups: 4 },
+  { rows: 32, columns: 32, block: 4, depth: 16, groups: 4 },
 ];
 const THREADS = 256;
 
@@ -45,7 +45,9 @@ function chooseTiling({ rows, outputs }: LinearOptions): Tiling {
 /** See linear.ts. */
 export function tilesKernel(options: LinearOptions): Kernel {
   const { inputs: K, outputs: M, transposed, norm } = options;
-  const { rows, columns, block, depth, groups } = chooseTiling(options);
+  const { rows, columns, block, groups, ...tiling } = chooseTiling(options);
+  // With statistics beside it, the deepest tile would not fit into the 16 kB that every GPU has.
+  const depth = norm && groups > 1 ? tiling.depth / 2 : tiling.depth;
   const threads = THREADS / groups, across = columns / block;
   const halves = block / 4; // a block is halves × halves pieces of 4 × 4, half a tile apart, so that banks do not conflict
   const rounds = Math.ceil(K / depth / groups), exact = K === rounds * depth * groups;
