@@ -249,6 +249,47 @@ gpuTest("what does not fit on the GPU is refused with the number of bytes, and t
   assert.equal(tf.memory().numTensors, before);
 });
 
+gpuTest("a batch whose cache there is no memory for is refused, and the next one runs", async () => {
+  const backend = await useBackend("webgpu");
+  using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
+  const options = { maxTokens: 4, ignoreEos: true }, inputs = padBatch([[1, 2, 3]], { padTokenId: 0 });
+  const expected = await generateBatch(model, inputs, options), before = tf.memory().numTensors;
+  const { popErrorScope } = GPUDevice.prototype;
+  // A GPU that is full answers so; a program in place of one never is.
+  GPUDevice.prototype.popErrorScope = async function () {
+    await popErrorScope.call(this);
+    return new GPUOutOfMemoryError("full");
+  };
+  try {
+    const wide = padBatch(Array(7).fill([1, 2, 3]), { padTokenId: 0 });
+    const message = /no memory left for a tensor \[7,3,16,8\] of 10752 bytes/;
+    await assert.rejects(generateBatch(model, wide, options), message);
+    await assert.rejects(backend.createTensor([4], () => {}), /no memory left for a tensor \[4\] of 16 bytes/);
+  } finally {
+    GPUDevice.prototype.popErrorScope = popErrorScope;
+  }
+  assert.equal(tf.memory().numTensors, before);
+  assert.deepEqual(await generateBatch(model, inputs, options), expected);
+});
+
+const most = gpu?.device.limits.maxStorageBufferBindingSize ?? Infinity;
+Deno.test({
+  name: `a batch whose cache cannot be bound in one piece is refused with the number of bytes (${most} here)`,
+  ignore: most > 2 ** 27, // it would take too much memory to get there
+  async fn() {
+    const backend = await useBackend("webgpu"), before = tf.memory().numTensors;
+    {
+      using model = await loadGPT2(await writeTinyModel({ seed: 1, config: { n_layer: 1 } }), { backend });
+      const inputs = padBatch(Array(90_000).fill([1]), { padTokenId: 0 }); // 16 slots of 24 numbers each
+      await assert.rejects(
+        generateBatch(model, inputs, { maxTokens: 2 }),
+        /Cannot run a step of 90000 rows on the GPU .*: it needs 138240000 bytes in one piece/,
+      );
+    }
+    assert.equal(tf.memory().numTensors, before);
+  },
+});
+
 gpuTest(
   "a GPU that is lost ends what runs on it with a clear error; other backends go on, and so does a new start",
   async () => {
