@@ -5,14 +5,14 @@ import type { Dtype } from "../ops.ts";
 import type { Weight } from "./expression.ts";
 import type { TfjsOnGpu } from "./tfjs.ts";
 
-/** Words of 4 bytes that one workgroup writes, in rows of a grid. */
+/** Threads of a workgroup, and workgroups of a row of the grid. */
 const THREADS = 256, ROW = 32768;
 
 const INDEX = `let i = id.x + id.y * ${THREADS * ROW}u;`;
 
 /** To the nearest bfloat16, ties to even, as float32ToBfloat16 in ../half.ts rounds. */
-const PACK = `@group(0) @binding(0) var<storage, read> wide: array<u32>;
-@group(0) @binding(1) var<storage, read_write> narrow: array<u32>;
+const PACK = `@group(0) @binding(0) var<storage, read_write> narrow: array<u32>;
+@group(0) @binding(1) var<storage, read> wide: array<u32>;
 fn rounded(i: u32) -> u32 {
   if (i >= arrayLength(&wide)) { return 0u; }
   let bits = wide[i];
@@ -42,8 +42,8 @@ export class Packer {
   /** float32 values as a weight of that type. Takes the tensor over. */
   pack(values: tf.Tensor2D, dtype: Dtype): Pick<Weight, "values" | "format"> {
     if (dtype !== "bfloat16") return { values, format: "float32" };
-    const words = Math.ceil(values.size / 2);
-    const packed = this.tfjs.compute("pack", PACK, values, [words], "int32", grid(words));
+    const packed = this.tfjs.empty([Math.ceil(values.size / 2)], "int32");
+    this.#run("pack", PACK, { narrow: packed, wide: values });
     values.dispose();
     return { values: packed, format: "bfloat16" };
   }
@@ -51,8 +51,36 @@ export class Packer {
   /** The weight in float32: [K, M], or [M, K] if it is transposed. A new tensor. */
   unpack({ values, format, inputs, outputs, transposed }: Weight): tf.Tensor2D {
     if (format === "float32") return values.clone() as tf.Tensor2D;
-    const shape = transposed ? [outputs, inputs] : [inputs, outputs];
-    return this.tfjs.compute("unpack", UNPACK, values, shape, "float32", grid(inputs * outputs)) as tf.Tensor2D;
+    const wide = this.tfjs.empty(transposed ? [outputs, inputs] : [inputs, outputs], "float32");
+    this.#run("unpack", UNPACK, { narrow: values, wide });
+    return wide as tf.Tensor2D;
+  }
+
+  /** Runs a kernel on both tensors, in pieces that can be bound. */
+  #run(label: string, code: string, { narrow, wide }: { narrow: tf.Tensor; wide: tf.Tensor }): void {
+    const { device } = this.tfjs.gpu, pipeline = this.tfjs.pipeline(code, label);
+    const buffers = { narrow: this.tfjs.bufferOf(narrow), wide: this.tfjs.bufferOf(wide) };
+    const most = Math.floor(device.limits.maxStorageBufferBindingSize / 8 / 64) * 64; // words of the narrow one
+    this.tfjs.flush();
+    const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    for (let first = 0; first < narrow.size; first += most) {
+      const words = Math.min(most, narrow.size - first), numbers = Math.min(2 * words, wide.size - 2 * first);
+      const resources = [
+        { buffer: buffers.narrow, offset: 4 * first, size: 4 * words },
+        { buffer: buffers.wide, offset: 8 * first, size: 4 * numbers },
+      ];
+      pass.setBindGroup(
+        0,
+        device.createBindGroup({
+          layout: pipeline.getBindGroupLayout(0),
+          entries: resources.map((resource, binding) => ({ binding, resource })),
+        }),
+      );
+      pass.dispatchWorkgroups(...grid(numbers));
+    }
+    pass.end();
+    device.queue.submit([encoder.finish()]);
   }
 }
 

@@ -102,32 +102,11 @@ export class TfjsOnGpu {
     }
   }
 
-  /** Runs a kernel from one tensor to a new one, at once. */
-  compute(
-    label: string,
-    code: string,
-    from: tf.Tensor,
-    shape: number[],
-    dtype: "float32" | "int32",
-    grid: number[],
-  ): tf.Tensor {
-    const { dataId } = this.#tfjs.makeTensorInfo(shape, dtype), { device } = this.gpu;
-    const to = tf.engine().makeTensorFromDataId(dataId, shape, dtype);
-    const pipeline = this.pipeline(code, label), buffers = [this.bufferOf(from), this.bufferOf(to)];
-    this.flush();
-    const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(
-      0,
-      device.createBindGroup({
-        layout: pipeline.getBindGroupLayout(0),
-        entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })),
-      }),
-    );
-    pass.dispatchWorkgroups(grid[0], grid[1]);
-    pass.end();
-    device.queue.submit([encoder.finish()]);
-    return to;
+  /** A tensor with whatever values its memory has. */
+  empty(shape: number[], dtype: "float32" | "int32"): tf.Tensor {
+    const { dataId } = this.#tfjs.makeTensorInfo(shape, dtype);
+    this.#tfjs.uploadToGPU(dataId);
+    return tf.engine().makeTensorFromDataId(dataId, shape, dtype);
   }
 
   /** tfjs keeps every buffer that it ever made; this gives back what is beyond {@link POOL_BYTES}. */
