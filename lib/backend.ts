@@ -131,10 +131,10 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
 }
 
 async function webgpu(allowance: Allowance): Promise<Backend> {
-  const backend = await WebgpuBackend.start(allowance), { name, software } = backend.gpu;
+  const backend = await WebgpuBackend.start(allowance);
   return {
     name: "webgpu",
-    description: `${name} through WebGPU${software ? ", a program on the processor" : ""}`,
+    description: backend.description,
     threads: 1,
     ops: backend.ops,
     dtypes: ["float32", "bfloat16"],

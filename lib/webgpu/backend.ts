@@ -9,7 +9,7 @@ import { Recorder } from "./expression.ts";
 import { webgpuOps } from "./ops.ts";
 import { Packer } from "./pack.ts";
 import { makePlan } from "./plan.ts";
-import { ReadBack } from "./read_back.ts";
+import { ReadBack, READS_EARLY } from "./read_back.ts";
 import { measureGpuRoofs } from "./roofs.ts";
 import { Scratch } from "./scratch.ts";
 import { TfjsOnGpu } from "./tfjs.ts";
@@ -33,6 +33,13 @@ export class WebgpuBackend {
     this.#scratch = new Scratch(gpu.device);
     this.#readBack = new ReadBack(gpu.device);
     this.ops = webgpuOps(this.#recorder, new Packer(this.#tfjs));
+  }
+
+  /** For people. */
+  get description(): string {
+    const { name, software } = this.gpu;
+    return `${name} through WebGPU` + (software ? ", a program on the processor" : "") +
+      (READS_EARLY ? "" : `; Deno ${Deno.version.deno} adds 10 ms to each step`);
   }
 
   /** Opens the GPU and registers tfjs's backend `webgpu`. Throws what {@link openGpu} throws. */

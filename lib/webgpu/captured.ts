@@ -137,7 +137,7 @@ export class CapturedPlan {
           `${device.limits.maxStorageBufferBindingSize} is the most. Use fewer rows or tokens.`,
       );
     }
-    const key = [code, ...resources.map(({ buffer, offset = 0 }) => `${numberOf(buffer)}+${offset}`)].join(" ");
+    const key = [code, ...resources.map(({ buffer, offset = 0 }) => `${tfjs.numberOf(buffer)}+${offset}`)].join(" ");
     let bindGroup = this.#bindGroups.get(key);
     if (!bindGroup) {
       const entries = resources.map((resource, binding) => ({ binding, resource }));
@@ -171,14 +171,4 @@ function stepIntegers(
     end += array.length;
   }
   return integers;
-}
-
-const numbers = new WeakMap<GPUBuffer, number>();
-let buffers = 0;
-
-/** A number for each buffer. */
-function numberOf(buffer: GPUBuffer): number {
-  let number = numbers.get(buffer);
-  if (number === undefined) numbers.set(buffer, number = buffers++);
-  return number;
 }

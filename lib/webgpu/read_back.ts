@@ -8,7 +8,7 @@
  * at once, but only on a buffer that was mapped before: on a new one that ends the process. This was tried with the
  * versions named here; on all others reading waits for the promise, which is right everywhere.
  */
-const EARLY = /^2\.9\./.test(Deno.version.deno);
+export const READS_EARLY = /^2\.9\./.test(Deno.version.deno);
 
 /** A piece of a buffer, in multiples of 4 bytes. */
 export interface Piece {
@@ -39,7 +39,7 @@ export class ReadBack {
     });
     this.device.queue.submit([encoder.finish()]);
     const mapped = staging.mapAsync(GPUMapMode.READ);
-    if (EARLY) mapped.catch(() => {}); // when it fails, getMappedRange throws too
+    if (READS_EARLY) mapped.catch(() => {}); // when it fails, getMappedRange throws too
     else await mapped;
     const bytes = staging.getMappedRange(0, byteLength);
     const read = pieces.map(({ byteLength }, i) => bytes.slice(begins[i], begins[i] + byteLength));
@@ -59,7 +59,7 @@ export class ReadBack {
     if (i >= 0) return this.#free.splice(i, 1)[0];
     const size = 2 ** Math.ceil(Math.log2(Math.max(256, byteLength)));
     const buffer = this.device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
-    if (EARLY) {
+    if (READS_EARLY) {
       await buffer.mapAsync(GPUMapMode.READ);
       buffer.unmap();
     }

@@ -29,6 +29,8 @@ const POOL_BYTES = 2 ** 30;
 export class TfjsOnGpu {
   readonly #tfjs: Internals;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
+  readonly #numbers = new WeakMap<GPUBuffer, number>();
+  #lastNumber = 0;
   /** Whether there was memory for tensors of zeros: known some time after they were asked for. */
   readonly #zeros: Promise<Error | null>[] = [];
   /** Buffers that there was no memory for. */
@@ -100,6 +102,13 @@ export class TfjsOnGpu {
       tensor.dispose();
       throw error;
     }
+  }
+
+  /** A number that no other buffer has. */
+  numberOf(buffer: GPUBuffer): number {
+    let number = this.#numbers.get(buffer);
+    if (number === undefined) this.#numbers.set(buffer, number = ++this.#lastNumber);
+    return number;
   }
 
   /** A tensor with whatever values its memory has. */
