@@ -8,6 +8,7 @@ import { TensorflowBackend } from "./tensorflow/backend.ts";
 import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
 import { ensureLibtensorflow } from "./tensorflow/install.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
+import type { OperationTime } from "./tensorflow/trace.ts";
 import { WebgpuBackend } from "./webgpu/backend.ts";
 
 /** The backends there are, best first. */
@@ -32,6 +33,8 @@ export interface Backend {
   readonly description: string;
   /** Threads that a step uses. */
   readonly threads: number;
+  /** In how many groups of heads and hidden units a model is best divided, to be computed side by side. */
+  readonly groups: number;
   /** The operations that models are made of. */
   readonly ops: Ops;
   /** Element types that the weights of linear layers can have. */
@@ -39,13 +42,31 @@ export interface Backend {
   /** A float32 tensor whose values `fill` writes into the backend's own memory, where it can. */
   createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor>;
   /** Keeps what `build` does as one function of its inputs; missing where the backend cannot. */
-  capture?(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): CapturedStep;
+  capture?(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    options: CaptureOptions,
+  ): CapturedStep;
+  /** Captures, runs that once and says when each operation ran; missing where the backend cannot. */
+  trace?(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    parallelism: Parallelism,
+  ): Promise<OperationTime[]>;
+  /** Steps of so many tokens want kernels of their own: those of different classes are captured apart. */
+  sizeClass?(tokens: number): string;
   /** Measures what the device could do at most, where tfjs's operations would not show it. */
   measureRoofs?(): Promise<Roofs>;
   /** A step takes no longer for slots of the cache that are empty, so a cache may be made as large as it will become. */
   readonly emptySlotsAreFree?: boolean;
   /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it anew. */
   readonly failed?: boolean;
+}
+
+/** What a captured step is for. */
+export interface CaptureOptions {
+  /** It will run often: memory for faster kernels is well spent. */
+  repeated: boolean;
 }
 
 /** How to run. */
@@ -117,17 +138,26 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
     description: `libtensorflow ${backend.binding.TF_Version} on the ${device}, ${threads} threads` +
       (missing.length ? `, without the kernels ${missing.join(" and ")}` : ""),
     threads,
+    groups: backend.sideBySide,
     ops: tensorflowOps(backend, kernels),
     dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
-    capture(inputs, build) {
-      const captured = backend.capture(inputs, build);
+    capture(inputs, build, { repeated }) {
+      const captured = backend.capture(inputs, build, { packs: repeated });
       return {
-        run: (inputs, { lanes, threads }) => captured.run(inputs, { intraOp: threads, interOp: lanes }),
+        run: (inputs, parallelism) => captured.run(inputs, spread(parallelism)),
         dispose: () => captured.dispose(),
       };
     },
+    trace: (inputs, build, parallelism) => backend.trace(inputs, build, spread(parallelism)),
+    // oneDNN lays out weights in one of two ways, and in the wrong one a product takes twice as long.
+    sizeClass: (tokens) => tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
   };
+}
+
+/** Operations stay on one thread each; lanes, and the shards of a lane's products, run side by side. */
+function spread({ lanes, threads }: Parallelism) {
+  return { intraOp: 1, interOp: lanes * threads };
 }
 
 async function webgpu(allowance: Allowance): Promise<Backend> {
@@ -136,6 +166,7 @@ async function webgpu(allowance: Allowance): Promise<Backend> {
     name: "webgpu",
     description: backend.description,
     threads: 1,
+    groups: 1,
     ops: backend.ops,
     dtypes: ["float32", "bfloat16"],
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
@@ -157,6 +188,7 @@ async function plain(name: "wasm" | "cpu"): Promise<Backend> {
     name,
     description: `tfjs ${tf.version_core} on ${name === "wasm" ? "WebAssembly, 1 thread" : "JavaScript, 1 thread"}`,
     threads: 1,
+    groups: 1,
     ops: plainOps,
     dtypes: ["float32"],
     async createTensor(shape, fill) {

@@ -16,7 +16,7 @@
 
 import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
-import { KvCache, type Parallelism } from "./gpt2/kv_cache.ts";
+import type { KvCache, Parallelism } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 import { parallelismFor } from "./parallelism.ts";
 import { type NextTokens, step, type StepOptions } from "./step.ts";
@@ -146,7 +146,7 @@ export async function generateTokenKvCaching(
   const width = inputIds[0].length;
   const { parallelism = parallelismFor(model, rows.length), maxTokens = 1 } = options;
   const capacity = model.backend.emptySlotsAreFree ? width + maxTokens - 1 : width;
-  const cache = KvCache.allocate(model.config, rows.map((row) => width - row.length), capacity, parallelism);
+  const cache = model.allocateCache(rows.map((row) => width - row.length), capacity, parallelism);
   try {
     let next: NextTokens | undefined;
     const chunk = prefillChunk(model.config, rows.length, width);

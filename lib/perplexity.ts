@@ -2,7 +2,6 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { CacheView } from "./gpt2/cache_view.ts";
-import { KvCache } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 
 /** How well a text was predicted. */
@@ -25,7 +24,7 @@ export function predict(model: GPT2, rows: readonly (readonly number[])[]): Pred
     );
   }
   const { ops } = model.backend, B = rows.length;
-  using cache = KvCache.allocate(model.config, rows.map(() => 0), length, { lanes: 1, threads: model.backend.threads });
+  using cache = model.allocateCache(rows.map(() => 0), length, { lanes: 1, threads: model.backend.threads });
   const [lane] = cache.lanes;
   const choices = rows.map((): number[] => []);
   let surprise = 0;

@@ -82,6 +82,25 @@ function forwardAndChoose(model: GPT2, view: CacheView, inputs: StepInputs, { lo
   return logprobs ? [ids, ops.maxLogprob(logits)] : [ids];
 }
 
+/** A decode step of a cache with one lane, as a function of tensors: for those who want to look into it. */
+export function decodeStepOf(model: GPT2, cache: KvCache, tokens: readonly (readonly number[])[]): {
+  inputs: tf.Tensor[];
+  build: (standIns: readonly tf.Tensor[]) => tf.Tensor[];
+  dispose: () => void;
+} {
+  const inputs = toTensors(cache.lanes[0], cache.length, tokens);
+  return {
+    inputs: flatten(inputs),
+    build: (standIns) => forwardFrom(model, standIns, {}),
+    dispose: () => tf.dispose([inputs.tokens, inputs.positions, inputs.slots]), // the rest is the cache's
+  };
+}
+
+function forwardFrom(model: GPT2, standIns: readonly tf.Tensor[], options: StepOptions): tf.Tensor[] {
+  const { backend, config } = model, inputs = unflatten(standIns, config.n_layer);
+  return forwardAndChoose(model, new CacheView(backend.ops, inputs.cache, inputs.slots), inputs, options);
+}
+
 function eagerStep(model: GPT2, lane: Lane, inputs: StepInputs, options: StepOptions): tf.Tensor[] {
   return tf.tidy(() => {
     const view = new CacheView(model.backend.ops, inputs.cache, inputs.slots);
@@ -97,13 +116,13 @@ function eagerStep(model: GPT2, lane: Lane, inputs: StepInputs, options: StepOpt
 }
 
 function capturedStep(model: GPT2, inputs: StepInputs, options: StepOptions): CapturedStep {
-  const { backend, capturedSteps, config } = model;
-  const kind = `${inputs.tokens.shape[1] > 1 ? "prefill" : "decode"}${options.logprobs ? " with logprobs" : ""}`;
+  const { backend, capturedSteps } = model;
+  const decodes = inputs.tokens.shape[1] === 1;
+  const kind = [decodes ? "decode" : "prefill", backend.sizeClass?.(inputs.tokens.size), options.logprobs].join();
   let captured = capturedSteps.get(kind);
   if (!captured) {
-    captured = backend.capture!(flatten(inputs), (standIns) => {
-      const inputs = unflatten(standIns, config.n_layer);
-      return forwardAndChoose(model, new CacheView(backend.ops, inputs.cache, inputs.slots), inputs, options);
+    captured = backend.capture!(flatten(inputs), (standIns) => forwardFrom(model, standIns, options), {
+      repeated: decodes,
     });
     capturedSteps.set(kind, captured);
   }
@@ -122,11 +141,12 @@ function toTensors(lane: Lane, first: number, tokens: readonly (readonly number[
 
 /** A captured step takes its tensors in a row; `unflatten` undoes this. */
 function flatten({ tokens, positions, slots, cache }: StepInputs): tf.Tensor[] {
-  return [tokens, positions, slots, cache.padding, cache.slots, cache.rowStarts, ...cache.keys, ...cache.values];
+  return [tokens, positions, slots, cache.padding, cache.slots, ...cache.rowStarts, ...cache.keys, ...cache.values];
 }
 
 function unflatten(tensors: readonly tf.Tensor[], layers: number): StepInputs {
-  const [tokens, positions, slots, padding, cacheSlots, rowStarts, ...keysAndValues] = tensors;
+  const [tokens, positions, slots, padding, cacheSlots, ...rest] = tensors;
+  const groups = rest.length / (1 + 2 * layers), values = groups * (1 + layers);
   return {
     tokens: tokens as tf.Tensor2D,
     positions: positions as tf.Tensor2D,
@@ -134,9 +154,9 @@ function unflatten(tensors: readonly tf.Tensor[], layers: number): StepInputs {
     cache: {
       padding: padding as tf.Tensor4D,
       slots: cacheSlots as tf.Tensor1D,
-      rowStarts: rowStarts as tf.Tensor3D,
-      keys: keysAndValues.slice(0, layers) as tf.Tensor4D[],
-      values: keysAndValues.slice(layers) as tf.Tensor4D[],
+      rowStarts: rest.slice(0, groups) as tf.Tensor3D[],
+      keys: rest.slice(groups, values) as tf.Tensor4D[],
+      values: rest.slice(values) as tf.Tensor4D[],
     },
   };
 }

@@ -6,7 +6,6 @@ import type { Backend } from "../lib/backend.ts";
 import { type Batch, padBatch } from "../lib/batch.ts";
 import { generateBatch, type GenerateOptions, generateTokenKvCaching } from "../lib/generate.ts";
 import { CacheView } from "../lib/gpt2/cache_view.ts";
-import { KvCache } from "../lib/gpt2/kv_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
 import { seededRandom } from "../lib/random.ts";
@@ -29,7 +28,7 @@ const folders = [
 /** The logits after the last token of each prompt, in one batch, by a captured step where the backend has those. */
 async function logitsOf(model: GPT2, rows: readonly number[][], { ignorePadding = false } = {}): Promise<number[][]> {
   const { inputIds } = padBatch(rows, { padTokenId: 0 }), [B, T] = [rows.length, inputIds[0].length];
-  using cache = KvCache.allocate(model.config, rows.map((row) => ignorePadding ? 0 : T - row.length), T, {
+  using cache = model.allocateCache(rows.map((row) => ignorePadding ? 0 : T - row.length), T, {
     lanes: 1,
     threads: model.backend.threads,
   });
@@ -39,21 +38,22 @@ async function logitsOf(model: GPT2, rows: readonly number[][], { ignorePadding 
     tf.tensor2d(lane.positionIds(0, T), [B, T], "int32"),
     tf.tensor2d(Array.from({ length: T }, (_, i) => i), [T, 1], "int32"),
   ];
+  const groups = tensors.rowStarts.length;
   const forward = (all: readonly tf.Tensor[]) => {
-    const [ids, positions, slots, padding, cacheSlots, rowStarts, ...cached] = all;
+    const [ids, positions, slots, padding, cacheSlots, ...rest] = all, values = groups * (1 + n_layer);
     const view = new CacheView(backend.ops, {
       padding: padding as tf.Tensor4D,
       slots: cacheSlots as tf.Tensor1D,
-      rowStarts: rowStarts as tf.Tensor3D,
-      keys: cached.slice(0, n_layer) as tf.Tensor4D[],
-      values: cached.slice(n_layer) as tf.Tensor4D[],
+      rowStarts: rest.slice(0, groups) as tf.Tensor3D[],
+      keys: rest.slice(groups, values) as tf.Tensor4D[],
+      values: rest.slice(values) as tf.Tensor4D[],
     }, slots as tf.Tensor2D);
     const logits = model.forward(ids as tf.Tensor2D, positions as tf.Tensor2D, view);
     tf.dispose([...view.written.keys, ...view.written.values]);
     return logits;
   };
-  const all = [...inputs, tensors.padding, tensors.slots, tensors.rowStarts, ...tensors.keys, ...tensors.values];
-  const captured = backend.capture?.(all, (standIns) => [forward(standIns)]);
+  const all = [...inputs, tensors.padding, tensors.slots, ...tensors.rowStarts, ...tensors.keys, ...tensors.values];
+  const captured = backend.capture?.(all, (standIns) => [forward(standIns)], { repeated: false });
   const [logits] = captured ? await captured.run(all, cache.parallelism) : [tf.tidy(() => forward(all))];
   const result = await logits.array() as number[][];
   captured?.dispose();

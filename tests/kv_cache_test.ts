@@ -15,8 +15,8 @@ const config = parseConfig({ model_type: "gpt2", ...TINY }, "tiny");
 Deno.test("a cache takes the memory that the formula says", () => {
   for (const lanes of [1, 3]) {
     const before = tf.memory().numBytes;
-    using cache = KvCache.allocate(config, [0, 1, 2, 0, 5], 40, { lanes, threads: 1 });
-    const indices = cache.lanes.flatMap(({ tensors: { padding, slots, rowStarts } }) => [padding, slots, rowStarts]);
+    using cache = KvCache.allocate(config, [0, 1, 2, 0, 5], 40, { parallelism: { lanes, threads: 1 } });
+    const indices = cache.lanes.flatMap(({ tensors: { padding, slots, rowStarts } }) => [padding, slots, ...rowStarts]);
     const rest = indices.reduce((bytes, tensor) => bytes + 4 * tensor.size, 0);
     assert.equal(tf.memory().numBytes - before - rest, KvCache.bytes(config, 5, 40));
   }
@@ -24,7 +24,9 @@ Deno.test("a cache takes the memory that the formula says", () => {
 
 Deno.test("every row is in one lane, in order, and lanes differ by a row at most", () => {
   for (const [rows, lanes] of [[1, 1], [5, 2], [7, 3], [2, 4], [128, 16]]) {
-    using cache = KvCache.allocate(config, Array.from({ length: rows }, (_, i) => i % 3), 4, { lanes, threads: 1 });
+    using cache = KvCache.allocate(config, Array.from({ length: rows }, (_, i) => i % 3), 4, {
+      parallelism: { lanes, threads: 1 },
+    });
     const all = Array.from({ length: rows }, (_, i) => i);
     assert.deepEqual(cache.lanes.flatMap((lane) => lane.rowsOf(all)), all);
     const sizes = cache.lanes.map((lane) => lane.padding.length);
@@ -36,7 +38,7 @@ Deno.test("every row is in one lane, in order, and lanes differ by a row at most
 Deno.test("a cache that grows gives what one gives that was large from the start", async () => {
   using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
   const run = async (capacity: number) => {
-    using cache = KvCache.allocate(model.config, [0, 2], capacity, { lanes: 1, threads: 1 });
+    using cache = model.allocateCache([0, 2], capacity, { lanes: 1, threads: 1 });
     const ids: number[][] = [], logprobs: number[] = [];
     let tokens = [[1, 2, 3], [0, 0, 4]];
     for (let i = 0; i < 60; i++) {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { padBatch } from "../lib/batch.ts";
 import { CacheView } from "../lib/gpt2/cache_view.ts";
-import { KvCache } from "../lib/gpt2/kv_cache.ts";
+import type { KvCache } from "../lib/gpt2/kv_cache.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
 
 /** What {@link feed} may be told to do wrong, to see that it matters. */
@@ -16,7 +16,7 @@ export interface Mistakes {
 /** An empty cache for prompts that are padded on the left to the length of the longest. */
 export function cacheFor(model: GPT2, rows: readonly number[][], { ignorePadding = false }: Mistakes = {}): KvCache {
   const width = Math.max(...rows.map((row) => row.length));
-  return KvCache.allocate(model.config, rows.map((row) => ignorePadding ? 0 : width - row.length), width);
+  return model.allocateCache(rows.map((row) => ignorePadding ? 0 : width - row.length), width);
 }
 
 /** Feeds T tokens of each row, op by op: the logits after the last of them, by row. */

@@ -3,6 +3,7 @@
 import { fileURLToPath } from "node:url";
 import { renderSvg, sweepChart } from "../chart.ts";
 import { writeTextFile } from "../files.ts";
+import { type Profile, profileStep } from "../profile.ts";
 import { SOURCE_POINTS, sweep, type SweepResult } from "../measure.ts";
 import { compareSweeps } from "./compare.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
@@ -24,6 +25,7 @@ await run({
     warmup: { type: "string", value: "N", help: "runs of each size that are not counted (default 1)" },
     repeats: { type: "string", value: "N", help: "runs of each size that are counted (default 3)" },
     seed: { type: "string", value: "N", help: "for mixed prompts (default 0)" },
+    profile: { type: "boolean", help: "also say where the time of a decode step goes, at each batch size" },
     calibrate: { type: "boolean", help: "measure anew how lanes and threads are best used" },
     compare: {
       type: "boolean",
@@ -59,6 +61,12 @@ await run({
     sweep(model, { name: title, batchSizes, promptTokens, maxTokens, warmup, repeats, seed, parallelism, onProgress })
   );
   print(result);
+  if (flags.profile) {
+    for (const { batchSize } of result.points) {
+      const slots = model.config.n_positions < 32 ? model.config.n_positions : 32;
+      printProfile(batchSize, await profileStep(model, { batchSize, slots, parallelism }));
+    }
+  }
   await writeTextFile(json, JSON.stringify(result, null, 2) + "\n");
   await writeTextFile(chart, await renderSvg(drawing(result)));
   console.log(`\nResults: ${json}\nChart:   ${chart}`);
@@ -132,6 +140,30 @@ function print(
     }, ${maxTokens} new tokens, greedy\n`,
   );
   console.log(table([heading, ...rows]));
+}
+
+/** The operations that take a hundredth of the time or more, and the rest in one line. */
+function printProfile(batchSize: number, { stepSeconds, rows, threads, entries }: Profile) {
+  const total = entries.reduce((sum, { seconds }) => sum + seconds, 0), few = 0.01 * total;
+  const [large, small] = [entries.filter((e) => e.seconds >= few), entries.filter((e) => e.seconds < few)];
+  const rest = { part: "", op: `${small.length} others`, count: 0, seconds: 0 };
+  for (const { count, seconds } of small) rest.count += count, rest.seconds += seconds;
+  const ms = (seconds: number) => (seconds * 1000).toFixed(2);
+  const lines = [...large, rest].map(({ part, op, count, seconds }) => [
+    part,
+    op,
+    `${count}`,
+    ms(seconds),
+    (seconds / count * 1e6).toFixed(1),
+    `${Math.round(100 * seconds / total)}%`,
+  ]);
+  console.log(
+    `\nA decode step at batch ${batchSize}: ${rows} rows in a lane, ${threads} threads, ${
+      ms(stepSeconds)
+    } ms with the ` +
+      `trace; operations add up to ${ms(total)} ms of thread time\n`,
+  );
+  console.log(table([["part", "operation", "count", "ms", "µs each", "share"], ...lines]));
 }
 
 function drawing(result: SweepResult) {

@@ -41,24 +41,31 @@ export class KvCache {
     /** How the rows are spread over the processor. */
     readonly parallelism: Parallelism,
     config: GPT2Config,
+    headGroups: readonly number[],
     capacity: number,
   ) {
     const count = Math.min(parallelism.lanes, padding.length),
       start = (i: number) => Math.floor(padding.length * i / count);
     this.lanes = Array.from(
       { length: count },
-      (_, i) => new Lane(config, start(i), padding.slice(start(i), start(i + 1)), capacity),
+      (_, i) => new Lane(config, headGroups, start(i), padding.slice(start(i), start(i + 1)), capacity),
     );
   }
 
-  /** An empty cache with room for `capacity` tokens in each of `padding.length` rows. It grows when it must. */
+  /**
+   * An empty cache with room for `capacity` tokens in each of `padding.length` rows. It grows when it must. `headGroups`
+   * says how many heads are in each of the model's groups.
+   */
   static allocate(
     config: GPT2Config,
     padding: readonly number[],
     capacity: number,
-    parallelism: Parallelism = { lanes: 1, threads: navigator.hardwareConcurrency },
+    { parallelism = { lanes: 1, threads: navigator.hardwareConcurrency }, headGroups = [config.n_head] }: {
+      parallelism?: Parallelism;
+      headGroups?: readonly number[];
+    } = {},
   ): KvCache {
-    return new KvCache(padding, parallelism, config, roundUp(capacity));
+    return new KvCache(padding, parallelism, config, headGroups, roundUp(capacity));
   }
 
   /** The memory that a cache takes: 2 (keys, values) × layers × rows × slots × D × 4 bytes. */
@@ -94,7 +101,8 @@ export class Lane {
 
   /** Empty, with room for `capacity` tokens. */
   constructor(
-    private readonly config: GPT2Config,
+    config: GPT2Config,
+    private readonly headGroups: readonly number[],
     /** The first of its rows. */
     readonly start: number,
     /** How many of each row's first slots are padding. */
@@ -102,8 +110,8 @@ export class Lane {
     capacity: number,
   ) {
     const { n_layer, n_head, n_embd } = config;
-    const empty = () => tf.fill<tf.Rank.R4>([padding.length, n_head, capacity, n_embd / n_head], 0);
-    const perLayer = () => Array.from({ length: n_layer }, empty);
+    const empty = (heads: number) => tf.fill<tf.Rank.R4>([padding.length, heads, capacity, n_embd / n_head], 0);
+    const perLayer = () => Array.from({ length: n_layer }, () => headGroups.map(empty)).flat();
     this.#tensors = { keys: perLayer(), values: perLayer(), ...this.#index(capacity) };
   }
 
@@ -132,7 +140,7 @@ export class Lane {
       return grown;
     };
     this.#tensors = { keys: keys.map(grow), values: values.map(grow), ...this.#index(capacity) };
-    tf.dispose(Object.values(indices));
+    tf.dispose(Object.values(indices).flat());
   }
 
   /** Takes over the tensors that a step made, where the backend does not write in place. */
@@ -144,15 +152,18 @@ export class Lane {
   /** Frees the memory. */
   [Symbol.dispose](): void {
     const { keys, values, padding, slots, rowStarts } = this.#tensors;
-    tf.dispose([...keys, ...values, padding, slots, rowStarts]);
+    tf.dispose([...keys, ...values, padding, slots, ...rowStarts]);
   }
 
   #index(capacity: number): Pick<CacheTensors, "padding" | "slots" | "rowStarts"> {
-    const heads = this.padding.length * this.config.n_head;
+    const startsOf = (heads: number) => {
+      const count = this.padding.length * heads;
+      return tf.tensor3d(Int32Array.from({ length: count }, (_, i) => i * capacity), [count, 1, 1], "int32");
+    };
     return {
       padding: tf.tensor4d([...this.padding], [this.padding.length, 1, 1, 1], "int32"),
       slots: tf.range(0, capacity, 1, "int32"),
-      rowStarts: tf.tensor3d(Int32Array.from({ length: heads }, (_, i) => i * capacity), [heads, 1, 1], "int32"),
+      rowStarts: this.headGroups.map(startsOf),
     };
   }
 }

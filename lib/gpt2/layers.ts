@@ -1,12 +1,22 @@
 /**
  * GPT-2's layers, after the papers: Radford et al. 2019, section 2.3, on Radford et al. 2018 and Vaswani et al. 2017.
  * Names are the checkpoint's. Letters: B batch, T new tokens, S cache slots, H heads, D model width.
+ *
+ * Attention is a sum over heads, and an MLP is a sum over hidden units: so both are divided into groups, one for each core,
+ * that read the same x and add to it independently (tensor parallelism, Shoeybi et al. 2019, section 3). With one group
+ * these are the layers of the paper.
  */
 
 import type * as tf from "@tensorflow/tfjs";
 import { tidy } from "@tensorflow/tfjs";
 import type { Linear, Ops } from "../ops.ts";
 import type { CacheView } from "./cache_view.ts";
+
+/**
+ * The residual stream: tensors [B·T, D] whose sum it is. They are added where the sum is needed, once for each group,
+ * because adding twice is quicker than waiting for another core to do it.
+ */
+export type Residual = readonly tf.Tensor2D[];
 
 /** Each token's vector to mean 0 and variance 1, then a gain and a bias (Ba et al. 2016). */
 export class LayerNorm {
@@ -24,9 +34,11 @@ export class LayerNorm {
   }
 }
 
-/** Masked self-attention (checkpoint prefix `attn`). The query weights hold the factor 1/√(D/H) already. */
-export class CausalSelfAttention {
-  /** `c_attn` makes query, key and value, `c_proj` mixes the heads. */
+/**
+ * Some heads of masked self-attention (checkpoint prefix `attn`). The query weights hold the factor 1/√(D/H) already.
+ */
+export class HeadGroup {
+  /** `c_attn` makes query, key and value of these `heads`, [D, 3·heads·D/H]; `c_proj` mixes them, [heads·D/H, D]. */
   constructor(
     private readonly ops: Ops,
     private readonly c_attn: Linear,
@@ -35,23 +47,23 @@ export class CausalSelfAttention {
   ) {}
 
   /**
-   * [B·T, D] -> [B·T, D]. Appends T keys and values per row to layer `layer` of the cache and attends to all of it.
-   * `ids` [B, T] says what B and T are. Padding gets finite, meaningless values: no real token attends to it.
+   * [B·T, D] -> [B·T, D]. Appends T keys and values per row to its part of layer `layer` of the cache, and attends to all of
+   * it. `ids` [B, T] says what B and T are. Padding gets finite, meaningless values: no real token attends to it.
    */
-  apply(x: tf.Tensor2D, ids: tf.Tensor2D, cache: CacheView, layer: number): tf.Tensor2D {
-    const [query, key, value] = this.ops.splitHeads(this.c_attn.apply(x), ids, this.heads); // each [B, H, T, D/H]
-    const { keys, values } = cache.append(layer, key, value); //                               each [B, H, S, D/H]
-    const attended = this.ops.attend(query, keys, values, cache.mask); //                      [B, H, T, D/H]
+  apply(x: tf.Tensor2D, ids: tf.Tensor2D, cache: CacheView, layer: number, group: number): tf.Tensor2D {
+    const [query, key, value] = this.ops.splitHeads(this.c_attn.apply(x), ids, this.heads); // each [B, heads, T, D/H]
+    const { keys, values } = cache.append(layer, group, key, value); //                        each [B, heads, S, D/H]
+    const attended = this.ops.attend(query, keys, values, cache.mask); //                      [B, heads, T, D/H]
     return this.c_proj.apply(this.ops.mergeHeads(attended));
   }
 }
 
-/** Two linear layers with a GELU in between; `c_fc` applies it (checkpoint prefix `mlp`). */
-export class Mlp {
-  /** `c_fc` goes from D to 4·D and has the GELU, `c_proj` goes back to D. */
+/** Some hidden units of the MLP: two linear layers with a GELU in between, which `c_fc` applies (checkpoint prefix `mlp`). */
+export class HiddenGroup {
+  /** `c_fc` goes from D to these units, `c_proj` from them back to D. */
   constructor(private readonly c_fc: Linear, private readonly c_proj: Linear) {}
 
-  /** [B·T, D] -> [B·T, D], by way of 4·D. */
+  /** [B·T, D] -> [B·T, D]. */
   apply(x: tf.Tensor2D): tf.Tensor2D {
     return this.c_proj.apply(this.c_fc.apply(x));
   }
@@ -63,14 +75,36 @@ export class Block {
   constructor(
     private readonly ops: Ops,
     private readonly ln_1: LayerNorm,
-    private readonly attn: CausalSelfAttention,
+    private readonly attn: readonly HeadGroup[],
     private readonly ln_2: LayerNorm,
-    private readonly mlp: Mlp,
+    private readonly mlp: readonly HiddenGroup[],
   ) {}
 
   /** [B·T, D] -> [B·T, D]. */
-  apply(x: tf.Tensor2D, ids: tf.Tensor2D, cache: CacheView, layer: number): tf.Tensor2D {
-    x = tidy("attn", () => this.ops.add(x, this.attn.apply(this.ln_1.apply(x), ids, cache, layer)));
-    return tidy("mlp", () => this.ops.add(x, this.mlp.apply(this.ln_2.apply(x))));
+  apply(x: Residual, ids: tf.Tensor2D, cache: CacheView, layer: number): Residual {
+    const { ops, ln_1, attn, ln_2, mlp } = this;
+    x = tidy("attn", () => addTo(x, ops, attn, (head, x, i) => head.apply(ln_1.apply(x), ids, cache, layer, i)));
+    return tidy("mlp", () => addTo(x, ops, mlp, (hidden, x) => hidden.apply(ln_2.apply(x))));
   }
+}
+
+/** The sum of the residual stream. */
+export function sumOf(x: Residual, ops: Ops): tf.Tensor2D {
+  return x.reduce((a, b) => ops.add(a, b));
+}
+
+/** The residual stream with what each group makes of it. */
+function addTo<G>(
+  x: Residual,
+  ops: Ops,
+  groups: readonly G[],
+  apply: (group: G, x: tf.Tensor2D, i: number) => tf.Tensor2D,
+): tf.Tensor2D[] {
+  const done = groups.map((group, i) =>
+    tidy(`group.${i}`, () => {
+      const sum = sumOf(x, ops);
+      return [sum, apply(group, sum, i)];
+    })
+  );
+  return [done[0][0], ...done.map(([, change]) => change)];
 }

@@ -1,11 +1,12 @@
 /** Models from weights: each tensor is read straight into the backend's memory and handed to its layer. */
 
-import type * as tf from "@tensorflow/tfjs";
+import * as tf from "@tensorflow/tfjs";
 import { type Backend, useBackend } from "../backend.ts";
 import type { Activation, Dtype, Linear } from "../ops.ts";
 import { type GPT2Config, readConfig } from "./config.ts";
 import { storedPlan } from "../parallelism.ts";
-import { Block, CausalSelfAttention, LayerNorm, Mlp } from "./layers.ts";
+import { columns, type Range, ranges, rows } from "./groups.ts";
+import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
 import { GPT2 } from "./model.ts";
 import { checkpointWeights, randomWeights, weightShapes, type WeightSource } from "./weights.ts";
 
@@ -52,7 +53,9 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
     const h: Block[] = [];
     for (let i = 0; i < config.n_layer; i++) h.push(await loader.block(i));
     const ln_f = await loader.layerNorm("ln_f");
-    const model = new GPT2(config, backend, dtype, { wte, wpe, h, ln_f, head: loader.head(wte) }, loader.loaded);
+    const layers = { wte, wpe, h, ln_f, head: loader.head(wte) };
+    const headGroups = loader.headRanges.map(([start, end]) => end - start);
+    const model = new GPT2(config, backend, dtype, layers, headGroups, loader.loaded);
     model.plan = await storedPlan(model) ?? [];
     return model;
   } catch (error) {
@@ -64,6 +67,8 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
 /** Makes layers by their checkpoint names and remembers what is to be freed. */
 class Loader {
   readonly loaded: { dispose(): void }[] = [];
+  /** The heads of each group. */
+  readonly headRanges: Range[];
   readonly #shapes: Map<string, number[]>;
 
   constructor(
@@ -72,22 +77,39 @@ class Loader {
     private readonly backend: Backend,
     private readonly dtype: Dtype,
   ) {
+    this.headRanges = ranges(config.n_head, backend.groups);
     this.#shapes = weightShapes(config);
   }
 
-  async weight<T extends tf.Tensor>(name: string, change?: (values: Float32Array) => void): Promise<T> {
-    const shape = this.#shapes.get(name)!;
-    const tensor = await this.backend.createTensor(shape, async (values) => {
-      await this.source.fill(name, shape, values);
-      change?.(values);
-    });
-    return this.#own(tensor as T);
+  async weight<T extends tf.Tensor>(name: string): Promise<T> {
+    return this.#own(await this.#read<T>(name));
   }
 
-  async linear(name: string, activation: Activation, change?: (values: Float32Array) => void): Promise<Linear> {
-    const weight = await this.weight<tf.Tensor2D>(`${name}.weight`, change);
-    const bias = await this.weight<tf.Tensor1D>(`${name}.bias`, change);
-    return this.#own(this.backend.ops.linear(weight, bias, { name, activation, dtype: this.dtype }));
+  async #read<T extends tf.Tensor>(name: string, change?: (values: Float32Array) => void): Promise<T> {
+    const shape = this.#shapes.get(name)!;
+    return await this.backend.createTensor(shape, async (values) => {
+      await this.source.fill(name, shape, values);
+      change?.(values);
+    }) as T;
+  }
+
+  /** A linear layer of the checkpoint in parts, as `divide` cuts its weight and bias. */
+  async linears(
+    name: string,
+    activation: Activation,
+    divide: (weight: tf.Tensor2D, bias: tf.Tensor1D) => [tf.Tensor2D, tf.Tensor1D][],
+    change?: (values: Float32Array) => void,
+  ): Promise<Linear[]> {
+    const weight = await this.#read<tf.Tensor2D>(`${name}.weight`, change);
+    const bias = await this.#read<tf.Tensor1D>(`${name}.bias`, change).catch((error) => {
+      weight.dispose();
+      throw error;
+    });
+    const parts = this.headRanges.length === 1 ? [[weight, bias] as const] : divide(weight, bias);
+    if (this.headRanges.length > 1) tf.dispose([weight, bias]);
+    return parts.map(([weight, bias]) =>
+      this.#own(this.backend.ops.linear(weight, bias, { name, activation, dtype: this.dtype }))
+    );
   }
 
   head(wte: tf.Tensor2D): Linear {
@@ -102,19 +124,44 @@ class Loader {
 
   async block(i: number): Promise<Block> {
     const ln_1 = await this.layerNorm(`h.${i}.ln_1`);
-    const c_attn = await this.linear(`h.${i}.attn.c_attn`, "none", (values) => scaleQuery(values, this.config, i));
-    const attn_c_proj = await this.linear(`h.${i}.attn.c_proj`, "none");
+    const attn = await this.attention(i);
     const ln_2 = await this.layerNorm(`h.${i}.ln_2`);
-    const c_fc = await this.linear(`h.${i}.mlp.c_fc`, "gelu_new");
-    const mlp_c_proj = await this.linear(`h.${i}.mlp.c_proj`, "none");
-    const attn = new CausalSelfAttention(this.backend.ops, c_attn, attn_c_proj, this.config.n_head);
-    return new Block(this.backend.ops, ln_1, attn, ln_2, new Mlp(c_fc, mlp_c_proj));
+    return new Block(this.backend.ops, ln_1, attn, ln_2, await this.mlp(i));
+  }
+
+  async attention(i: number): Promise<HeadGroup[]> {
+    const { n_embd: D, n_head } = this.config, size = D / n_head, h = `h.${i}.attn`;
+    const groups = this.headRanges.map((range) => [range[0] * size, range[1] * size] as const);
+    const c_attn = await this.linears(`${h}.c_attn`, "none", (weight, bias) =>
+      groups.map(([start, end]) => {
+        const qkv = [0, D, 2 * D].map((part) => [part + start, part + end] as const);
+        return [columns(weight, qkv), columns(bias, qkv)];
+      }), (values) => scaleQuery(values, this.config, i));
+    const c_proj = await this.linears(`${h}.c_proj`, "none", (weight, bias) => inputGroups(weight, bias, groups));
+    return this.headRanges.map(([start, end], g) => new HeadGroup(this.backend.ops, c_attn[g], c_proj[g], end - start));
+  }
+
+  async mlp(i: number): Promise<HiddenGroup[]> {
+    const h = `h.${i}.mlp`, unit = 16; // numbers that the processor takes at once
+    const groups = ranges(this.config.n_inner, this.headRanges.length, unit);
+    const c_fc = await this.linears(
+      `${h}.c_fc`,
+      "gelu_new",
+      (weight, bias) => groups.map((range) => [columns(weight, [range]), columns(bias, [range])]),
+    );
+    const c_proj = await this.linears(`${h}.c_proj`, "none", (weight, bias) => inputGroups(weight, bias, groups));
+    return groups.map((_, g) => new HiddenGroup(c_fc[g], c_proj[g]));
   }
 
   #own<T extends { dispose(): void }>(part: T): T {
     this.loaded.push(part);
     return part;
   }
+}
+
+/** The rows of a weight that belong to each group. The bias is added once, with the first. */
+function inputGroups(weight: tf.Tensor2D, bias: tf.Tensor1D, groups: readonly Range[]): [tf.Tensor2D, tf.Tensor1D][] {
+  return groups.map((range, g) => [rows(weight, range), g === 0 ? bias.clone() : tf.fill(bias.shape, 0)]);
 }
 
 /**

@@ -10,7 +10,8 @@ import type { Dtype, Linear } from "../ops.ts";
 import type { GPT2Config } from "./config.ts";
 import type { Plan } from "../parallelism.ts";
 import type { CacheView } from "./cache_view.ts";
-import type { Block, LayerNorm } from "./layers.ts";
+import { KvCache, type Parallelism } from "./kv_cache.ts";
+import { type Block, type LayerNorm, type Residual, sumOf } from "./layers.ts";
 
 /** The layers of a GPT-2, under the checkpoint's names. */
 export interface Layers {
@@ -37,6 +38,8 @@ export class GPT2 {
     /** Element type of the linear layers' weights. */
     readonly dtype: Dtype,
     private readonly layers: Layers,
+    /** How many heads are in each group of every block; the cache is laid out alike. */
+    private readonly headGroups: readonly number[],
     private readonly owned: readonly { dispose(): void }[],
   ) {}
 
@@ -45,6 +48,11 @@ export class GPT2 {
   /** Steps of this model that the backend keeps as one function each, by kind; see ../step.ts. They use its weights. */
   readonly capturedSteps = new Map<string, CapturedStep>();
 
+  /** An empty cache of this model's, for rows with so much padding on the left and at first `capacity` slots each. */
+  allocateCache(padding: readonly number[], capacity: number, parallelism?: Parallelism): KvCache {
+    return KvCache.allocate(this.config, padding, capacity, { parallelism, headGroups: this.headGroups });
+  }
+
   /**
    * T tokens of each of B rows: inputIds [B, T], positionIds [B, T] -> the logits after the last of them, [B, V].
    * Appends their keys and values to the cache.
@@ -52,9 +60,10 @@ export class GPT2 {
   forward(inputIds: tf.Tensor2D, positionIds: tf.Tensor2D, cache: CacheView): tf.Tensor2D {
     const { wte, wpe, h, ln_f, head } = this.layers, { ops } = this.backend;
     return tf.tidy(() => {
-      let x = tf.tidy("embed", () => ops.add(ops.embed(wte, inputIds), ops.embed(wpe, positionIds))); // [B·T, D]
-      for (const [i, block] of h.entries()) x = tf.tidy(`h.${i}`, () => block.apply(x, inputIds, cache, i));
-      return tf.tidy("head", () => head.apply(ln_f.apply(ops.lastToken(x, inputIds))));
+      const embed = () => ops.add(ops.embed(wte, inputIds), ops.embed(wpe, positionIds));
+      let x: Residual = [tf.tidy("embed", embed)]; // [B·T, D]
+      for (const [i, block] of h.entries()) x = tf.tidy(`h.${i}`, () => [...block.apply(x, inputIds, cache, i)]);
+      return tf.tidy("head", () => head.apply(ln_f.apply(ops.lastToken(sumOf(x, ops), inputIds))));
     });
   }
 

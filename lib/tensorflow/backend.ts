@@ -3,10 +3,13 @@
 import * as tf from "@tensorflow/tfjs";
 import { createRequire } from "node:module";
 import { type Attribute, DataType } from "./attributes.ts";
-import { type CapturedFunction, TensorflowBinding, type TensorMetadata } from "./binding.ts";
+import { TensorflowBinding } from "./binding.ts";
+import type { CapturedFunction } from "./capture.ts";
 import type { Threads } from "./context.ts";
 import { Library } from "./library.ts";
 import type { Libtensorflow } from "./locate.ts";
+import type { OperationTime } from "./trace.ts";
+import type { TensorMetadata } from "./tensors.ts";
 
 /** What we use of tfjs-node's backend class. */
 interface NodeBackend {
@@ -14,10 +17,17 @@ interface NodeBackend {
   getInputTensorIds(tensors: readonly tf.Tensor[]): number[];
 }
 
+/** GPT-2's products cut into more pieces than this would be too small to be worth their calls. */
+const MOST = 4;
+
 /** tfjs on libtensorflow, with what tfjs has no words for: any operation by name, captured functions. */
 export class TensorflowBackend {
   /** The native half. */
   readonly binding: TensorflowBinding;
+  /** How many operations are worth running side by side: one for each core, up to {@link MOST}, and one on a GPU. */
+  readonly sideBySide: number;
+  /** True inside a capture that is to run often, so that its kernels had better keep packed copies of weights. */
+  packs = false;
   readonly #node: NodeBackend;
   #captures = 0;
 
@@ -27,6 +37,7 @@ export class TensorflowBackend {
    */
   constructor(readonly paths: Libtensorflow, readonly threads: Threads) {
     this.binding = new TensorflowBinding(new Library(paths), threads);
+    this.sideBySide = this.binding.isUsingGpuDevice() ? 1 : Math.min(threads.intraOp, MOST);
     const require = createRequire(import.meta.url);
     mendNodeUtil(require("node:util"));
     // The package's index would load its native part, which is what the binding replaces.
@@ -73,23 +84,51 @@ export class TensorflowBackend {
   /**
    * Runs `build` on stand-ins for `inputs`, computing nothing, and keeps its operations as one function. Other tensors
    * that `build` uses must outlive the function. TensorFlow's errors name the enclosing `tf.tidy("name", …)`.
+   * `packs` says that the function is to run often: see {@link TensorflowBackend.packs}.
    */
-  capture(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Captured {
-    let symbolic: tf.Tensor[] = [];
-    try {
-      const fn = this.binding.capture(
-        `captured_${this.#captures++}`,
-        this.#node.getInputTensorIds(inputs),
-        (standIns) => {
-          symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
-          const outputs = tf.tidy(() => build(symbolic));
-          symbolic.push(...outputs);
-          return this.#node.getInputTensorIds(outputs);
-        },
-        tidyName,
-      );
+  capture(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    { packs = false }: { packs?: boolean } = {},
+  ): Captured {
+    return this.#stagedAs(inputs, build, packs, (ids, staged) => {
+      const fn = this.binding.capture(`captured_${this.#captures++}`, ids, staged, tidyName);
       return new Captured(this.binding, this.#node, fn);
+    });
+  }
+
+  /** Captures as for a function that is to run often, runs that once, and says when each of its operations ran. */
+  async trace(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    return await this.#stagedAs(
+      inputs,
+      build,
+      true,
+      (ids, staged) => this.binding.trace(ids, staged, tidyName, threads),
+    );
+  }
+
+  /** Lends tensors to `work` by their numbers, and `build` in terms of numbers. */
+  #stagedAs<R>(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    packs: boolean,
+    work: (inputIds: number[], staged: (standIns: TensorMetadata[]) => number[]) => R,
+  ): R {
+    let symbolic: tf.Tensor[] = [];
+    this.packs = packs;
+    try {
+      return work(this.#node.getInputTensorIds(inputs), (standIns) => {
+        symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
+        const outputs = tf.tidy(() => build(symbolic));
+        symbolic.push(...outputs);
+        return this.#node.getInputTensorIds(outputs);
+      });
     } finally {
+      this.packs = false;
       tf.dispose(symbolic);
     }
   }

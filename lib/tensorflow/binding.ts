@@ -6,36 +6,12 @@
  */
 
 import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttribute } from "./attributes.ts";
+import { Capture, type CapturedFunction } from "./capture.ts";
 import { Context, type Threads } from "./context.ts";
-import { Graph, type GraphTensor } from "./graph.ts";
 import { HostTensor, type HostValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
-
-/** What tfjs-node's backend wants to know of an operation's output. */
-export interface TensorMetadata {
-  /** Our number for the tensor. */
-  id: number;
-  /** Its shape. */
-  shape: number[];
-  /** Its TensorFlow type, one of {@link DataType}. */
-  dtype: number;
-}
-
-/** A tensor on a device, or, inside a capture, one that the graph will compute. */
-type Tensor = { handle: Deno.PointerValue } | GraphTensor;
-
-/** A graph under construction and what it uses from outside. */
-interface Capture {
-  graph: Graph;
-  /** Tensors from outside that became inputs of the function, by their numbers. */
-  inputs: Map<number, GraphTensor>;
-  /** Tensors that the host made on the way (axes, small numbers) and that became constants, by their numbers. */
-  constants: Map<number, GraphTensor>;
-  /** Tensors from this number on were made on the way. */
-  firstId: number;
-  /** Says which layer is at work, for TensorFlow's error messages. */
-  scope: () => string;
-}
+import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
+import type { OperationTime } from "./trace.ts";
 
 /** A context of libtensorflow and the tensors in it, by number. */
 export class TensorflowBinding {
@@ -64,9 +40,8 @@ export class TensorflowBinding {
   readonly #threads: Threads;
   readonly #contexts = new Map<string, Context>();
   readonly #context: Context;
-  readonly #tensors = new Map<number, Tensor>();
+  readonly #tensors = new Tensors();
   readonly #outputCount = new Int32Array(1);
-  #nextId = 1;
   #capture: Capture | null = null;
 
   /** A new context in an opened library; operations use `threads`. */
@@ -93,7 +68,7 @@ export class TensorflowBinding {
   /** Puts host values onto the device. */
   createTensor(shape: number[], dtype: number, values: HostValues): number {
     using host = HostTensor.from(this.#c, dtype, shape, values);
-    return this.#add({ handle: this.#toDevice(host, dtype) });
+    return this.#tensors.add({ handle: this.#toDevice(host, dtype), dtype, shape: [...shape] });
   }
 
   /**
@@ -107,24 +82,20 @@ export class TensorflowBinding {
   ): Promise<TensorMetadata> {
     using host = HostTensor.allocate(this.#c, dtype, shape);
     await fill(host.bytes);
-    return { id: this.#add({ handle: this.#toDevice(host, dtype) }), shape, dtype };
+    return this.#tensors.describe({ handle: this.#toDevice(host, dtype), dtype, shape: [...shape] });
   }
 
   /** Frees a tensor. */
   deleteTensor(id: number): void {
-    const tensor = this.#get(id);
+    const tensor = this.#tensors.remove(id);
     if ("handle" in tensor) this.#c.TFE_DeleteTensorHandle(tensor.handle);
-    this.#tensors.delete(id);
   }
 
   /** A tensor's values, on the host. Throws a TypeError for one that a capture is to compute. */
   tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array | BigInt64Array {
-    const tensor = this.#get(id);
-    if (!("handle" in tensor)) {
-      throw new TypeError("Cannot read this tensor inside a capture: it is computed when the captured function runs.");
-    }
-    using host = HostTensor.resolve(this.#c, tensor.handle, this.#status);
-    return host.values(this.#c.TFE_TensorHandleDataType(tensor.handle));
+    const { handle, dtype } = this.#tensors.onDevice(id, "read");
+    using host = HostTensor.resolve(this.#c, handle, this.#status);
+    return host.values(dtype);
   }
 
   /** Runs an operation; inside a capture, puts it into the graph instead. Throws TensorFlow's message. */
@@ -134,7 +105,10 @@ export class TensorflowBinding {
     inputIds: readonly number[],
     outputCount: number,
   ): TensorMetadata[] {
-    if (this.#capture) return this.#captureOp(this.#capture, name, attributes, inputIds, outputCount);
+    if (this.#capture) {
+      const outputs = this.#capture.addOperation(name, attributes, inputIds, outputCount);
+      return outputs.map((output) => this.#tensors.describe(output));
+    }
     const operation = this.#newOperation(this.#context, name, inputIds);
     try {
       for (const attribute of attributes) setAttribute(this.#setters.eager, operation, attribute);
@@ -164,15 +138,27 @@ export class TensorflowBinding {
     build: (standIns: TensorMetadata[]) => number[],
     scope: () => string,
   ): CapturedFunction {
+    using capture = new Capture(this.#c, this.#status, this.#tensors, scope);
+    return capture.toFunction(name, this.#record(capture, inputIds, build));
+  }
+
+  /** Captures, but runs what was captured once and says when each operation ran. */
+  async trace(
+    inputIds: readonly number[],
+    build: (standIns: TensorMetadata[]) => number[],
+    scope: () => string,
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    using capture = new Capture(this.#c, this.#status, this.#tensors, scope);
+    return await capture.trace(inputIds, this.#record(capture, inputIds, build), threads);
+  }
+
+  #record(capture: Capture, inputIds: readonly number[], build: (standIns: TensorMetadata[]) => number[]): number[] {
     if (this.#capture) throw new TypeError("Cannot capture inside a capture.");
-    using graph = new Graph(this.#c, this.#status);
-    const standIns = inputIds.map((id) => this.#metadata(this.#addInput(graph, id)));
-    const capture: Capture = { graph, inputs: new Map(), constants: new Map(), firstId: this.#nextId, scope };
+    const standIns = inputIds.map((id) => this.#tensors.describe(capture.addInput(id)));
     this.#capture = capture;
     try {
-      const outputs = build(standIns).map((id) => this.#toGraph(capture, id));
-      const pointer = graph.toFunction(name, outputs);
-      return new CapturedFunction(name, pointer, [...capture.inputs.keys()], outputs.length);
+      return build(standIns);
     } finally {
       this.#capture = null;
     }
@@ -212,9 +198,7 @@ export class TensorflowBinding {
     this.#status.check();
     try {
       for (const id of inputIds) {
-        const tensor = this.#get(id);
-        if (!("handle" in tensor)) throw new TypeError(`Cannot use tensor ${id} in ${name}: it was made in a capture.`);
-        this.#c.TFE_OpAddInput(operation, tensor.handle, this.#status.pointer);
+        this.#c.TFE_OpAddInput(operation, this.#tensors.onDevice(id, "run").handle, this.#status.pointer);
         this.#status.check();
       }
       return operation;
@@ -222,43 +206,6 @@ export class TensorflowBinding {
       this.#c.TFE_DeleteOp(operation);
       throw error;
     }
-  }
-
-  #captureOp(
-    capture: Capture,
-    name: string,
-    attributes: readonly Attribute[],
-    inputIds: readonly number[],
-    outputCount: number,
-  ): TensorMetadata[] {
-    const inputs = inputIds.map((id) => this.#toGraph(capture, id));
-    const outputs = capture.graph.addOperation(name, attributes, inputs, outputCount, capture.scope());
-    return outputs.map((output) => this.#metadata(output));
-  }
-
-  /** A tensor as the graph sees it. */
-  #toGraph(capture: Capture, id: number): GraphTensor {
-    const tensor = this.#get(id);
-    if (!("handle" in tensor)) return tensor;
-    const known = id < capture.firstId ? capture.inputs : capture.constants;
-    let stand = known.get(id);
-    if (!stand) {
-      stand = id < capture.firstId
-        ? this.#addInput(capture.graph, id)
-        : this.#addConstant(capture.graph, tensor.handle);
-      known.set(id, stand);
-    }
-    return stand;
-  }
-
-  #addInput(graph: Graph, id: number): GraphTensor {
-    const { handle } = this.#get(id) as { handle: Deno.PointerValue };
-    return graph.addInput(this.#c.TFE_TensorHandleDataType(handle), this.#shapeOf(handle));
-  }
-
-  #addConstant(graph: Graph, handle: Deno.PointerValue): GraphTensor {
-    using host = HostTensor.resolve(this.#c, handle, this.#status);
-    return graph.addConstant(this.#c.TFE_TensorHandleDataType(handle), this.#shapeOf(handle), host);
   }
 
   #toDevice(host: HostTensor, dtype: number): Deno.PointerValue {
@@ -273,50 +220,10 @@ export class TensorflowBinding {
     return moved;
   }
 
-  #get(id: number): Tensor {
-    const tensor = this.#tensors.get(id);
-    if (!tensor) throw new ReferenceError(`Cannot use tensor ${id}: it was disposed of, or never made.`);
-    return tensor;
-  }
-
-  #add(tensor: Tensor): number {
-    this.#tensors.set(this.#nextId, tensor);
-    return this.#nextId++;
-  }
-
   #addOutputs(handles: BigUint64Array): TensorMetadata[] {
     return Array.from(handles, (address) => {
       const handle = Deno.UnsafePointer.create(address);
-      const dtype = this.#c.TFE_TensorHandleDataType(handle);
-      return { id: this.#add({ handle }), shape: this.#shapeOf(handle), dtype };
+      return this.#tensors.describe(deviceTensor(this.#c, handle, this.#status));
     });
   }
-
-  #metadata(tensor: GraphTensor): TensorMetadata {
-    return { id: this.#add(tensor), shape: tensor.shape, dtype: tensor.dtype };
-  }
-
-  #shapeOf(handle: Deno.PointerValue): number[] {
-    const rank = this.#c.TFE_TensorHandleNumDims(handle, this.#status.pointer);
-    const shape = new Array<number>(rank);
-    for (let i = 0; i < rank; i++) shape[i] = Number(this.#c.TFE_TensorHandleDim(handle, i, this.#status.pointer));
-    this.#status.check();
-    return shape;
-  }
-}
-
-/** Operations that were captured: one function, to be run by {@link TensorflowBinding.run}. */
-export class CapturedFunction {
-  /**
-   * @param name its name in every context
-   * @param pointer the `TF_Function`
-   * @param capturedIds tensors from outside that it uses: its inputs after the explicit ones
-   * @param outputCount how many tensors it returns
-   */
-  constructor(
-    readonly name: string,
-    readonly pointer: Deno.PointerValue,
-    readonly capturedIds: readonly number[],
-    readonly outputCount: number,
-  ) {}
 }

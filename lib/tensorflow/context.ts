@@ -21,8 +21,7 @@ export class Context {
   /** Makes a context with threads of its own. */
   constructor(private readonly c: Symbols, private readonly status: Status, threads: Threads) {
     const options = c.TFE_NewContextOptions();
-    // A ConfigProto: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads.
-    const config = new Uint8Array([2 << 3, ...varint(threads.intraOp), 5 << 3, ...varint(threads.interOp)]);
+    const config = threadsConfig(threads);
     try {
       c.TFE_ContextOptionsSetConfig(options, config, BigInt(config.length), status.pointer);
       status.check();
@@ -60,6 +59,11 @@ export class Context {
     this.c.TF_DeleteDeviceList(devices);
     return names.get("GPU") ?? names.get("CPU") ?? "";
   }
+}
+
+/** A ConfigProto: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads. */
+export function threadsConfig({ intraOp, interOp }: Threads): Uint8Array<ArrayBuffer> {
+  return new Uint8Array([2 << 3, ...varint(intraOp), 5 << 3, ...varint(interOp)]);
 }
 
 /** Protocol buffers' variable-length whole number. */

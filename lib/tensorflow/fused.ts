@@ -6,9 +6,10 @@
  */
 
 import type * as tf from "@tensorflow/tfjs";
-import type { LinearOptions } from "../ops.ts";
+import type { Activation } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
+import type { Shard } from "./shards.ts";
 
 const T = attr.type("T", DataType.float);
 
@@ -24,20 +25,21 @@ export function fusedLayerNorm(
 }
 
 /** How {@link fusedLinear} treats its weight. */
-export interface FusedLinearOptions extends Pick<LinearOptions, "name" | "activation"> {
-  /** The weight is [M, K], not [K, M]. */
+export interface FusedLinearOptions {
+  /** What follows. */
+  activation: Activation;
+  /** The weight is [m, K], not [K, m]. */
   transposed?: boolean;
-  /** Keep a copy of the weight in the order that the processor likes best: dear in memory, worth it for the head. */
+  /** Keep a copy of the weight in the order that the processor likes best. */
   packed?: boolean;
 }
 
-/** x [N, K], weight [K, M], bias [M] -> [N, M]: product, bias and activation in one kernel. */
+/** x [N, K], weight [K, m], bias [m] -> [N, m]: product, bias and activation in one kernel. */
 export function fusedLinear(
   backend: TensorflowBackend,
   x: tf.Tensor2D,
-  weight: tf.Tensor2D,
-  bias: tf.Tensor1D,
-  { name, activation = "none", transposed = false, packed = false }: FusedLinearOptions,
+  { name, weight, bias }: Shard,
+  { activation, transposed = false, packed = false }: FusedLinearOptions,
 ): tf.Tensor2D {
   const attributes = [
     T,
@@ -49,5 +51,5 @@ export function fusedLinear(
     attr.string("_kernel", "MklNameChangeOp"),
     attr.string("_weight", name), // a kernel of its own: the packed copy lives in the kernel
   ];
-  return backend.execute("_MklNativeFusedMatMul", attributes, [x, weight, bias])[0] as tf.Tensor2D;
+  return backend.execute("_MklNativeFusedMatMul", attributes, [x, weight, bias!])[0] as tf.Tensor2D;
 }

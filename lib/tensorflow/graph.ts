@@ -6,9 +6,11 @@
  */
 
 import { createRequire } from "node:module";
-import { type Attribute, type AttributeSetters, attributeSetters, interned, setAttribute } from "./attributes.ts";
+import { attr, type Attribute, type AttributeSetters, attributeSetters, interned, setAttribute } from "./attributes.ts";
+import type { Threads } from "./context.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
+import { type OperationTime, TracingSession } from "./trace.ts";
 
 /** A tensor that a graph will compute: which output of which node. */
 export interface GraphTensor {
@@ -77,6 +79,8 @@ export class Graph {
       }
     }
     for (const attribute of attributes) setAttribute(this.#setters, node, attribute);
+    // Or TensorFlow would make one of operations that several scopes do each for themselves, side by side.
+    setAttribute(this.#setters, node, attr.string("_scope", scope));
     const finished = this.#finish(node);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
   }
@@ -101,6 +105,17 @@ export class Graph {
     );
     this.#status.check();
     return fn;
+  }
+
+  /** Runs the graph as it is, with `inputs` for those added so far, and says when each of its operations ran. */
+  async trace(
+    inputs: readonly HostTensor[],
+    outputs: readonly GraphTensor[],
+    threads: Threads,
+  ): Promise<OperationTime[]> {
+    using session = new TracingSession(this.#c, this.#status, this.#graph, threads);
+    const values = new BigUint64Array(inputs.map((input) => Deno.UnsafePointer.value(input.pointer)));
+    return await session.run(toStructs(this.#inputs), values, toStructs(outputs), outputs.length);
   }
 
   /** Frees the graph; functions made from it live on. */

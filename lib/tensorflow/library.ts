@@ -90,6 +90,23 @@ const symbols = {
   TF_DeleteFunction: { parameters: [pointer], result: none },
   TFE_ContextAddFunction: { parameters: [pointer, pointer, pointer], result: none },
   TFE_ContextRemoveFunction: { parameters: [pointer, buffer, pointer], result: none },
+
+  // Sessions: they run graphs as functions do, and can trace what they run.
+  TF_NewSessionOptions: { parameters: [], result: pointer },
+  TF_SetConfig: { parameters: [pointer, buffer, usize, pointer], result: none },
+  TF_DeleteSessionOptions: { parameters: [pointer], result: none },
+  TF_NewSession: { parameters: [pointer, pointer, pointer], result: pointer },
+  TF_DeleteSession: { parameters: [pointer, pointer], result: none },
+  TF_SessionRun: {
+    // session, run options, inputs, their values, count, outputs, their values, count, targets, count, metadata, status
+    parameters: [
+      ...[pointer, pointer, buffer, buffer, i32, buffer, buffer, i32, pointer, i32, pointer, pointer] as const,
+    ],
+    result: none,
+    nonblocking: true,
+  },
+  TF_NewBufferFromString: { parameters: [buffer, usize], result: pointer },
+
   TF_SetAttrString: { parameters: [pointer, buffer, buffer, usize], result: none },
   TF_SetAttrInt: { parameters: [pointer, buffer, i64], result: none },
   TF_SetAttrFloat: { parameters: [pointer, buffer, "f32"], result: none },

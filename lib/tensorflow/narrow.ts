@@ -7,76 +7,88 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { geluNew, type Linear, type LinearOptions } from "../ops.ts";
+import { type Activation, geluNew, type Linear } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
-import type { TensorMetadata } from "./binding.ts";
+import { joinColumns, type Shard } from "./shards.ts";
+import type { TensorMetadata } from "./tensors.ts";
 
 const { float, qint8, bfloat16 } = DataType;
 
-/** Makes the kernels' names: each weight has a kernel of its own, because the packed copy lives in the kernel. */
-let weights = 0;
-
-/** weight [K, M], bias [M] or none -> a layer with int8 weights. Takes over both tensors. */
-export function int8Linear(
-  backend: TensorflowBackend,
-  weight: tf.Tensor2D,
-  bias: tf.Tensor1D | null,
-  { name, activation }: LinearOptions,
-): Linear {
-  const limit = tf.tidy(() => tf.maximum(tf.max(tf.abs(weight), 0), 1e-12)), negative = tf.neg(limit); // [M]
-  const quantized = quantize(backend, weight, negative, limit, [attr.int("axis", 1)]);
-  const noBias = tf.fill<tf.Rank.R1>([weight.shape[1]], 0);
-  const kernel = `${name}.${weights++}`;
-  tf.dispose([weight, limit, negative]);
+/** Shards of float32 weights -> a layer with int8 weights. Takes over the biases; the weights stay the caller's. */
+export function int8Linear(backend: TensorflowBackend, shards: readonly Shard[], activation: Activation): Linear {
+  const parts = shards.map(({ name, weight, bias }) => ({
+    name,
+    bias,
+    weight: tidied(() => {
+      const limit = tf.maximum(tf.max(tf.abs(weight), 0), 1e-12); // [m]
+      return quantize(backend, weight, tf.neg(limit), limit, [attr.int("axis", 1)]);
+    }),
+    noBias: tf.fill<tf.Rank.R1>([weight.shape[1]], 0),
+  }));
   return {
     apply: (x) =>
       tf.tidy(() => {
-        const largest = tf.maximum(tf.max(tf.abs(x), -1, true), 1e-12); // [N, 1]
-        const rows = quantize(backend, tf.div(x, largest), tf.scalar(-1), tf.scalar(1));
-        const product = quantizedProduct(backend, rows, quantized, noBias, kernel);
+        const largest = tf.max(tf.abs(x), -1, true); // [N, 1]
+        const rows = quantize(backend, divideOrZero(backend, x, largest), tf.scalar(-1), tf.scalar(1));
+        const products = parts.map(({ name, weight, bias, noBias }) => {
+          const product = quantizedProduct(backend, rows, weight, noBias, name);
+          const scaled = tf.mul(product, largest) as tf.Tensor2D;
+          const y = bias ? tf.add<tf.Tensor2D>(scaled, bias) : scaled;
+          return activation === "gelu_new" ? geluNew(y) : y;
+        });
         backend.free(rows);
-        const scaled = tf.mul(product, largest) as tf.Tensor2D;
-        const y = bias ? tf.add<tf.Tensor2D>(scaled, bias) : scaled;
-        return activation === "gelu_new" ? geluNew(y) : y;
+        return joinColumns(backend, products);
       }),
     dispose: () => {
-      backend.free(quantized);
-      noBias.dispose();
-      bias?.dispose();
+      for (const { weight, bias, noBias } of parts) {
+        backend.free(weight);
+        tf.dispose(bias ? [noBias, bias] : noBias);
+      }
     },
   };
 }
 
-/** weight [K, M], bias [M] -> a layer with bfloat16 weights, sums in float32. Takes over both tensors. */
-export function bfloat16Linear(
-  backend: TensorflowBackend,
-  weight: tf.Tensor2D,
-  bias: tf.Tensor1D,
-  { name, activation }: LinearOptions,
-): Linear {
-  const narrow = [cast(backend, weight, float, bfloat16), cast(backend, bias, float, bfloat16)];
-  const kernel = `${name}.${weights++}`;
-  tf.dispose([weight, bias]);
+/** Shards of float32 weights -> a layer with bfloat16 weights, sums in float32. All of them stay the caller's. */
+export function bfloat16Linear(backend: TensorflowBackend, shards: readonly Shard[], activation: Activation): Linear {
+  const parts = shards.map(({ name, weight, bias }) => ({
+    name,
+    narrow: tidied(() => [weight, bias ?? tf.fill([weight.shape[1]], 0)].map((x) => cast(backend, x, float, bfloat16))),
+  }));
   return {
     apply: (x) => {
       const input = cast(backend, x, float, bfloat16);
-      const [y] = backend.executeRaw("_MklNativeFusedMatMul", [
-        attr.type("T", bfloat16),
-        attr.bool("transpose_a", false),
-        attr.bool("transpose_b", false),
-        attr.int("num_args", 1),
-        attr.string("fused_ops", activation === "gelu_new" ? ["BiasAdd", "GeluApproximate"] : ["BiasAdd"]),
-        attr.bool("is_filter_const", backend.binding.isCapturing),
-        attr.string("_kernel", "MklNameChangeOp"),
-        attr.string("_weight", kernel),
-      ], [input, ...narrow]);
-      const wide = backend.wrap(cast(backend, y, bfloat16, float)) as tf.Tensor2D;
-      backend.free([input, y]);
-      return wide;
+      const products = parts.map(({ name, narrow }) => {
+        const [y] = backend.executeRaw("_MklNativeFusedMatMul", [
+          attr.type("T", bfloat16),
+          attr.bool("transpose_a", false),
+          attr.bool("transpose_b", false),
+          attr.int("num_args", 1),
+          attr.string("fused_ops", activation === "gelu_new" ? ["BiasAdd", "GeluApproximate"] : ["BiasAdd"]),
+          attr.bool("is_filter_const", backend.binding.isCapturing),
+          attr.string("_kernel", "MklNameChangeOp"),
+          attr.string("_weight", name),
+        ], [input, ...narrow]);
+        const wide = backend.wrap(cast(backend, y, bfloat16, float)) as tf.Tensor2D;
+        backend.free([y]);
+        return wide;
+      });
+      backend.free([input]);
+      return joinColumns(backend, products);
     },
-    dispose: () => backend.free(narrow),
+    dispose: () => backend.free(parts.flatMap(({ narrow }) => narrow)),
   };
+}
+/** `tf.tidy` for work that makes raw tensors, which it does not know. */
+function tidied<T>(work: () => T): T {
+  let result: T;
+  tf.tidy(() => void (result = work()));
+  return result!;
+}
+
+/** a [N, M], b [N, 1] -> a / b, and 0 where b is. */
+function divideOrZero(backend: TensorflowBackend, a: tf.Tensor, b: tf.Tensor): tf.Tensor {
+  return backend.execute("DivNoNan", [attr.type("T", float)], [a, b])[0];
 }
 
 /** x in [low, high] -> int8 numbers and the range that they stand for: [values, low, high]. */

@@ -4,16 +4,16 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { geluNew, type Ops, plainOps } from "../ops.ts";
+import { type Activation, type Dtype, geluNew, type Linear, type Ops, plainOps } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear, int8Linear } from "./narrow.ts";
 import type { Kernel } from "./probe.ts";
+import { columnShards, disposeShards, joinColumns, type Shard, wholeShard } from "./shards.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
-const untransposed = [attr.bool("transpose_a", false), attr.bool("transpose_b", false)];
 
 /** The operations on a TensorFlow backend; in captures, with those of the faster kernels that work. */
 export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<Kernel> = new Set()): Ops {
@@ -43,6 +43,44 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       attr.int("batch_dims", 0),
     ], [table, ids, tf.scalar(axis, "int32")]);
 
+  /** Keeps the shards. */
+  function float32Linear(shards: readonly Shard[], activation: Activation, { transposed = false } = {}): Linear {
+    const product = [attr.bool("transpose_a", false), attr.bool("transpose_b", transposed)];
+    return {
+      apply: (x) =>
+        joinColumns(
+          backend,
+          shards.map((shard) => {
+            if (has("linear")) {
+              const packed = backend.packs && packable(x, shard.weight, transposed);
+              return fusedLinear(backend, x, shard, { activation, transposed, packed });
+            }
+            const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [
+              run("MatMul", [T, ...product], [x, shard.weight]),
+              shard.bias!,
+            ]);
+            return activation === "gelu_new" ? geluNew(y) : y;
+          }),
+        ),
+      dispose: () => disposeShards(shards),
+    };
+  }
+
+  /** By dtype: shards, which are taken over -> a layer. */
+  const linearOf: Record<Dtype, (shards: readonly Shard[], activation: Activation) => Linear> = {
+    float32: float32Linear,
+    bfloat16: (shards, activation) => {
+      const layer = bfloat16Linear(backend, shards, activation);
+      disposeShards(shards);
+      return layer;
+    },
+    int8: (shards, activation) => {
+      const layer = int8Linear(backend, shards, activation);
+      for (const { weight } of shards) weight.dispose();
+      return layer;
+    },
+  };
+
   return {
     ...plainOps,
     writesInPlace: true,
@@ -51,37 +89,22 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       return gather(table, reshape(ids, ints(-1)), 0) as tf.Tensor2D; // tfjs's gather reads its ids back to the host
     },
 
-    linear(weight, bias, options) {
-      const { name, activation, dtype } = options;
-      if (dtype === "int8") return int8Linear(backend, weight, bias, options);
-      if (dtype === "bfloat16") return bfloat16Linear(backend, weight, bias, options);
-      return {
-        apply: (x) => {
-          if (has("linear")) return fusedLinear(backend, x, weight, bias, { name, activation });
-          const product = run<tf.Tensor2D>("MatMul", [T, ...untransposed], [x, weight]);
-          const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [product, bias]);
-          return activation === "gelu_new" ? geluNew(y) : y;
-        },
-        dispose: () => tf.dispose([weight, bias]),
-      };
+    linear(weight, bias, { name, activation = "none", dtype }) {
+      return linearOf[dtype]([wholeShard(name, weight, bias)], activation);
     },
 
-    head(wte, options) {
-      const { name, dtype } = options;
-      if (dtype !== "float32") {
-        const weight = tf.tidy(() => transpose<tf.Tensor2D>(wte, 1, 0));
-        if (dtype === "int8") return int8Linear(backend, weight, null, options);
-        return bfloat16Linear(backend, weight, tf.fill([wte.shape[0]], 0), options);
+    head(wte, { name, dtype }) {
+      const V = wte.shape[0];
+      if (dtype === "float32") {
+        const noBias = tf.fill<tf.Rank.R1>([V], 0);
+        const shards = columnShards(backend, name, wte, noBias, { transposed: true });
+        noBias.dispose();
+        return float32Linear(shards, "none", { transposed: true });
       }
-      const attributes = [T, attr.bool("transpose_a", false), attr.bool("transpose_b", true)];
-      const noBias = tf.fill<tf.Rank.R1>([wte.shape[0]], 0);
-      return {
-        apply: (x) =>
-          has("linear")
-            ? fusedLinear(backend, x, wte, noBias, { name, transposed: true, packed: true })
-            : run("MatMul", attributes, [x, wte]),
-        dispose: () => noBias.dispose(),
-      };
+      const weight = tf.tidy(() => transpose<tf.Tensor2D>(wte, 1, 0)),
+        shards = columnShards(backend, name, weight, null);
+      weight.dispose();
+      return linearOf[dtype](shards, "none");
     },
 
     layerNorm(x, gain, bias, epsilon) {
@@ -136,4 +159,14 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       ]);
     },
   };
+}
+
+/** A packed copy of a weight is kept when the weight is no larger than this, or is the head. */
+const PACKED_BYTES = 20e6;
+
+/** With more rows than this a packed weight is no faster. */
+const PACKED_ROWS = 40;
+
+function packable(x: tf.Tensor2D, weight: tf.Tensor2D, isHead: boolean): boolean {
+  return isHead || (x.shape[0] <= PACKED_ROWS && weight.size * Float32Array.BYTES_PER_ELEMENT <= PACKED_BYTES);
 }

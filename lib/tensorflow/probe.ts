@@ -4,10 +4,11 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Linear, type LinearOptions, plainOps } from "../ops.ts";
+import { type Linear, plainOps } from "../ops.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear, int8Linear } from "./narrow.ts";
+import type { Shard } from "./shards.ts";
 
 /** The kernels that may be there. */
 export const KERNELS = ["layerNorm", "linear", "bfloat16", "int8"] as const;
@@ -21,9 +22,10 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
     tf.randomNormal<R>(shape as tf.ShapeMap[R], 0, 1, "float32", seed);
   const x = random<tf.Rank.R2>(1, 3, 16), gain = random<tf.Rank.R1>(2, 16), shift = random<tf.Rank.R1>(3, 16);
   const weight = random<tf.Rank.R2>(4, 16, 32), bias = random<tf.Rank.R1>(5, 32);
-  const options: LinearOptions = { name: "probe", activation: "gelu_new", dtype: "float32" };
+  const activation = "gelu_new";
   const layerNorm = tf.tidy(() => plainOps.layerNorm(x, gain, shift, 1e-5));
-  const linear = tf.tidy(() => plainOps.linear(weight, bias, options).apply(x));
+  const linear = tf.tidy(() => plainOps.linear(weight, bias, { name: "probe", activation, dtype: "float32" }).apply(x));
+  const shard = (name: string): Shard => ({ name: `probe.${name}`, weight, bias });
   const nothing = () => {};
   const trials: Record<Kernel, [make: () => Linear, expected: tf.Tensor2D, tolerance: number]> = {
     layerNorm: [
@@ -32,13 +34,15 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
       1e-4,
     ],
     linear: [
-      () => ({ apply: (x) => fusedLinear(backend, x, weight, bias, { ...options, packed: true }), dispose: nothing }),
+      () => ({
+        apply: (x) => fusedLinear(backend, x, shard("float32"), { activation, packed: true }),
+        dispose: nothing,
+      }),
       linear,
       1e-3,
     ],
-    // These take over the weights that they are made of.
-    bfloat16: [() => bfloat16Linear(backend, weight.clone(), bias.clone(), options), linear, 0.2],
-    int8: [() => int8Linear(backend, weight.clone(), bias.clone(), options), linear, 0.3],
+    bfloat16: [() => bfloat16Linear(backend, [shard("bfloat16")], activation), linear, 0.2],
+    int8: [() => int8Linear(backend, [{ ...shard("int8"), bias: bias.clone() }], activation), linear, 0.3],
   };
   const working = new Set<Kernel>();
   for (const kernel of KERNELS) if (await agrees(backend, x, ...trials[kernel])) working.add(kernel);

@@ -1,0 +1,69 @@
+/**
+ * Weights cut into groups of columns, so that the cores share a product: each computes some of its columns on one thread
+ * (column parallelism, Shoeybi et al. 2019, section 3, between cores instead of GPUs).
+ *
+ * Threads inside one operation would do the same, but wait for each other at its end, asleep; waking up takes longer than
+ * many of GPT-2's products. Shards are operations of their own, so a core that is done looks for more and stays awake.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+import { attr, DataType } from "./attributes.ts";
+import type { TensorflowBackend } from "./backend.ts";
+
+/** Some of a weight's columns. Letters: K inputs, m of the M outputs. */
+export interface Shard {
+  /** The weight's name, made unique: the kernel that packs this shard's weight is its own. */
+  name: string;
+  /** [K, m], or [m, K] where the weight is kept transposed. */
+  weight: tf.Tensor2D;
+  /** [m], or none. */
+  bias: tf.Tensor1D | null;
+}
+
+/** A shard has at least so many columns. */
+const LEAST_COLUMNS = 32;
+
+/** Names must be unique in the process: two models may have weights of one name. */
+let weights = 0;
+
+/** All of a weight [K, M] and its bias [M] as one shard, which takes them over. */
+export function wholeShard(name: string, weight: tf.Tensor2D, bias: tf.Tensor1D): Shard {
+  return { name: `${name}.${weights++}`, weight, bias };
+}
+
+/** Cuts weight [K, M] (with `transposed`, [M, K]) and bias [M] into shards. The tensors stay the caller's. */
+export function columnShards(
+  backend: TensorflowBackend,
+  name: string,
+  weight: tf.Tensor2D,
+  bias: tf.Tensor1D | null,
+  { transposed = false }: { transposed?: boolean } = {},
+): Shard[] {
+  const axis = transposed ? 0 : 1, columns = weight.shape[axis], { sideBySide } = backend;
+  const count = Math.max(1, Math.min(sideBySide, Math.floor(columns / LEAST_COLUMNS)));
+  const starts = Array.from({ length: count + 1 }, (_, i) => Math.floor(columns * i / count / 16) * 16);
+  starts[count] = columns;
+  return Array.from({ length: count }, (_, i) => {
+    const start = starts[i], size = starts[i + 1] - start;
+    return {
+      name: `${name}.${weights++}`,
+      // Slices of rows share the memory of the whole.
+      weight: transposed ? tf.slice(weight, [start, 0], [size, -1]) : tf.slice(weight, [0, start], [-1, size]),
+      bias: bias && tf.slice(bias, [start], [size]),
+    };
+  });
+}
+
+/** The shards' products, each [N, m] -> [N, M]. Disposes of them if there are several. */
+export function joinColumns(backend: TensorflowBackend, parts: tf.Tensor2D[]): tf.Tensor2D {
+  if (parts.length === 1) return parts[0];
+  const types = [attr.type("T", DataType.float), attr.int("N", parts.length), attr.type("Tidx", DataType.int32)];
+  const joined = tf.tidy(() => backend.execute("ConcatV2", types, [...parts, tf.scalar(1, "int32")])[0]);
+  tf.dispose(parts);
+  return joined as tf.Tensor2D;
+}
+
+/** Frees them. */
+export function disposeShards(shards: readonly Shard[]): void {
+  for (const { weight, bias } of shards) tf.dispose(bias ? [weight, bias] : weight);
+}
