@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { openGpu } from "../lib/webgpu/device.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
+import { assertClose } from "./logits.ts";
 import { writeTinyModel } from "./tiny_models.ts";
 
 const root = new URL("..", import.meta.url);
@@ -103,16 +105,20 @@ Deno.test("generate --json prints the reference's answers, with prompts as text 
     "prompts.json",
     JSON.stringify([chosen[0].prompt, ...chosen.slice(1).map((row) => row.promptTokens)]),
   );
-  const { code, stdout, stderr } = await command("generate", "--prompts", prompts, ...flags);
-  assert.equal(code, 0, stderr);
-  const answers = JSON.parse(stdout);
-  assert.equal(answers.length, chosen.length);
-  for (const [i, answer] of answers.entries()) {
-    assert.deepEqual(answer.promptTokens, chosen[i].promptTokens);
-    assert.deepEqual([answer.tokens, answer.text, answer.finishReason], [chosen[i].tokens, chosen[i].text, "length"]);
-    assert.equal(answer.logprobs.length, 24);
+  const gpu = await openGpu({ allowSoftware: true }).catch(() => null);
+  for (const backend of ["auto", "wasm", ...gpu ? ["webgpu"] : []]) {
+    const { code, stdout, stderr } = await command("generate", "--backend", backend, "--prompts", prompts, ...flags);
+    assert.deepEqual([code, stderr], [0, ""], backend);
+    const answers = JSON.parse(stdout);
+    assert.equal(answers.length, chosen.length);
+    for (const [i, answer] of answers.entries()) {
+      const { promptTokens, tokens, text, logprobs } = chosen[i];
+      assert.deepEqual(answer.promptTokens, promptTokens);
+      assert.deepEqual([answer.tokens, answer.text, answer.finishReason], [tokens, text, "length"], backend);
+      assertClose(answer.logprobs, logprobs, 2e-3, backend);
+    }
+    assert.equal(answers[0].prompt, chosen[0].prompt);
   }
-  assert.equal(answers[0].prompt, chosen[0].prompt);
 });
 
 Deno.test("generate prints every row's whole text, in order", async () => {

@@ -17,6 +17,9 @@ export interface Gpu {
   readonly failed: boolean;
 }
 
+/** Environment variables: where Deno looks for GPUs, and where a Linux desktop has its sockets. */
+const LOOK_AT = "DENO_WEBGPU_BACKEND", DESKTOP = "XDG_RUNTIME_DIR";
+
 /** Limits that are asked for as high as the adapter has them: the defaults are those of the weakest phones. */
 const LIMITS = [
   "maxBufferSize", //                       one weight of a large model has more than the default 256 MB
@@ -33,14 +36,17 @@ const LIMITS = [
  * `allowSoftware` is not set: such an adapter is slower than WebAssembly.
  */
 export async function openGpu({ allowSoftware = false }: { allowSoftware?: boolean } = {}): Promise<Gpu> {
-  // Deno has no navigator.gpu in some of its builds, and no adapter without a Vulkan, Metal or DirectX 12 driver.
-  const adapter = await quietly(() => navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }));
+  const adapter = await findAdapter(); // some builds of Deno have no navigator.gpu at all
   if (!adapter) throw new Error("there is no GPU that Deno can use: it needs a Vulkan, Metal or DirectX 12 driver");
   const { description, vendor, isFallbackAdapter: software } = adapter.info as GPUAdapterInfo & {
     isFallbackAdapter: boolean; // not in Deno's types yet
   };
   const name = description || vendor || "a GPU without a name";
   if (software && !allowSoftware) throw new Error(`the only GPU is a program on the processor, ${name}`);
+  const { maxStorageBuffersPerShaderStage: buffers, maxComputeInvocationsPerWorkgroup: threads } = adapter.limits;
+  if (buffers < 8 || threads < 256) {
+    throw new Error(`the GPU (${name}) lacks what WebGPU promises: its driver is too old`);
+  }
   const requiredLimits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
   const device = await adapter.requestDevice({ requiredLimits });
   const failure = watch(device, name);
@@ -63,15 +69,18 @@ export async function openGpu({ allowSoftware = false }: { allowSoftware?: boole
   };
 }
 
-/** Runs `work` so that the Wayland library, which looks for a screen, does not complain on machines without a desktop. */
-async function quietly<T>(work: () => Promise<T> | undefined): Promise<T | undefined> {
-  const variable = "XDG_RUNTIME_DIR";
-  if (Deno.build.os !== "linux" || Deno.env.has(variable)) return await work();
-  Deno.env.set(variable, tmpdir());
+/**
+ * The fastest GPU with a driver for Vulkan, Metal or DirectX 12. Not through OpenGL, unless the user asks Deno for that: it
+ * takes long to start and has less than WebGPU promises. Deno reads where to look when it is first asked for a GPU.
+ */
+async function findAdapter(): Promise<GPUAdapter | null | undefined> {
+  if (!Deno.env.has(LOOK_AT)) Deno.env.set(LOOK_AT, "vulkan,metal,dx12");
+  const noDesktop = Deno.build.os === "linux" && !Deno.env.has(DESKTOP);
+  if (noDesktop) Deno.env.set(DESKTOP, tmpdir()); // or else Mesa's drivers, which look for a screen, complain
   try {
-    return await work();
+    return await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   } finally {
-    Deno.env.delete(variable);
+    if (noDesktop) Deno.env.delete(DESKTOP);
   }
 }
 
