@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { CacheView } from "./gpt2/cache_view.ts";
+import { KvCache } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 
 /** How well a text was predicted. */

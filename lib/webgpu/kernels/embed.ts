@@ -1,6 +1,6 @@
 /** Token embedding plus position embedding. */
 
-import { declare, type Format, type Kernel, STEP, STEP_HEADER, storeFour } from "./wgsl.ts";
+import { declare, type Kernel, STEP, STEP_HEADER, storeFour } from "./wgsl.ts";
 
 /** How the embeddings are looked up. */
 export interface EmbedOptions {
@@ -12,13 +12,12 @@ export interface EmbedOptions {
   ids: readonly [number, number];
   /** The rows of the first table that are bound; what belongs to others is left alone. */
   part: { first: number; count: number };
-  format?: Format;
 }
 
 /** tables [V, D] and [P, D] -> y [N, D]: the sum of a row of each. Bindings: step, both tables, y. */
-export function embedKernel({ rows, width, ids, part, format }: EmbedOptions): Kernel {
+export function embedKernel({ rows, width, ids, part }: EmbedOptions): Kernel {
   const y = { name: "y", columns: width, access: "read_write" } as const, fours = Math.ceil(width / 4);
-  const code = `${STEP}${declare([{ name: "first", columns: width, format }, { name: "second", columns: width }, y])}${
+  const code = `${STEP}${declare([{ name: "first", columns: width }, { name: "second", columns: width }, y])}${
     storeFour(y)
   }
 @compute @workgroup_size(64)
