@@ -117,7 +117,8 @@ export interface NextToken {
  * The next token of every row, and the cache to go on with: the step that generation repeats.
  *
  * Without a cache, `inputIds` [B, T] are prompts, padded on either side as `attentionMask` says, and a cache is made
- * (prefill). With one, they are what follows what it holds, [B, 1] (decode).
+ * (prefill), with room for `maxTokens` new ones where that costs nothing. With one, they are what follows what it holds,
+ * [B, 1] (decode).
  *
  * @example
  * ```ts
@@ -135,7 +136,7 @@ export interface NextToken {
 export async function generateTokenKvCaching(
   model: GPT2,
   inputs: Batch | { inputIds: number[][]; cache: KvCache },
-  options: StepOptions & Pick<GenerateOptions, "parallelism"> = {},
+  options: StepOptions & Partial<Pick<GenerateOptions, "parallelism" | "maxTokens">> = {},
 ): Promise<NextToken> {
   if ("cache" in inputs) {
     const { ids, logprobs } = await interruptibleStep(model, inputs.cache, inputs.inputIds, options);
@@ -145,8 +146,9 @@ export async function generateTokenKvCaching(
   const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
   const { inputIds } = padBatch(rows, { padTokenId: 0 });
   const width = inputIds[0].length;
-  const { parallelism = parallelismFor(model, rows.length) } = options;
-  const cache = model.allocateCache(rows.map((row) => width - row.length), width, parallelism);
+  const { parallelism = parallelismFor(model, rows.length), maxTokens = 1 } = options;
+  const capacity = model.backend.emptySlotsAreFree ? width + maxTokens - 1 : width;
+  const cache = model.allocateCache(rows.map((row) => width - row.length), capacity, parallelism);
   try {
     let next: NextTokens | undefined;
     const chunk = prefillChunk(model.config, rows.length, width);

@@ -128,7 +128,8 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
   const batches = batchSizes.map((size) => prompts(size, promptTokens, seed, model.config.vocab_size));
   const timings = batches.map((): Timing[] => []);
   const total = (warmup + repeats) * batches.length;
-  const before = await measureRoofs(model.backend, { dtype: model.dtype });
+  const measure = () => model.backend.measureRoofs?.() ?? measureRoofs(model.backend, { dtype: model.dtype });
+  const before = await measure();
   for (let run = 0; run < total; run++) {
     const i = run % batches.length;
     onProgress?.(run, total, batchSizes[i]);
@@ -136,7 +137,7 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
     if (run >= warmup * batches.length) timings[i].push(timing);
   }
   onProgress?.(total, total, batchSizes[0]);
-  const after = await measureRoofs(model.backend, { dtype: model.dtype }); // the machine may have been busy once
+  const after = await measure(); // the machine may have been busy once
   const roofs = {
     bandwidth: Math.max(before.bandwidth, after.bandwidth),
     flops: Math.max(before.flops, after.flops),

@@ -1,7 +1,6 @@
 /** How well a model predicts a text: what rounding its weights costs. */
 
 import * as tf from "@tensorflow/tfjs";
-import { KvCache } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 import { feed } from "./logits.ts";
 
