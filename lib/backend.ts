@@ -1,21 +1,22 @@
-/** Where a model runs: libtensorflow, else WebAssembly, else plain JavaScript. Nothing above this file knows which. */
+/** Where a model runs: libtensorflow, else a GPU, else WebAssembly, else JavaScript. Nothing above this file knows which. */
 
 import * as tf from "@tensorflow/tfjs";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
 import { type Dtype, DTYPES, type Ops, plainOps } from "./ops.ts";
-import { TensorflowBackend } from "./tensorflow/backend.ts";
+import type { Roofs } from "./roofline.ts";
+import { openTensorflow } from "./tensorflow/backend.ts";
 import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
-import { ensureLibtensorflow } from "./tensorflow/install.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
 import type { OperationTime } from "./tensorflow/trace.ts";
+import { WebgpuBackend } from "./webgpu/backend.ts";
 
 /** The backends there are, best first. */
-export const BACKENDS = ["tensorflow", "wasm", "cpu"] as const;
+export const BACKENDS = ["tensorflow", "webgpu", "wasm", "cpu"] as const;
 
 /** The name of a backend. */
 export type BackendName = typeof BACKENDS[number];
 
-/** A captured step: one call for all of its operations, on a thread of its own. */
+/** A captured step: one call for all of its operations. */
 export interface CapturedStep {
   /** Runs it on inputs in the order of the capture, as one of `lanes` such calls with `threads` threads each. */
   run(inputs: readonly tf.Tensor[], parallelism: Parallelism): Promise<tf.Tensor[]>;
@@ -53,6 +54,12 @@ export interface Backend {
   ): Promise<OperationTime[]>;
   /** Steps of so many tokens want kernels of their own: those of different classes are captured apart. */
   sizeClass?(tokens: number): string;
+  /** Measures what the device could do at most, where tfjs's operations would not show it. */
+  measureRoofs?(): Promise<Roofs>;
+  /** A step takes no longer for slots of the cache that are empty, so a cache may be made as large as it will become. */
+  readonly emptySlotsAreFree?: boolean;
+  /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it anew. */
+  readonly failed?: boolean;
 }
 
 /** What a captured step is for. */
@@ -80,10 +87,12 @@ export async function useBackend(name: BackendName | "auto" = "auto", options: B
   if (name !== "auto" && !BACKENDS.includes(name)) {
     throw new RangeError(`Cannot use backend "${name}": the backends are auto, ${BACKENDS.join(", ")}.`);
   }
-  if (name !== "auto") return await start(name, options);
+  if (name !== "auto") return await start(name, options, { allowSoftware: true });
   for (const candidate of BACKENDS) {
     try {
-      return await start(candidate, options);
+      const backend = await start(candidate, options, { allowSoftware: false });
+      if (candidate !== BACKENDS[0]) log(`Running on ${backend.name}: ${backend.description}.`);
+      return backend;
     } catch (error) {
       if (error instanceof RangeError) throw error; // what the user asked for is wrong, not the backend
       log(`The ${candidate} backend does not work here (${(error as Error).message}). Trying the next one.`);
@@ -95,11 +104,18 @@ export async function useBackend(name: BackendName | "auto" = "auto", options: B
 /** tfjs registers a backend once a process, so each is started once. */
 const started = new Map<BackendName, Backend>();
 
-async function start(name: BackendName, options: BackendOptions): Promise<Backend> {
+/** Whether a GPU may be a program on the processor: only who asks for it gets that. */
+interface Allowance {
+  allowSoftware: boolean;
+}
+
+async function start(name: BackendName, options: BackendOptions, allowance: Allowance): Promise<Backend> {
   let backend = started.get(name);
-  if (!backend) {
+  if (!backend || backend.failed) {
     tf.env().set("PROD", true); // tfjs otherwise checks shapes of everything, and prints advice
-    backend = name === "tensorflow" ? await tensorflow(options) : await plain(name);
+    if (name === "tensorflow") backend = await tensorflow(options);
+    else if (name === "webgpu") backend = await webgpu(allowance);
+    else backend = await plain(name);
     started.set(name, backend);
   } else if (options.threads && options.threads !== backend.threads) {
     throw new RangeError(
@@ -112,8 +128,7 @@ async function start(name: BackendName, options: BackendOptions): Promise<Backen
 
 async function tensorflow(options: BackendOptions): Promise<Backend> {
   const { threads = navigator.hardwareConcurrency } = options;
-  const backend = new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
-  await tf.setBackend("tensorflow");
+  const backend = await openTensorflow({ ...options, threads });
   const kernels = await workingKernels(backend), missing = KERNELS.filter((kernel) => !kernels.has(kernel));
   const device = backend.binding.isUsingGpuDevice() ? "GPU" : "CPU";
   return {
@@ -141,6 +156,25 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
 /** Operations stay on one thread each; lanes, and the shards of a lane's products, run side by side. */
 function spread({ lanes, threads }: Parallelism) {
   return { intraOp: 1, interOp: lanes * threads };
+}
+
+async function webgpu(allowance: Allowance): Promise<Backend> {
+  const backend = await WebgpuBackend.start(allowance);
+  return {
+    name: "webgpu",
+    description: backend.description,
+    threads: 1,
+    groups: 1,
+    ops: backend.ops,
+    dtypes: ["float32", "bfloat16"],
+    createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capture: (inputs, build) => backend.capture(inputs, build),
+    measureRoofs: () => backend.measureRoofs(),
+    emptySlotsAreFree: true,
+    get failed() {
+      return backend.gpu.failed;
+    },
+  };
 }
 
 async function plain(name: "wasm" | "cpu"): Promise<Backend> {

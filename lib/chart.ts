@@ -3,12 +3,25 @@
  * reads in every viewer, and aloud.
  */
 
+export {
+  attentionHeads,
+  type AttentionHeadsOptions,
+  visibilityGrid,
+  type VisibilityOptions,
+} from "./chart/attention.ts";
 export { type ChartPoint, type ChartSeries, latencyChart, throughputChart } from "./chart/by_batch_size.ts";
+export { type Factor, factorChart, type FactorChartOptions } from "./chart/factors.ts";
 export { type GridRow, heatmap, type HeatmapOptions, tokenGrid, type TokenGridOptions } from "./chart/grid.ts";
+export { lineChart, type LineChartOptions, type LinePoint, type LineSeries } from "./chart/lines.ts";
+export { logLineChart } from "./chart/log_lines.ts";
+export { candidateGrid, type CandidateLike, nextTokenBars, type NextTokenBarsOptions } from "./chart/next_token.ts";
 export { batchGrid, type BatchGridOptions, paddingBars, paddingGrids, type TokenNames } from "./chart/padding.ts";
+export { rooflineChart, type RooflinePoint, type RooflineSeries } from "./chart/roofline.ts";
 export { progress, type ProgressLike, show } from "./chart/show.ts";
 export { type Chart, type ChartOptions, formatNumber, stackCharts, theme } from "./chart/specification.ts";
+export { type StackedBar, stackedBars, type StackedBarsOptions } from "./chart/stacked_bars.ts";
 export { renderSvg } from "./chart/svg.ts";
 export { sweepChart, type SweepChartOptions, type SweepLike } from "./chart/sweep.ts";
 export { showTable, type TableRow } from "./chart/table.ts";
+export { tokenStrip, type TokenStripOptions } from "./chart/token_strip.ts";
 export { tradeOffChart, type TradeOffOptions, type TradeOffPoint } from "./chart/trade_off.ts";

@@ -16,6 +16,7 @@
 
 import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
 import { hearInterrupts, interruptSignal } from "./interrupt.ts";
+import { checkContext, checkMaxTokens } from "./limits.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
 import type { KvCache, Parallelism } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
@@ -78,7 +79,7 @@ export async function* generateSteps(
  * signal's reason if it is aborted.
  */
 export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generation> {
-  checkOptions(options);
+  checkMaxTokens(options.maxTokens);
   const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
   const promptLength = longest(rows);
   checkContext(promptLength, options.maxTokens, model.config.n_positions);
@@ -116,7 +117,8 @@ export interface NextToken {
  * The next token of every row, and the cache to go on with: the step that generation repeats.
  *
  * Without a cache, `inputIds` [B, T] are prompts, padded on either side as `attentionMask` says, and a cache is made
- * (prefill). With one, they are what follows what it holds, [B, 1] (decode).
+ * (prefill), with room for `maxTokens` new ones where that costs nothing. With one, they are what follows what it holds,
+ * [B, 1] (decode).
  *
  * @example
  * ```ts
@@ -134,7 +136,7 @@ export interface NextToken {
 export async function generateTokenKvCaching(
   model: GPT2,
   inputs: Batch | { inputIds: number[][]; cache: KvCache },
-  options: StepOptions & Pick<GenerateOptions, "parallelism"> = {},
+  options: StepOptions & Partial<Pick<GenerateOptions, "parallelism" | "maxTokens">> = {},
 ): Promise<NextToken> {
   if ("cache" in inputs) {
     const { ids, logprobs } = await interruptibleStep(model, inputs.cache, inputs.inputIds, options);
@@ -144,8 +146,9 @@ export async function generateTokenKvCaching(
   const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
   const { inputIds } = padBatch(rows, { padTokenId: 0 });
   const width = inputIds[0].length;
-  const { parallelism = parallelismFor(model, rows.length) } = options;
-  const cache = model.allocateCache(rows.map((row) => width - row.length), width, parallelism);
+  const { parallelism = parallelismFor(model, rows.length), maxTokens = 1 } = options;
+  const capacity = model.backend.emptySlotsAreFree ? width + maxTokens - 1 : width;
+  const cache = model.allocateCache(rows.map((row) => width - row.length), capacity, parallelism);
   try {
     let next: NextTokens | undefined;
     const chunk = prefillChunk(model.config, rows.length, width);
@@ -222,27 +225,5 @@ export class Generation implements Disposable {
   /** Frees the cache. */
   [Symbol.dispose](): void {
     this.cache[Symbol.dispose]();
-  }
-}
-
-function checkOptions({ maxTokens }: GenerateOptions): void {
-  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) {
-    throw new RangeError(`Cannot generate ${maxTokens} tokens: maxTokens must be a whole number from 1 up.`);
-  }
-}
-
-function checkContext(promptLength: number, maxTokens: number, n_positions: number): void {
-  const room = n_positions - promptLength;
-  if (room < 1) {
-    throw new RangeError(
-      `Cannot use a prompt of ${promptLength} tokens: the model holds ${n_positions}, the answer included. ` +
-        `Shorten it to ${n_positions - 1} or fewer.`,
-    );
-  }
-  if (maxTokens > room) {
-    throw new RangeError(
-      `Cannot generate ${maxTokens} tokens: the prompt has ${promptLength} and the model holds ${n_positions}. ` +
-        `Lower maxTokens to ${room}.`,
-    );
   }
 }

@@ -12,10 +12,12 @@ import { decodeStep, prefill } from "./generate.ts";
 import { parameterCount } from "./gpt2/config.ts";
 import { KvCache, type Parallelism } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
+import { checkMemory } from "./memory.ts";
 import type { Dtype } from "./ops.ts";
 import { parallelismFor } from "./parallelism.ts";
 import { seededRandom } from "./random.ts";
 import { decodeStepCost, measureRoofs, type Roofs } from "./roofline.ts";
+import { step } from "./step.ts";
 
 /** What to measure. */
 export interface SweepOptions {
@@ -63,7 +65,7 @@ export interface SweepPoint {
   speedup: number;
   /** Model bandwidth utilisation of a decode step: bytes that must be read / time / measured bandwidth. */
   mbu: number | null;
-  /** Model FLOPs utilisation of a decode step: operations / time / measured rate of a large matrix product. */
+  /** Model FLOPs utilisation of a decode step: operations / time / measured rate of a large product in the same dtype. */
   mfu: number | null;
   /** Memory of the cache. */
   kvCacheBytes: number;
@@ -126,7 +128,8 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
   const batches = batchSizes.map((size) => prompts(size, promptTokens, seed, model.config.vocab_size));
   const timings = batches.map((): Timing[] => []);
   const total = (warmup + repeats) * batches.length;
-  const before = await measureRoofs();
+  const measure = () => model.backend.measureRoofs?.() ?? measureRoofs(model.backend, { dtype: model.dtype });
+  const before = await measure();
   for (let run = 0; run < total; run++) {
     const i = run % batches.length;
     onProgress?.(run, total, batchSizes[i]);
@@ -134,7 +137,7 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
     if (run >= warmup * batches.length) timings[i].push(timing);
   }
   onProgress?.(total, total, batchSizes[0]);
-  const after = await measureRoofs(); // the machine may have been busy once
+  const after = await measure(); // the machine may have been busy once
   const roofs = {
     bandwidth: Math.max(before.bandwidth, after.bandwidth),
     flops: Math.max(before.flops, after.flops),
@@ -184,6 +187,53 @@ export async function timeGeneration(
   const first = performance.now();
   while (!generation.finished) await decodeStep(model, generation);
   return { prefillSeconds: (first - start) / 1000, decodeSeconds: (performance.now() - first) / 1000 };
+}
+
+/** What {@link timeDecodeSteps} measures. */
+export interface DecodeTimingOptions {
+  /** Tokens of every row in the cache before the first step. Default 16. */
+  context?: number;
+  /** Steps that count. Default 5. */
+  steps?: number;
+  /** How to spread the rows over the processor. Default: as the model's plan says. */
+  parallelism?: Parallelism;
+}
+
+/**
+ * The seconds of single decode steps, after one that does not count. Time does not depend on what the cache holds, so it
+ * is left at zeros: long contexts need no prefill.
+ *
+ * @example
+ * ```ts
+ * import { AutoModelForCausalLM, median, timeDecodeSteps } from "./mod.ts";
+ *
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+ * console.log(median(await timeDecodeSteps(model, 8, { context: 200 })), "seconds for a step of eight rows");
+ * ```
+ */
+export async function timeDecodeSteps(
+  model: GPT2,
+  batchSize: number,
+  { context = 16, steps = 5, parallelism = parallelismFor(model, batchSize) }: DecodeTimingOptions = {},
+): Promise<number[]> {
+  checkWhole({ batchSize, steps, context });
+  const needed = context + steps + 1, { n_positions } = model.config;
+  if (needed > n_positions) {
+    throw new RangeError(
+      `Cannot measure ${steps} steps after ${context} tokens: with the warm-up that makes ${needed} and the model ` +
+        `holds ${n_positions}. Lower the context to ${n_positions - steps - 1}.`,
+    );
+  }
+  checkMemory(model.config, batchSize, 1, needed);
+  using cache = model.allocateCache(Array(batchSize).fill(0), needed, parallelism);
+  cache.length = context;
+  const tokens = Array.from({ length: batchSize }, () => [0]), seconds: number[] = [];
+  for (let i = 0; i <= steps; i++) {
+    const start = performance.now();
+    await step(model, cache, tokens);
+    if (i > 0) seconds.push((performance.now() - start) / 1000);
+  }
+  return seconds;
 }
 
 /** The middle value; of an even number of values the mean of the two in the middle. NaN if there is none. */

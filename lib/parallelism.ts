@@ -1,9 +1,9 @@
 /**
  * Lanes or threads: how a batch is best spread over the processor.
  *
- * The cores can share each operation of one step, or each take some of the rows through a step of their own. Sharing means
- * that threads wait for each other at every small operation; lanes never do, but each of them reads all the weights. Which
- * wins depends on the machine, the model, its dtype and the batch size, so it is measured, once, and kept.
+ * The cores can share each step, by the groups of heads and hidden units that a model is divided into, or each take some of
+ * the rows through a step of their own. Groups meet twice a block; lanes never do, but each of them reads all the weights.
+ * Which wins depends on the machine, the model, its dtype and the batch size, so it is measured, once, and kept.
  */
 
 import { createHash } from "node:crypto";
@@ -21,13 +21,13 @@ export type Plan = readonly (Parallelism & { batchSize: number })[];
 
 /** What to use for a batch size: what the plan has for the size nearest to it, by ratio; else a guess. */
 export function parallelismFor(model: GPT2, batchSize: number): Parallelism {
-  const { threads, capture } = model.backend;
+  const { threads, groups, capture } = model.backend;
   if (!capture) return { lanes: 1, threads };
   const distance = (size: number) => Math.abs(Math.log(size / batchSize));
   const [nearest] = model.plan.toSorted((a, b) => distance(a.batchSize) - distance(b.batchSize));
-  const { lanes, threads: perLane } = nearest ??
-    (batchSize < 2 * threads ? { lanes: 1, threads } : { lanes: threads, threads: 1 });
-  return { lanes: Math.min(lanes, batchSize), threads: perLane };
+  if (nearest) return { lanes: Math.min(nearest.lanes, batchSize), threads: nearest.threads };
+  const lanes = Math.max(1, Math.min(batchSize, Math.floor(threads / groups))); // the groups share a lane's threads
+  return { lanes, threads: Math.floor(threads / lanes) };
 }
 
 /** The ways to spread `batchSize` rows over `threads` threads: 1 lane of all, 2 of half, … and 1 lane of 1 thread. */

@@ -1,9 +1,8 @@
 /** How well a model predicts a text: what rounding its weights costs. */
 
 import * as tf from "@tensorflow/tfjs";
-import { CacheView } from "./gpt2/cache_view.ts";
-import { KvCache } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
+import { feed } from "./logits.ts";
 
 /** How well a text was predicted. */
 export interface Prediction {
@@ -26,21 +25,17 @@ export function predict(model: GPT2, rows: readonly (readonly number[])[]): Pred
   }
   const { ops } = model.backend, B = rows.length;
   using cache = model.allocateCache(rows.map(() => 0), length, { lanes: 1, threads: model.backend.threads });
-  const [lane] = cache.lanes;
   const choices = rows.map((): number[] => []);
   let surprise = 0;
   for (let i = 0; i + 1 < length; i++) {
+    const column = (j: number) => rows.map((row) => row[j]);
+    const logits = feed(model, cache, column(i).map((id) => [id])); // [B, V]
     const [best, logprobs] = tf.tidy(() => {
-      const column = (j: number) => rows.map((row) => row[j]);
-      const view = new CacheView(ops, lane.tensors, tf.tensor2d([i], [1, 1], "int32"));
-      const tokens = tf.tensor2d(column(i), [B, 1], "int32"), positions = tf.fill<tf.Rank.R2>([B, 1], i, "int32");
-      const logits = model.forward(tokens, positions, view); // [B, V]
-      if (!ops.writesInPlace) lane.adopt(view.written);
       const next = tf.oneHot(tf.tensor1d(column(i + 1), "int32"), model.config.vocab_size);
       const target = tf.sum(tf.mul(logits, next), -1); // [B]
       return [ops.argMax(logits).dataSync(), tf.sub(target, tf.logSumExp(logits, -1)).dataSync()];
     });
-    cache.length++;
+    logits.dispose();
     best.forEach((id, row) => choices[row].push(id));
     for (const logprob of logprobs) surprise -= logprob;
   }

@@ -1,21 +1,31 @@
 import assert from "node:assert/strict";
 import { padBatch } from "../lib/batch.ts";
 import {
+  attentionHeads,
   batchGrid,
+  candidateGrid,
   type Chart,
   type ChartSeries,
+  factorChart,
   heatmap,
   latencyChart,
+  lineChart,
+  logLineChart,
+  nextTokenBars,
   paddingBars,
   paddingGrids,
   renderSvg,
+  rooflineChart,
   show,
   showTable,
   stackCharts,
+  stackedBars,
   sweepChart,
   throughputChart,
   tokenGrid,
+  tokenStrip,
   tradeOffChart,
+  visibilityGrid,
 } from "../lib/chart.ts";
 import { tableBundle } from "../lib/chart/table.ts";
 
@@ -47,7 +57,42 @@ const names = { tokenToText: (id: number) => ` id${id}` };
 const tradeOff = sizes.map((batchSize, i) => ({ batchSize, throughput: [18, 31, 36, 74, 103, 161, 201, 241][i] }))
   .map((point) => ({ ...point, latency: point.batchSize / point.throughput }));
 
+const candidates = [0.44, 0.061, 0.00002].map((probability, id) => ({ id, probability }));
+const growing = (count: number) => Array.from({ length: count }, (_, i) => ({ x: i, y: 30 + i }));
+const axes = { xTitle: "Tokens so far", quantity: "Time of one step", unit: "ms" };
+const fox = ["The", " quick", " brown", " fox"];
+const roofs = [
+  { name: "float32", bandwidth: 30e9, flops: 400e9, points: [{ intensity: 0.5, flops: 7e9, label: "1" }] },
+  { name: "int8", bandwidth: 30e9, flops: 1700e9, points: [{ intensity: 240, flops: 570e9, label: "128" }] },
+];
+
 const charts: Record<string, Chart> = {
+  "a rate by size": logLineChart([{ name: "sum", points: [{ x: 1, y: 6.8 }, { x: 1024, y: 31 }] }], {
+    title: "Small arrays measure the call",
+    xTitle: "Array (MB)",
+    quantity: "Reading",
+    unit: "GB/s",
+  }),
+  "who may see whom": visibilityGrid({
+    title: "The lower left, without padding",
+    tokens: fox,
+    attentionMask: [0, 1, 1, 1],
+    visible: fox.map((_, query) => fox.map((_, key) => key > 0 && key <= query)),
+  }),
+  "all heads": attentionHeads({
+    title: "Six heads",
+    tokens: fox,
+    weights: [0, 1].map(() => [0, 1, 2].map(() => causal(4).map((line) => line.map(Number)))),
+  }),
+  roofline: rooflineChart(roofs, { title: "int8 has the higher roof", subtitle: "two dtypes" }),
+  "what times are made of": stackedBars([
+    { name: "1", parts: { "reading at full speed": 18, "a step with nothing in it": 4.2 } },
+    { name: "128", parts: { "reading at full speed": 1200, "a step with nothing in it": 11 } },
+  ], { title: "Reading is most", xTitle: "Batch size", quantity: "Time of a step", unit: "ms" }),
+  factors: factorChart([{ name: "free seats for everybody", factor: 128 }, { name: "arithmetic", factor: 0.2 }], {
+    title: "Arithmetic takes four fifths",
+    total: "gain",
+  }),
   throughput: throughputChart([ours, source], { title: "24x the tokens", subtitle: "GPT-2 124M, 10 new tokens" }),
   latency: latencyChart([ours], { title: "Each token waits longer" }),
   "one point": throughputChart([series("a", [3.3])], { title: "A single size" }),
@@ -71,6 +116,18 @@ const charts: Record<string, Chart> = {
   }),
   "gain and price": tradeOffChart(tradeOff, { title: "Batch 8 is the best bargain", marked: 8 }),
   "gain and price of one size": tradeOffChart(tradeOff.slice(0, 1), { title: "One size" }),
+  "a few points on plain axes": lineChart([{ name: "a", points: [{ x: 8, y: 45, low: 40, high: 50 }] }], {
+    title: "One length",
+    ...axes,
+  }),
+  "many points on plain axes": lineChart([
+    { name: "without", points: growing(100) },
+    { name: "with", muted: true, points: growing(100).map(({ x }) => ({ x, y: 30 })) },
+  ], { title: "Longer texts", ...axes }),
+  "a strip of many tokens": tokenStrip(Array.from({ length: 60 }, (_, id) => id * 900), names, { title: "Sixty" }),
+  "a strip that goes on": tokenStrip([1, 2], names, { title: "Two more", generated: [3, 4], showIds: false }),
+  "what comes next": nextTokenBars(candidates, names, { title: "Half is two tokens", vocabSize: 50257 }),
+  "several steps": candidateGrid([candidates, candidates.slice(0, 2)], names, { title: "Two steps" }),
 };
 
 for (const [name, chart] of Object.entries(charts)) {
@@ -164,6 +221,49 @@ Deno.test("a value that no logarithmic axis can hold is refused with its place",
   assert.throws(() => throughputChart([], { title: "" }), { message: "Cannot chart throughput: there are no points." });
 });
 
+Deno.test("numbers that no logarithmic axis can hold are refused in rooflines and factors too", () => {
+  const [roof] = roofs;
+  assert.throws(() => rooflineChart([{ ...roof, bandwidth: 0 }], { title: "" }), { message: /roofline: 0 is in it/ });
+  assert.throws(() => rooflineChart([{ ...roof, points: [] }], { title: "" }), { message: /there are no points/ });
+  assert.throws(() => factorChart([{ name: "a", factor: -1 }], { title: "", total: "" }), { message: /"factor":-1/ });
+  const line = { name: "a", points: [{ x: 0, y: 1 }] };
+  assert.throws(() => logLineChart([line], { title: "", xTitle: "Size", quantity: "Rate", unit: "" }), {
+    message: 'Cannot chart rate: {"series":"a","x":0,"y":1}.',
+  });
+  const axis = { title: "", xTitle: "Size", quantity: "Time", unit: "ms" };
+  assert.throws(() => stackedBars([{ name: "a", parts: { b: -1 } }], axis), { message: /Cannot stack time: .*-1/ });
+  assert.throws(() => stackedBars([], axis), { message: "Cannot stack time: there are no bars." });
+  assert.throws(() => factorChart([], { title: "", total: "" }), { message: /there are none/ });
+});
+
+Deno.test("a roof rises with the bandwidth as far as its knee, and every measured point lies below it", () => {
+  const { layer } = charts.roofline as unknown as { layer: { data?: { values: Place[] } }[] };
+  const [left, knee, right] = layer[0].data!.values.filter(({ series }) => series === "float32");
+  assert.ok(Math.abs(left.billions - 30 * left.intensity) < 1e-9);
+  assert.deepEqual([knee.intensity, knee.billions, right.billions], [400 / 30, 400, 400]);
+  type Place = { series: string; intensity: number; billions: number };
+});
+
+Deno.test("the names of knees in one place stand above each other", async () => {
+  const [, int8] = roofs, twins = [int8, { ...int8, name: "bfloat16", flops: int8.flops * 1.05 }];
+  const drawn = texts(await renderSvg(rooflineChart(twins, { title: "Twins" })));
+  const [a, b] = drawn.filter(({ text }) => text.startsWith("knee"));
+  assert.ok(a.y - b.y >= 12, `${a.y} and ${b.y}`);
+});
+
+Deno.test("bars of factors follow each other, and the last one is their product", () => {
+  const { data } = charts.factors as unknown as { data: { values: { from: number; to: number }[] } };
+  assert.deepEqual(data.values.map(({ from, to }) => [from, to]), [[1, 128], [128, 25.6], [1, 25.6]]);
+});
+
+Deno.test("all heads of a model have a map, and the words say where the last token looks most", async () => {
+  const weights = [[[[1, 0], [0.8, 0.2]], [[1, 0], [0.1, 0.9]]]];
+  const chart = attentionHeads({ title: "Two heads", tokens: ["a", " b"], weights });
+  assert.equal(chart.description, "Two heads. Where ·b looks most, by head. Layer 0: a, ·b.");
+  const drawn = texts(await renderSvg(charts["all heads"])).map(({ text }) => text);
+  for (const name of ["layer 0", "layer 1", "head 0", "head 2"]) assert.ok(drawn.includes(name), name);
+});
+
 Deno.test("a cell of an unknown kind is refused", () => {
   const rows = [{ label: "0", cells: [{ text: "a", kind: "pad" }] }];
   assert.throws(() => tokenGrid({ title: "", kinds: ["token"], rows }), /Cell "a" is of kind "pad": kinds are token/);
@@ -217,6 +317,67 @@ Deno.test("padding bars are as long as the batch is wide", () => {
     ["padding", 0, 2],
     ["token", 2, 3],
   ]);
+});
+
+Deno.test("a legend names only the kinds of cells that there are", async () => {
+  const full = tokenGrid({
+    title: "No padding",
+    kinds: ["token", "padding"],
+    rows: [{ label: "", cells: [{ text: "a", kind: "token" }] }],
+  });
+  const drawn = texts(await renderSvg(full)).map(({ text }) => text);
+  assert.deepEqual(drawn.filter((text) => ["token", "padding"].includes(text)), ["token"]);
+});
+
+Deno.test("heatmaps with the same darkest value give equal values equal shades", async () => {
+  const shade = async (value: number, most?: number) => {
+    const svg = await renderSvg(heatmap({ title: "", rows: ["q"], columns: ["k"], values: [[value]], most }));
+    return /fill="(rgb\([^"]*\))"/.exec(svg)?.[1];
+  };
+  assert.equal(await shade(0.2, 0.8), await shade(0.2, 0.8));
+  assert.notEqual(await shade(0.2, 0.8), await shade(0.2));
+  assert.match(String(await shade(0)), /rgb/); // nothing anywhere is no division by zero
+});
+
+Deno.test("the tokens of a strip stand side by side, within its width, and a full line is followed by another", () => {
+  const { data, width } = charts["a strip of many tokens"] as unknown as {
+    data: { values: { left: number; right: number; top: number; bottom: number; text: string }[] };
+    width: number;
+  };
+  for (const [i, cell] of data.values.entries()) {
+    assert.ok(cell.right <= width && cell.right - cell.left >= cell.text.length * 7.8);
+    const next = data.values[i + 1];
+    if (next) assert.ok(next.top === cell.top ? next.left > cell.right : next.left === 0 && next.top > cell.bottom);
+  }
+  assert.ok(new Set(data.values.map(({ top }) => top)).size > 2);
+});
+
+Deno.test("a strip shows white space, and bytes that are no character", async () => {
+  const odd = { tokenToText: (id: number) => [" a", "\n", "\t", "\\xF0"][id] };
+  const drawn = texts(await renderSvg(tokenStrip([0, 1, 2, 3], odd, { title: "Odd" }))).map(({ text }) => text);
+  for (const text of ["·a", "↵", "⇥", "\\xF0", "0", "3"]) assert.ok(drawn.includes(text), `${text} in ${drawn}`);
+  assert.throws(() => tokenStrip([], odd, { title: "" }), /without tokens/);
+});
+
+Deno.test("the bars of the next token say what is left for all others, however little each has", () => {
+  assert.equal(
+    charts["what comes next"].description,
+    "Half is two tokens. ·id0 44%, ·id1 6.1%, ·id2 <0.01%, 50,254 other tokens 50%.",
+  );
+  const all = nextTokenBars([{ id: 0, probability: 1 }], names, { title: "Certain", vocabSize: 1 });
+  assert.equal(all.description, "Certain. ·id0 100%.");
+  assert.throws(() => nextTokenBars([], names, { title: "", vocabSize: 1 }), /there are no candidates/);
+  assert.throws(() => candidateGrid([], names, { title: "" }), /there are no candidates/);
+});
+
+Deno.test("lines of many points are read out at a few of them, the ends included, and bad points are refused", () => {
+  const [, line] = /without: (.*?);/.exec(charts["many points on plain axes"].description)!;
+  const read = line.split(", ");
+  assert.deepEqual([read.length, read[0], read.at(-1)], [12, "0: 30 ms", "99: 129 ms"]);
+  assert.throws(() => lineChart([{ name: "a", points: [{ x: 1, y: NaN }] }], { title: "", ...axes }), {
+    name: "RangeError",
+    message: 'Cannot chart time of one step: {"series":"a","x":1,"y":null}.',
+  });
 });
 
 Deno.test("a trade-off that no logarithmic axis can hold is refused", () => {
@@ -292,11 +453,11 @@ function texts(svg: string) {
   return found;
 }
 
-/** Texts that reach over the edge, at 0.6 em a character. */
+/** Texts that reach over the edge, at 0.55 em a character, which is more than a sentence in a sans-serif takes. */
 function outside(svg: string): string[] {
   const [width, height] = ["width", "height"].map((name) => Number(new RegExp(`${name}="([\\d.]+)"`).exec(svg)![1]));
   return texts(svg).filter(({ text, x, y, size, anchor, turned }) => {
-    const long = text.length * size * 0.6;
+    const long = text.length * size * 0.55;
     const before = anchor === "end" ? long : anchor === "middle" ? long / 2 : 0;
     const [left, right] = turned ? [x, x] : [x - before, x - before + long];
     return left < 0 || right > width || y < 0 || y > height;

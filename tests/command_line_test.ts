@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import settings from "../deno.json" with { type: "json" };
+import { openGpu } from "../lib/webgpu/device.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
+import { assertClose } from "./logits.ts";
 import { writeTinyModel } from "./tiny_models.ts";
 
 const root = new URL("..", import.meta.url);
@@ -105,16 +107,20 @@ Deno.test("generate --json prints the reference's answers, with prompts as text 
     "prompts.json",
     JSON.stringify([chosen[0].prompt, ...chosen.slice(1).map((row) => row.promptTokens)]),
   );
-  const { code, stdout, stderr } = await command("generate", "--prompts", prompts, ...flags);
-  assert.equal(code, 0, stderr);
-  const answers = JSON.parse(stdout);
-  assert.equal(answers.length, chosen.length);
-  for (const [i, answer] of answers.entries()) {
-    assert.deepEqual(answer.promptTokens, chosen[i].promptTokens);
-    assert.deepEqual([answer.tokens, answer.text, answer.finishReason], [chosen[i].tokens, chosen[i].text, "length"]);
-    assert.equal(answer.logprobs.length, 24);
+  const gpu = await openGpu({ allowSoftware: true }).catch(() => null);
+  for (const backend of ["auto", "wasm", ...gpu ? ["webgpu"] : []]) {
+    const { code, stdout, stderr } = await command("generate", "--backend", backend, "--prompts", prompts, ...flags);
+    assert.deepEqual([code, stderr], [0, ""], backend);
+    const answers = JSON.parse(stdout);
+    assert.equal(answers.length, chosen.length);
+    for (const [i, answer] of answers.entries()) {
+      const { promptTokens, tokens, text, logprobs } = chosen[i];
+      assert.deepEqual(answer.promptTokens, promptTokens);
+      assert.deepEqual([answer.tokens, answer.text, answer.finishReason], [tokens, text, "length"], backend);
+      assertClose(answer.logprobs, logprobs, 2e-3, backend);
+    }
+    assert.equal(answers[0].prompt, chosen[0].prompt);
   }
-  assert.equal(answers[0].prompt, chosen[0].prompt);
 });
 
 Deno.test("generate prints every row's whole text, in order", async () => {
@@ -122,6 +128,35 @@ Deno.test("generate prints every row's whole text, in order", async () => {
   const { code, stdout } = await command("generate", ...flags, "--max-tokens", "24", "--ignore-eos");
   assert.equal(code, 0);
   assert.equal(stdout, prompts.map(({ prompt, text }) => `${prompt}${text}\n`).join(""));
+});
+
+Deno.test("sweep --compare puts results side by side, and refuses what is none", async () => {
+  const sweepOf = (backend: string, rates: [number, number][], changes = {}) =>
+    temporaryFile(
+      "sweep.json",
+      JSON.stringify({
+        ...{ schemaVersion: 1, created: "2026-01-02T03:04:05Z", model: { name: "gpt2" }, dtype: "float32", backend },
+        ...{ versions: { backend: `${backend} on this` }, promptTokens: 7, maxTokens: 10 },
+        points: rates.map(([batchSize, throughput]) => (
+          { batchSize, throughput, repeats: [batchSize * 10 / throughput] }
+        )),
+        ...changes,
+      }),
+    );
+  const a = await sweepOf("wasm", [[1, 5], [8, 10]]), b = await sweepOf("webgpu", [[8, 30], [1, 20], [64, 90]]);
+  const chart = `${await Deno.makeTempDir()}/both.svg`;
+  const { code, stdout, stderr } = await command("sweep", "--compare", a, b, "--chart", chart);
+  assert.deepEqual([code, stderr], [0, ""]);
+  assert.match(stdout, /^A {2}gpt2, float32, wasm \(wasm on this\), 2026-01-02/m);
+  assert.match(stdout, /^ +1 +5\.0 +20\.0 +4\.00x\n +8 +10\.0 +30\.0 +3\.00x\n +64 +90\.0/m);
+  const svg = await Deno.readTextFile(chart);
+  assert.ok(svg.includes("webgpu") && svg.includes("wasm"));
+  await assertRefused(/needs two results or more/, "sweep", "--compare", a);
+  await assertRefused(/Files are for --compare/, "sweep", a);
+  await assertRefused(/it is no result/, "sweep", "--compare", a, await temporaryFile("x.json", "{}"));
+  await assertRefused(/Cannot read the result/, "sweep", "--compare", a, "/none.json");
+  const longer = await sweepOf("cpu", [[1, 1]], { maxTokens: 20 });
+  await assertRefused(/cannot be compared.*7 and 10; 7 and 20/, "sweep", "--compare", a, longer);
 });
 
 Deno.test("sweep prints a row for each batch size and writes results and chart", async () => {

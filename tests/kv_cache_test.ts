@@ -71,3 +71,32 @@ Deno.test("long prompts of large batches are prefilled in stretches; what cannot
   checkMemory(gpt2, 1, 7, 10);
   assert.throws(() => checkMemory(gpt2, 100_000, 512, 512), /needs \d+ bytes .* of which the KV cache/);
 });
+
+Deno.test("a row's keys and values read the same in a batch, in lanes and in groups of heads as alone", async () => {
+  const folder = await writeTinyModel({ seed: 1 }), text = [5, 6, 7, 8];
+  const read = async (groups: number, padding: number[], row: number, lanes: number) => {
+    using model = await loadGPT2(folder, { backend: { ...backend, groups } });
+    using cache = model.allocateCache(padding, 6, { lanes, threads: 1 });
+    const width = text.length + padding[row];
+    await step(model, cache, padding.map((_, i) => Array.from({ length: width }, (_, j) => text[j - padding[i]] ?? 0)));
+    const before = tf.memory().numTensors;
+    const layers = [await cache.read(row, 0), await cache.read(row, 1)];
+    assert.equal(tf.memory().numTensors, before);
+    await assert.rejects(cache.read(row, 2), {
+      message: `Cannot read layer 2 of row ${row}: the cache has 2 layers and ${padding.length} rows.`,
+    });
+    await assert.rejects(cache.read(padding.length, 0), RangeError);
+    return layers.flatMap(({ keys, values }) => [keys, values]);
+  };
+  const alone = await read(1, [0], 0, 1);
+  assert.deepEqual(alone.map((rows) => [rows.length, rows[0].length]), Array(4).fill([text.length, TINY.n_embd]));
+  for (const groups of [1, 3]) {
+    for (const lanes of [1, 2]) {
+      const inBatch = await read(groups, [0, 1, 2], 2, lanes);
+      const what = `${groups} groups, ${lanes} lanes`;
+      inBatch.forEach((rows, i) => rows.forEach((vector, j) => assertClose(vector, alone[i][j], 1e-5, what)));
+    }
+  }
+  const [first, , second] = alone;
+  assert.notDeepEqual(first, second); // layers are told apart
+});

@@ -1,11 +1,10 @@
 /** Logits straight from the model, for comparing them number by number. */
 
 import assert from "node:assert/strict";
-import * as tf from "@tensorflow/tfjs";
 import { padBatch } from "../lib/batch.ts";
-import { CacheView } from "../lib/gpt2/cache_view.ts";
 import type { KvCache } from "../lib/gpt2/kv_cache.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
+import { feed as feedTokens } from "../lib/logits.ts";
 
 /** What {@link feed} may be told to do wrong, to see that it matters. */
 export interface Mistakes {
@@ -21,19 +20,12 @@ export function cacheFor(model: GPT2, rows: readonly number[][], { ignorePadding
 
 /** Feeds T tokens of each row, op by op: the logits after the last of them, by row. */
 export function feed(model: GPT2, cache: KvCache, tokens: readonly number[][]): number[][] {
-  const B = tokens.length, T = tokens[0].length, { ops } = model.backend;
-  const [lane] = cache.lanes;
-  cache.reserve(T);
-  const logits = tf.tidy(() => {
-    const slots = tf.tensor2d(Array.from({ length: T }, (_, i) => cache.length + i), [T, 1], "int32");
-    const view = new CacheView(ops, lane.tensors, slots);
-    const positions = tf.tensor2d(lane.positionIds(cache.length, T).flat(), [B, T], "int32");
-    const logits = model.forward(tf.tensor2d(tokens.flat(), [B, T], "int32"), positions, view);
-    if (!ops.writesInPlace) lane.adopt(view.written);
+  const logits = feedTokens(model, cache, tokens);
+  try {
     return logits.arraySync();
-  });
-  cache.length += T;
-  return logits;
+  } finally {
+    logits.dispose();
+  }
 }
 
 /** The logits after the last token of each prompt, the prompts being fed in one batch. */

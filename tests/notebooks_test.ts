@@ -4,6 +4,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
 import { executeNotebook } from "../lib/jupyter/execute.ts";
+import { storedNotebooks } from "./stored_notebooks.ts";
 
 const project = fileURLToPath(new URL("..", import.meta.url));
 const library = JSON.stringify(import.meta.resolve("../lib/chart.ts"));
@@ -172,10 +173,27 @@ Deno.test("the task refuses to store reduced outputs, and names that it does not
   assert.match(unknown.text, /^notebooks: There is no notebook "99_none"\. Those in notebooks\/: /);
 });
 
+Deno.test("the answers to the notebooks' exercises run, in order, after their notebook", async () => {
+  await using folder = await temporaryFolder();
+  for (const { name, notebook: { cells } } of await storedNotebooks()) {
+    const code = cells.filter(({ cell_type }) => cell_type === "code").map(({ source }) => source.join(""));
+    const prose = cells.filter(({ cell_type }) => cell_type === "markdown").map(({ source }) => source.join(""));
+    const answers = [...prose.join("\n").matchAll(/<summary>Answer<\/summary>\n\n```ts\n([^]*?)```/g)].map((m) => m[1]);
+    assert.ok(answers.length > 0, `${name} has no exercises`);
+    // The folder is one level deeper than notebooks/.
+    const sources = [...code, ...answers].map((source) => source.replaceAll(/(["`])\.\.\//g, "$1../../"));
+    const path = await write(folder, name, sources);
+    const { failure } = await executeNotebook(path, await jupyterEnvironment(), { quick: true });
+    assert.equal(failure, undefined, `${name}: ${failure?.message}\n${failure?.source}`);
+  }
+});
+
 interface Output {
   text?: string[];
   data?: Record<string, string[]>;
 }
+
+/** All of the project's notebooks. */
 
 /** Inside the project, so that its import map holds in the notebooks. */
 async function temporaryFolder() {

@@ -8,7 +8,14 @@ export const NOTEBOOKS = fileURLToPath(new URL("../notebooks", import.meta.url))
 
 /** A notebook of format 4, as far as tests look into it. */
 export interface Notebook {
-  cells: { id: string; cell_type: string; source: string[]; outputs?: Output[]; execution_count?: number }[];
+  cells: {
+    id: string;
+    cell_type: string;
+    metadata: { tags?: string[] };
+    source: string[];
+    outputs?: Output[];
+    execution_count?: number;
+  }[];
   metadata: { kernelspec: { name: string } };
   nbformat: number;
   nbformat_minor: number;
@@ -16,6 +23,7 @@ export interface Notebook {
 
 /** One output of a cell. */
 export interface Output {
+  name?: string;
   text?: string[];
   data?: Record<string, unknown>;
 }

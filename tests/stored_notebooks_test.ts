@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
+import { coverOf } from "../lib/jupyter/cover.ts";
 import { missingForms } from "../lib/jupyter/execute.ts";
 import citedFacts from "./fixtures/cited_facts.json" with { type: "json" };
 import { unfoundedClaims, unusedFacts } from "./notebook_claims.ts";
-import { chartsOf, type Notebook, storedNotebooks } from "./stored_notebooks.ts";
+import { chartsOf, type Notebook, NOTEBOOKS, storedNotebooks } from "./stored_notebooks.ts";
 
 /** By notebook: words with a number that no run computes, as they stand there, and where the number comes from. */
 const facts: Record<string, { words: string; source: string }[]> = citedFacts;
@@ -21,6 +22,10 @@ Deno.test("the notebooks are stored as readers and tools expect them", () => {
       `${name}: run from top to bottom`,
     );
     assert.ok(code[0].outputs!.length > 0, `${name}: the first cell says what it runs on`);
+    for (const { id, outputs } of code) {
+      const printed = outputs!.filter(({ name }) => name === "stderr").map(({ text }) => text!.join(""));
+      assert.deepEqual(printed, [], `${name}: cell ${id} warns`);
+    }
     for (const { id, source } of code) assert.ok(source.length <= 25, `${name}: cell ${id} has more than 25 lines`);
     assert.doesNotMatch(text, /"(file:\/\/)?\/(home|root|work|tmp|Users)\//, `${name} names a folder of one machine`);
   }
@@ -37,6 +42,12 @@ Deno.test("every chart that is stored has a title, axes that say what they measu
       assert.ok(nodes(specification).some(({ title }) => hasWords(title)), `${where}: no title`);
       for (const titles of axes(specification)) assert.ok(titles.some(hasWords), `${where}: an axis without a title`);
     }
+  }
+});
+
+Deno.test("the README's picture of each notebook is the one stored in it", async () => {
+  for (const { name, notebook } of notebooks) {
+    assert.equal(await Deno.readTextFile(`${NOTEBOOKS}/images/${name}.svg`), coverOf(notebook), name);
   }
 });
 

@@ -16,6 +16,8 @@ export interface TokenGridOptions extends ChartOptions {
   rows: GridRow[];
   /** The kinds of cells, the ordinary one first, then padding, which looks empty. At most four. */
   kinds: string[];
+  /** What stands above each column. Default: nothing. */
+  columns?: string[];
   /** Pixels; the same in several grids puts their columns in line. Default: what the longest text needs. */
   cellWidth?: number;
 }
@@ -32,10 +34,12 @@ export interface HeatmapOptions extends ChartOptions {
   rowTitle?: string;
   /** What the columns are. Default: `Key`. */
   columnTitle?: string;
+  /** The value of the darkest shade; the same in several heatmaps makes them comparable. Default: the greatest. */
+  most?: number;
 }
 
-/** Kinds differ in lightness and outline, not in hue alone. */
-const styles = [
+/** Kinds of cells differ in lightness and outline, not in hue alone: ordinary, empty, new, special. */
+export const cellStyles = [
   { fill: "#0072b2", text: "#ffffff", outline: "#0072b2" },
   { fill: "#f6f8fa", text: "#57606a", outline: "#8c959f" },
   { fill: "#f0b84d", text: "#1f2328", outline: "#f0b84d" },
@@ -55,13 +59,13 @@ const styles = [
  * assert.equal(chart.description, "A batch. row 0: pad (padding), ·ever.");
  * ```
  */
-export function tokenGrid({ title, subtitle, rows, kinds, cellWidth }: TokenGridOptions): Chart {
+export function tokenGrid({ title, subtitle, rows, kinds, columns, cellWidth }: TokenGridOptions): Chart {
   const unknown = rows.flatMap(({ cells }) => cells).find(({ kind }) => !kinds.includes(kind));
   if (unknown) {
     throw new RangeError(`Cell "${unknown.text}" is of kind "${unknown.kind}": kinds are ${kinds.join(", ")}.`);
   }
-  if (kinds.length > styles.length) {
-    throw new RangeError(`A grid tells ${styles.length} kinds apart, not ${kinds.length}.`);
+  if (kinds.length > cellStyles.length) {
+    throw new RangeError(`A grid tells ${cellStyles.length} kinds apart, not ${kinds.length}.`);
   }
   const values = rows.flatMap(({ cells }, row) =>
     cells.map(({ text, kind }, column) => ({ row, column, text: visible(text), kind }))
@@ -70,20 +74,30 @@ export function tokenGrid({ title, subtitle, rows, kinds, cellWidth }: TokenGrid
     `${label}: ${cells.map(({ text, kind }) => visible(text) + (kind === kinds[0] ? "" : ` (${kind})`)).join(", ")}.`
   );
   const longest = Math.max(1, ...values.map(({ text }) => text.length));
-  const byKind = (style: keyof (typeof styles)[0]) => ({
+  const byKind = (style: keyof (typeof cellStyles)[0]) => ({
     field: "kind",
     title: null,
-    scale: { domain: kinds, range: kinds.map((_, i) => styles[i][style]) },
+    scale: { domain: kinds, range: kinds.map((_, i) => cellStyles[i][style]) },
+    legend: { values: kinds.filter((kind) => values.some((cell) => cell.kind === kind)) },
   });
   // Conditions, because a scale without a legend would take the others' legend away.
-  const inkOnKind = kinds.map((kind, i) => ({ test: `datum.kind === ${JSON.stringify(kind)}`, value: styles[i].text }));
+  const inkOnKind = kinds.map((kind, i) => ({
+    test: `datum.kind === ${JSON.stringify(kind)}`,
+    value: cellStyles[i].text,
+  }));
   return makeChart(`${title}. ${words.join(" ")}`, {
     title: { text: title, subtitle },
     width: { step: cellWidth ?? Math.max(34, longest * 8 + 14) },
     height: { step: 32 },
     data: { values },
     encoding: {
-      x: { field: "column", type: "ordinal", axis: null, scale: { paddingInner: 0.06, paddingOuter: 0.03 } },
+      x: {
+        field: "column",
+        type: "ordinal",
+        title: null,
+        axis: columns ? { ...labels(columns.map(visible)), orient: "top", labelAngle: -45 } : null,
+        scale: { paddingInner: 0.06, paddingOuter: 0.03 },
+      },
       y: {
         field: "row",
         type: "ordinal",
@@ -99,18 +113,28 @@ export function tokenGrid({ title, subtitle, rows, kinds, cellWidth }: TokenGrid
       },
       {
         mark: { type: "text", fontSize: 12, baseline: "middle" },
-        encoding: { text: { field: "text" }, color: { condition: inkOnKind, value: styles[0].text } },
+        encoding: { text: { field: "text" }, color: { condition: inkOnKind, value: cellStyles[0].text } },
       },
     ],
   });
 }
 
+/** From nothing to the most. */
+export const shades = ["#f1f7fc", "#0072b2", "#00304d"];
+
+/** Ink on a shade for `share` of the most. */
+export function inkOn(share: number): string {
+  return share > 0.35 ? "#ffffff" : "#1f2328";
+}
+
 /** Shades of blue for values from 0 to the greatest, which stand in the cells while they fit. */
 export function heatmap(
-  { title, subtitle, rows, columns, values, rowTitle = "Query", columnTitle = "Key" }: HeatmapOptions,
+  { title, subtitle, rows, columns, values, rowTitle = "Query", columnTitle = "Key", most }: HeatmapOptions,
 ): Chart {
-  const cells = values.flatMap((line, row) => line.map((value, column) => ({ row, column, value })));
-  const greatest = Math.max(...cells.map(({ value }) => value ?? 0));
+  const darkest = most ?? (Math.max(...values.flat().map((value) => value ?? 0)) || 1);
+  const cells = values.flatMap((line, row) =>
+    line.map((value, column) => ({ row, column, value, ink: inkOn((value ?? 0) / darkest) }))
+  );
   const words = values.map((line, row) => {
     const most = line.reduce<number>((best, value, i) => (value ?? -1) > (line[best] ?? -1) ? i : best, 0);
     return `${visible(rows[row])}: most at ${visible(columns[most])}, ${line[most]?.toFixed(2)}.`;
@@ -143,7 +167,7 @@ export function heatmap(
               field: "value",
               type: "quantitative",
               legend: null,
-              scale: { domain: [0, greatest], range: ["#f1f7fc", "#0072b2", "#00304d"] },
+              scale: { domain: [0, darkest], range: shades },
             },
           },
         },
@@ -153,7 +177,7 @@ export function heatmap(
             mark: { type: "text", fontSize: 11 },
             encoding: {
               text: { field: "value", type: "quantitative", format: ".2f" },
-              color: { condition: { test: `datum.value > ${greatest * 0.35}`, value: "#ffffff" }, value: "#1f2328" },
+              color: { field: "ink", type: "nominal", scale: null },
             },
           }]
           : []),
@@ -163,7 +187,7 @@ export function heatmap(
 }
 
 /** An axis over positions that shows labels, of which several may be equal. */
-function labels(texts: string[]) {
+export function labels(texts: string[]) {
   const list = JSON.stringify(texts);
   return {
     labelExpr: `${list}[datum.value]`,
@@ -174,6 +198,7 @@ function labels(texts: string[]) {
   };
 }
 
-function visible(text: string): string {
-  return text.replaceAll(" ", "·").replaceAll("\n", "↵");
+/** White space as one sees it: `·` for a space, `↵` for the end of a line, `⇥` for a tab. */
+export function visible(text: string): string {
+  return text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "⇥");
 }

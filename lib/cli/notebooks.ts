@@ -1,9 +1,10 @@
 /** `deno task notebooks`: executes the notebooks, and with `--update` stores their outputs. */
 
-import { basename, relative } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { writeTextFile } from "../files.ts";
 import { jupyterEnvironment } from "../jupyter/environment.ts";
+import { coverOf } from "../jupyter/cover.ts";
 import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
 import { run, UsageError, wholeNumber } from "./command.ts";
 import { formatSeconds, withProgress } from "./progress.ts";
@@ -57,10 +58,12 @@ async function find(names: string[]): Promise<string[]> {
   }));
 }
 
-/** Replaces a file as a whole, if its text changes. */
+/** Stores a notebook, if its text changes, and beside it the picture that the README shows of it. */
 async function store(path: string, text: string): Promise<boolean> {
   if (await Deno.readTextFile(path) === text) return false;
   await writeTextFile(path, text);
+  const cover = coverOf(JSON.parse(text));
+  if (cover) await writeTextFile(join(dirname(path), "images", `${basename(path, ".ipynb")}.svg`), cover);
   return true;
 }
 

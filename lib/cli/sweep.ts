@@ -5,6 +5,7 @@ import { renderSvg, sweepChart } from "../chart.ts";
 import { writeTextFile } from "../files.ts";
 import { type Profile, profileStep } from "../profile.ts";
 import { SOURCE_POINTS, sweep, type SweepResult } from "../measure.ts";
+import { compareSweeps } from "./compare.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, ensurePlan, loadOrMakeModel, modelFlags } from "./model_flags.ts";
 import { formatBytes, withProgress } from "./progress.ts";
@@ -14,7 +15,8 @@ const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
 
 await run({
   name: "sweep",
-  summary: "Measures throughput and latency of GPT-2 at batch sizes 1 to 128.",
+  summary: "Measures throughput and latency of GPT-2 at batch sizes 1 to 128, or compares what was measured.",
+  words: "[FILE.json…]",
   flags: {
     ...modelFlags,
     "batch-sizes": { type: "string", value: "1,2,…", help: "default 1,2,4,8,16,32,64,128" },
@@ -25,10 +27,14 @@ await run({
     seed: { type: "string", value: "N", help: "for mixed prompts (default 0)" },
     profile: { type: "boolean", help: "also say where the time of a decode step goes, at each batch size" },
     calibrate: { type: "boolean", help: "measure anew how lanes and threads are best used" },
+    compare: {
+      type: "boolean",
+      help: "measure nothing: compare the results in the files named, in one table and chart",
+    },
     json: { type: "string", value: "FILE", help: "where the results go (default results/sweep.json)" },
     chart: { type: "string", value: "FILE.svg", help: "where the chart goes (default results/sweep.svg)" },
   },
-}, async (flags) => {
+}, async (flags, files) => {
   const batchSizes = flags["batch-sizes"]?.split(",").map((size) => wholeNumber(size, "batch-sizes", 1));
   const mixed = flags["prompt-tokens"] === "mixed";
   const promptTokens = mixed ? "mixed" : wholeNumber(flags["prompt-tokens"], "prompt-tokens", 7);
@@ -38,6 +44,8 @@ await run({
   const seed = wholeNumber(flags.seed, "seed", 0, 0);
   const chart = userPath(flags.chart ?? `${RESULTS}sweep.svg`), json = userPath(flags.json ?? `${RESULTS}sweep.json`);
   if (!chart.endsWith(".svg")) throw new UsageError(`--chart must end in .svg: it is "${flags.chart}".`);
+  if (flags.compare) return await compareSweeps(files, chart);
+  if (files.length) throw new UsageError(`Files are for --compare: what is ${files[0]}?`);
 
   const name = flags.model ?? "gpt2";
   const { model, random } = await loadOrMakeModel(name, flags);

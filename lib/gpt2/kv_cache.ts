@@ -78,9 +78,40 @@ export class KvCache {
     return this.padding.length;
   }
 
+  /** Layers of the model. */
+  get layers(): number {
+    return this.lanes[0].layers;
+  }
+
   /** S: slots that there is memory for. */
   get capacity(): number {
     return this.lanes[0].tensors.slots.size;
+  }
+
+  /**
+   * Copies of a row's keys and values in one layer, for a look: each [tokens, D], the heads side by side, without padding.
+   *
+   * @example
+   * ```ts
+   * import assert from "node:assert/strict";
+   * import { AutoModelForCausalLM, AutoTokenizer, generateTokenKvCaching } from "../mod.ts";
+   *
+   * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+   * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+   * const { cache } = await generateTokenKvCaching(model, tokenizer("What comes up must"));
+   * const { keys, values } = await cache.read(0, 3);
+   * assert.deepEqual([keys.length, values[3].length], [4, model.config.n_embd]);
+   * cache[Symbol.dispose]();
+   * ```
+   */
+  async read(row: number, layer: number): Promise<{ keys: number[][]; values: number[][] }> {
+    const lane = this.lanes.findLast(({ start }) => start <= row);
+    if (!lane || !(row < this.batchSize && layer >= 0 && layer < this.layers)) {
+      throw new RangeError(
+        `Cannot read layer ${layer} of row ${row}: the cache has ${this.layers} layers and ${this.batchSize} rows.`,
+      );
+    }
+    return await lane.read(row - lane.start, layer, this.length);
   }
 
   /** Makes room for `count` more tokens. */
@@ -118,6 +149,30 @@ export class Lane {
   /** What a step of the model takes. They stay the cache's. */
   get tensors(): CacheTensors {
     return this.#tensors;
+  }
+
+  /** Layers of the model. */
+  get layers(): number {
+    return this.#tensors.keys.length / this.headGroups.length;
+  }
+
+  /** What {@link KvCache.read} reads, of one of this lane's rows. */
+  async read(row: number, layer: number, length: number): Promise<{ keys: number[][]; values: number[][] }> {
+    const groups = this.headGroups.length, first = this.padding[row], count = length - first;
+    const sideBySide = (tensors: readonly tf.Tensor4D[]) =>
+      tf.tidy(() => {
+        const parts = tensors.slice(layer * groups, (layer + 1) * groups).map((part) => {
+          const tokens = tf.slice(part, [row, 0, first, 0], [1, -1, count, -1]); // [1, heads, T, D/H]
+          return tf.reshape(tf.transpose(tokens, [0, 2, 1, 3]), [count, -1]);
+        });
+        return tf.concat(parts, 1) as tf.Tensor2D; // [T, D]
+      });
+    const keys = sideBySide(this.#tensors.keys), values = sideBySide(this.#tensors.values);
+    try {
+      return { keys: await keys.array(), values: await values.array() };
+    } finally {
+      tf.dispose([keys, values]);
+    }
   }
 
   /** Of something that the batch has for each row, the part for these. */

@@ -5,11 +5,36 @@ import { createRequire } from "node:module";
 import { type Attribute, DataType } from "./attributes.ts";
 import { TensorflowBinding } from "./binding.ts";
 import type { CapturedFunction } from "./capture.ts";
+import { CollectedTensors } from "./collection.ts";
 import type { Threads } from "./context.ts";
+import { ensureLibtensorflow } from "./install.ts";
 import { Library } from "./library.ts";
 import type { Libtensorflow } from "./locate.ts";
+import { mendKernels, mendNodeUtil } from "./mends.ts";
 import type { OperationTime } from "./trace.ts";
 import type { TensorMetadata } from "./tensors.ts";
+
+/** How to open TensorFlow. */
+export interface TensorflowOptions {
+  /** Threads inside one operation. Default: all cores. */
+  threads?: number;
+  /** If it must be installed: the build for NVIDIA GPUs. Default: the one for CPUs. */
+  cuda?: boolean;
+  /** Is told what is installed, and how large it is. Default: stderr. */
+  log?: (line: string) => void;
+  /** Is told how far the installation is, in bytes. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+let opened: TensorflowBackend | undefined;
+
+/** Finds or installs libtensorflow and makes tfjs run on it: once a process, because tfjs has one backend of a name. */
+export async function openTensorflow(options: TensorflowOptions = {}): Promise<TensorflowBackend> {
+  const { threads = navigator.hardwareConcurrency } = options;
+  opened ??= new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
+  await tf.setBackend("tensorflow");
+  return opened;
+}
 
 /** What we use of tfjs-node's backend class. */
 interface NodeBackend {
@@ -29,6 +54,7 @@ export class TensorflowBackend {
   /** True inside a capture that is to run often, so that its kernels had better keep packed copies of weights. */
   packs = false;
   readonly #node: NodeBackend;
+  readonly #tensors: CollectedTensors;
   #captures = 0;
 
   /**
@@ -42,10 +68,30 @@ export class TensorflowBackend {
     mendNodeUtil(require("node:util"));
     // The package's index would load its native part, which is what the binding replaces.
     require("@tensorflow/tfjs-node-gpu/dist/register_all_kernels.js");
+    mendKernels(tf);
     const { NodeJSKernelBackend } = require("@tensorflow/tfjs-node-gpu/dist/nodejs_kernel_backend.js");
     const node = new NodeJSKernelBackend(this.binding, "@tensorflow/tfjs-node-gpu");
+    this.#tensors = new CollectedTensors(node, (id) => this.binding.deleteTensor(id));
+    node.tensorMap = this.#tensors;
     tf.registerBackend("tensorflow", () => node, 3);
+    // Layers models may be saved to and loaded from `file://` paths.
+    const { nodeFileSystemRouter } = require("@tensorflow/tfjs-node-gpu/dist/io/file_system.js");
+    tf.io.registerSaveRouter(nodeFileSystemRouter);
+    tf.io.registerLoadRouter(nodeFileSystemRouter);
     this.#node = node;
+  }
+
+  /**
+   * tfjs-node's own additions to tfjs, what it calls `tf.node`: `loadSavedModel`, `decodeImage`, `encodePng`,
+   * `tensorBoard`, `summaryFileWriter` and others. tfjs must be set to this backend.
+   */
+  get node(): typeof import("@tensorflow/tfjs-node-gpu").node {
+    return createRequire(import.meta.url)("@tensorflow/tfjs-node-gpu/dist/node.js").node;
+  }
+
+  /** How many tensors nobody disposed of, so that they had to be freed when the garbage collector found them. */
+  get collectedTensors(): number {
+    return this.#tensors.collected;
   }
 
   /** Runs any TensorFlow operation by its name. Throws TensorFlow's message. */
@@ -91,9 +137,9 @@ export class TensorflowBackend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     { packs = false }: { packs?: boolean } = {},
   ): Captured {
-    return this.#stagedAs(inputs, build, packs, (ids, staged) => {
+    return this.#stagedAs(inputs, build, packs, (ids, staged, keys) => {
       const fn = this.binding.capture(`captured_${this.#captures++}`, ids, staged, tidyName);
-      return new Captured(this.binding, this.#node, fn);
+      return new Captured(this.binding, this.#node, fn, fn.capturedIds.map((id) => keys.get(id)));
     });
   }
 
@@ -111,14 +157,27 @@ export class TensorflowBackend {
     );
   }
 
-  /** Lends tensors to `work` by their numbers, and `build` in terms of numbers. */
+  /**
+   * Lends tensors to `work` by their numbers, `build` in terms of numbers, and, by number, tfjs's keys of all tensors that
+   * went into operations.
+   */
   #stagedAs<R>(
     inputs: readonly tf.Tensor[],
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     packs: boolean,
-    work: (inputIds: number[], staged: (standIns: TensorMetadata[]) => number[]) => R,
+    work: (
+      inputIds: number[],
+      staged: (standIns: TensorMetadata[]) => number[],
+      keys: ReadonlyMap<number, object>,
+    ) => R,
   ): R {
     let symbolic: tf.Tensor[] = [];
+    const keys = new Map<number, object>(), { getInputTensorIds } = this.#node;
+    this.#node.getInputTensorIds = (tensors) => {
+      const ids = getInputTensorIds.call(this.#node, tensors);
+      tensors.forEach(({ dataId }, i) => keys.set(ids[i], dataId));
+      return ids;
+    };
     this.packs = packs;
     try {
       return work(this.#node.getInputTensorIds(inputs), (standIns) => {
@@ -126,9 +185,10 @@ export class TensorflowBackend {
         const outputs = tf.tidy(() => build(symbolic));
         symbolic.push(...outputs);
         return this.#node.getInputTensorIds(outputs);
-      });
+      }, keys);
     } finally {
       this.packs = false;
+      this.#node.getInputTensorIds = getInputTensorIds;
       tf.dispose(symbolic);
     }
   }
@@ -141,6 +201,8 @@ export class Captured {
     private readonly binding: TensorflowBinding,
     private readonly node: NodeBackend,
     private readonly fn: CapturedFunction,
+    /** Keeps the tensors that the function uses from being collected. */
+    protected readonly used: unknown,
   ) {}
 
   /**
@@ -156,12 +218,6 @@ export class Captured {
   dispose(): void {
     this.binding.deleteFunction(this.fn);
   }
-}
-
-/** tfjs-node 4.22 calls two functions that newer runtimes no longer have. */
-function mendNodeUtil(util: Record<string, unknown>): void {
-  util.isNullOrUndefined ??= (value: unknown) => value === null || value === undefined;
-  util.isArray ??= Array.isArray;
 }
 
 /** The names of the `tf.tidy` calls that are under way, as a prefix: `h.0/attn/`. */

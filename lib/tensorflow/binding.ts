@@ -1,17 +1,20 @@
 /**
  * The native half of tfjs-node, in TypeScript: what its kernels call `binding` (`TFJSBinding` in tfjs-node 4.22), over
  * libtensorflow's C API. And what tfjs-node does not have: captured functions.
- *
- * Numeric tensors and every operation on them are here; strings and saved models are not.
  */
 
-import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttribute } from "./attributes.ts";
+import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttributes } from "./attributes.ts";
 import { Capture, type CapturedFunction } from "./capture.ts";
 import { Context, type Threads } from "./context.ts";
-import { HostTensor, type HostValues } from "./host_tensor.ts";
+import { HostTensor, type HostValues, type ReadValues, readValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
+import { inputLengths, OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
+import { SavedModels } from "./saved_models.ts";
 import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
 import type { OperationTime } from "./trace.ts";
+
+/** What TensorFlow keeps in host memory, also beside a GPU: int32 is for shapes and axes. */
+const onHost: readonly number[] = [DataType.int32, DataType.string, DataType.resource];
 
 /** A context of libtensorflow and the tensors in it, by number. */
 export class TensorflowBinding {
@@ -40,7 +43,11 @@ export class TensorflowBinding {
   readonly #threads: Threads;
   readonly #contexts = new Map<string, Context>();
   readonly #context: Context;
+  readonly #definitions: OpDefinitions;
   readonly #tensors = new Tensors();
+  readonly #savedModels: SavedModels;
+  /** Where operations leave their outputs; the same again and again, because a new one costs a tenth of a call. */
+  #handles = new BigUint64Array(16);
   readonly #outputCount = new Int32Array(1);
   #capture: Capture | null = null;
 
@@ -52,6 +59,8 @@ export class TensorflowBinding {
     this.#setters = attributeSetters(library.c);
     this.#threads = threads;
     this.#context = this.#contextWith(threads);
+    this.#definitions = new OpDefinitions(library.c, this.#status);
+    this.#savedModels = new SavedModels(library.c, this.#status, threads);
     this.TF_Version = library.version;
   }
 
@@ -65,10 +74,10 @@ export class TensorflowBinding {
     return this.#tensors.size;
   }
 
-  /** Puts host values onto the device. */
+  /** Puts host values onto the device: numbers, or strings as UTF-8 bytes. */
   createTensor(shape: number[], dtype: number, values: HostValues): number {
-    using host = HostTensor.from(this.#c, dtype, shape, values);
-    return this.#tensors.add({ handle: this.#toDevice(host, dtype), dtype, shape: [...shape] });
+    using host = HostTensor.from(this.#c, dtype, shape, values, this.#status);
+    return this.#tensors.add({ handle: this.#upload(host, dtype), dtype, shape: [...shape] });
   }
 
   /**
@@ -82,7 +91,7 @@ export class TensorflowBinding {
   ): Promise<TensorMetadata> {
     using host = HostTensor.allocate(this.#c, dtype, shape);
     await fill(host.bytes);
-    return this.#tensors.describe({ handle: this.#toDevice(host, dtype), dtype, shape: [...shape] });
+    return this.#tensors.describe({ handle: this.#upload(host, dtype), dtype, shape: [...shape] });
   }
 
   /** Frees a tensor. */
@@ -92,10 +101,8 @@ export class TensorflowBinding {
   }
 
   /** A tensor's values, on the host. Throws a TypeError for one that a capture is to compute. */
-  tensorDataSync(id: number): Float32Array | Int32Array | Uint8Array | BigInt64Array {
-    const { handle, dtype } = this.#tensors.onDevice(id, "read");
-    using host = HostTensor.resolve(this.#c, handle, this.#status);
-    return host.values(dtype);
+  tensorDataSync(id: number): ReadValues {
+    return readValues(this.#c, this.#tensors.onDevice(id, "read"), this.#status);
   }
 
   /** Runs an operation; inside a capture, puts it into the graph instead. Throws TensorFlow's message. */
@@ -109,17 +116,59 @@ export class TensorflowBinding {
       const outputs = this.#capture.addOperation(name, attributes, inputIds, outputCount);
       return outputs.map((output) => this.#tensors.describe(output));
     }
+    if (!Number.isInteger(outputCount) || outputCount < 0) {
+      throw new RangeError(`Cannot run ${name} for ${outputCount} outputs: that is not a whole number from 0 up.`);
+    }
+    const definition = this.#definitions.get(name);
+    inputLengths(name, definition, attributes, inputIds.length);
     const operation = this.#newOperation(this.#context, name, inputIds);
     try {
-      for (const attribute of attributes) setAttribute(this.#setters.eager, operation, attribute);
-      const outputs = new BigUint64Array(outputCount);
+      setAttributes(this.#setters.eager, operation, name, definition, attributes, this.#status);
+      if (outputCount > this.#handles.length) this.#handles = new BigUint64Array(outputCount);
+      const handles = this.#handles;
       this.#outputCount[0] = outputCount;
-      this.#c.TFE_Execute(operation, outputs, this.#outputCount, this.#status.pointer);
+      this.#c.TFE_Execute(operation, handles, this.#outputCount, this.#status.pointer);
       this.#status.check();
-      return this.#addOutputs(outputs);
+      const outputs = this.#addOutputs(handles, this.#outputCount[0]);
+      if (outputs.length === outputCount) return outputs;
+      for (const { id } of outputs) this.deleteTensor(id);
+      throw wrongOutputCount(name, outputs.length, outputCount);
     } finally {
       this.#c.TFE_DeleteOp(operation);
     }
+  }
+
+  /**
+   * Loads the part of a SavedModel that has all of `tags`, separated by commas, and gives its number. Throws
+   * TensorFlow's message.
+   */
+  loadSavedModel(folder: string, tags: string): number {
+    return this.#savedModels.load(folder, tags.split(","));
+  }
+
+  /** Frees a loaded model. */
+  deleteSavedModel(id: number): void {
+    this.#savedModels.delete(id);
+  }
+
+  /** How many models are loaded. */
+  getNumOfSavedModels(): number {
+    return this.#savedModels.size;
+  }
+
+  /** Runs a loaded model. `inputNames` and `outputNames` name outputs of nodes, `x:0`, separated by commas. */
+  runSavedModel(
+    id: number,
+    inputIds: readonly number[],
+    inputNames: string,
+    outputNames: string,
+  ): TensorMetadata[] {
+    const inputs = inputIds.map((id) => this.#tensors.onDevice(id, "run a model on").handle);
+    const names = [inputNames, outputNames].map((list) => list ? list.split(",") : []);
+    return this.#savedModels.run(id, inputs, names[0], names[1]).map((handle) => {
+      const moved = this.#toDevice(handle, this.#c.TFE_TensorHandleDataType(handle));
+      return this.#tensors.describe(deviceTensor(this.#c, moved, this.#status));
+    });
   }
 
   /** True while operations are put into a graph instead of being run. */
@@ -138,7 +187,7 @@ export class TensorflowBinding {
     build: (standIns: TensorMetadata[]) => number[],
     scope: () => string,
   ): CapturedFunction {
-    using capture = new Capture(this.#c, this.#status, this.#tensors, scope);
+    using capture = new Capture(this.#c, this.#status, this.#definitions, this.#tensors, scope);
     return capture.toFunction(name, this.#record(capture, inputIds, build));
   }
 
@@ -149,7 +198,7 @@ export class TensorflowBinding {
     scope: () => string,
     threads: Threads,
   ): Promise<OperationTime[]> {
-    using capture = new Capture(this.#c, this.#status, this.#tensors, scope);
+    using capture = new Capture(this.#c, this.#status, this.#definitions, this.#tensors, scope);
     return await capture.trace(inputIds, this.#record(capture, inputIds, build), threads);
   }
 
@@ -166,6 +215,11 @@ export class TensorflowBinding {
 
   /** Runs a captured function on a thread of its own; this one stays free meanwhile. Throws TensorFlow's message. */
   async run(fn: CapturedFunction, inputIds: readonly number[], threads = this.#threads): Promise<TensorMetadata[]> {
+    if (inputIds.length !== fn.inputCount) {
+      throw new RangeError(
+        `Cannot run ${fn.name} on ${inputIds.length} tensors: it was captured with ${fn.inputCount}.`,
+      );
+    }
     const context = this.#contextWith(threads);
     context.add(fn.name, fn.pointer);
     const operation = this.#newOperation(context, fn.name, [...inputIds, ...fn.capturedIds]);
@@ -174,7 +228,7 @@ export class TensorflowBinding {
       const outputs = new BigUint64Array(fn.outputCount);
       await this.#c.executeInBackground(operation, outputs, new Int32Array([fn.outputCount]), status.pointer);
       status.check();
-      return this.#addOutputs(outputs);
+      return this.#addOutputs(outputs, fn.outputCount);
     } finally {
       this.#c.TFE_DeleteOp(operation);
     }
@@ -208,11 +262,15 @@ export class TensorflowBinding {
     }
   }
 
-  #toDevice(host: HostTensor, dtype: number): Deno.PointerValue {
+  #upload(host: HostTensor, dtype: number): Deno.PointerValue {
     const handle = this.#c.TFE_NewTensorHandle(host.pointer, this.#status.pointer);
     this.#status.check();
-    // On a GPU, TensorFlow keeps int32 in host memory: it holds shapes and axes.
-    if (!this.isUsingGpuDevice() || dtype === DataType.int32) return handle;
+    return this.#toDevice(handle, dtype);
+  }
+
+  /** Moves a tensor from host memory to the device on which operations run. */
+  #toDevice(handle: Deno.PointerValue, dtype: number): Deno.PointerValue {
+    if (!this.isUsingGpuDevice() || onHost.includes(dtype)) return handle;
     const device = interned(this.#context.device);
     const moved = this.#c.TFE_TensorHandleCopyToDevice(handle, this.#context.pointer, device, this.#status.pointer);
     this.#c.TFE_DeleteTensorHandle(handle);
@@ -220,10 +278,12 @@ export class TensorflowBinding {
     return moved;
   }
 
-  #addOutputs(handles: BigUint64Array): TensorMetadata[] {
-    return Array.from(handles, (address) => {
-      const handle = Deno.UnsafePointer.create(address);
-      return this.#tensors.describe(deviceTensor(this.#c, handle, this.#status));
-    });
+  #addOutputs(handles: BigUint64Array, count: number): TensorMetadata[] {
+    const outputs = new Array<TensorMetadata>(count);
+    for (let i = 0; i < count; i++) {
+      const handle = Deno.UnsafePointer.create(handles[i]);
+      outputs[i] = this.#tensors.describe(deviceTensor(this.#c, handle, this.#status));
+    }
+    return outputs;
   }
 }

@@ -5,6 +5,7 @@ import { Graph, type GraphTensor } from "./graph.ts";
 import type { Threads } from "./context.ts";
 import { HostTensor } from "./host_tensor.ts";
 import type { Status, Symbols } from "./library.ts";
+import type { OpDefinitions } from "./op_definitions.ts";
 import type { Tensors } from "./tensors.ts";
 import type { OperationTime } from "./trace.ts";
 
@@ -17,22 +18,24 @@ export class Capture {
   readonly #constants = new Map<number, GraphTensor>();
   /** Tensors from this number on were made on the way. */
   readonly #firstId: number;
+  #inputCount = 0;
 
   /** @param tensors the binding's @param scope says which layer is at work, for TensorFlow's error messages */
   constructor(
     private readonly c: Symbols,
     private readonly status: Status,
+    definitions: OpDefinitions,
     private readonly tensors: Tensors,
     private readonly scope: () => string,
   ) {
-    this.#graph = new Graph(c, status);
+    this.#graph = new Graph(c, status, definitions);
     this.#firstId = tensors.nextId;
   }
 
   /** The function's next explicit input. */
   addInput(id: number): GraphTensor {
-    const { dtype, shape } = this.tensors.onDevice(id, "capture a function of");
-    return this.#graph.addInput(dtype, shape);
+    this.#inputCount++;
+    return this.#addInput(id);
   }
 
   /** Puts an operation down. Throws TensorFlow's message. */
@@ -45,7 +48,7 @@ export class Capture {
   toFunction(name: string, outputIds: readonly number[]): CapturedFunction {
     const outputs = outputIds.map((id) => this.#place(id));
     const pointer = this.#graph.toFunction(name, outputs);
-    return new CapturedFunction(name, pointer, [...this.#inputs.keys()], outputs.length);
+    return new CapturedFunction(name, pointer, this.#inputCount, [...this.#inputs.keys()], outputs.length);
   }
 
   /** Runs everything so far on the explicit inputs and says when each operation ran. */
@@ -76,8 +79,13 @@ export class Capture {
     if (!("handle" in tensor)) return tensor;
     const outside = id < this.#firstId, known = outside ? this.#inputs : this.#constants;
     let stand = known.get(id);
-    if (!stand) known.set(id, stand = outside ? this.addInput(id) : this.#addConstant(tensor));
+    if (!stand) known.set(id, stand = outside ? this.#addInput(id) : this.#addConstant(tensor));
     return stand;
+  }
+
+  #addInput(id: number): GraphTensor {
+    const { dtype, shape } = this.tensors.onDevice(id, "capture a function of");
+    return this.#graph.addInput(dtype, shape);
   }
 
   #addConstant({ handle, dtype, shape }: { handle: Deno.PointerValue; dtype: number; shape: number[] }): GraphTensor {
@@ -91,12 +99,14 @@ export class CapturedFunction {
   /**
    * @param name its name in every context
    * @param pointer the `TF_Function`
+   * @param inputCount how many explicit inputs it takes
    * @param capturedIds tensors from outside that it uses: its inputs after the explicit ones
    * @param outputCount how many tensors it returns
    */
   constructor(
     readonly name: string,
     readonly pointer: Deno.PointerValue,
+    readonly inputCount: number,
     readonly capturedIds: readonly number[],
     readonly outputCount: number,
   ) {}

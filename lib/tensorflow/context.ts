@@ -1,6 +1,7 @@
 /** Eager contexts of libtensorflow: where operations run, on how many threads, on which device. */
 
 import { cString, type Status, type Symbols, text } from "./library.ts";
+import { varint } from "./strings.ts";
 
 /** How many threads TensorFlow may use. */
 export interface Threads {
@@ -61,12 +62,7 @@ export class Context {
   }
 }
 
-/** A ConfigProto: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads. */
+/** A `ConfigProto`: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads. */
 export function threadsConfig({ intraOp, interOp }: Threads): Uint8Array<ArrayBuffer> {
   return new Uint8Array([2 << 3, ...varint(intraOp), 5 << 3, ...varint(interOp)]);
-}
-
-/** Protocol buffers' variable-length whole number. */
-function varint(value: number): number[] {
-  return value < 128 ? [value] : [(value & 127) | 128, ...varint(value >>> 7)];
 }

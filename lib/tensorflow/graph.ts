@@ -5,11 +5,18 @@
  * dtypes and shapes that it would see if the operations ran.
  */
 
-import { createRequire } from "node:module";
-import { attr, type Attribute, type AttributeSetters, attributeSetters, interned, setAttribute } from "./attributes.ts";
+import {
+  attr,
+  type Attribute,
+  type AttributeSetters,
+  attributeSetters,
+  interned,
+  setAttributes,
+} from "./attributes.ts";
 import type { Threads } from "./context.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
+import { inputLengths, type OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
 import { type OperationTime, TracingSession } from "./trace.ts";
 
 /** A tensor that a graph will compute: which output of which node. */
@@ -24,15 +31,17 @@ export interface GraphTensor {
 export class Graph {
   readonly #c: Symbols;
   readonly #status: Status;
+  readonly #definitions: OpDefinitions;
   readonly #graph: Deno.PointerValue;
   readonly #setters: AttributeSetters;
   readonly #inputs: GraphTensor[] = [];
   #nodes = 0;
 
   /** An empty graph. */
-  constructor(c: Symbols, status: Status) {
+  constructor(c: Symbols, status: Status, definitions: OpDefinitions) {
     this.#c = c;
     this.#status = status;
+    this.#definitions = definitions;
     this.#graph = c.TF_NewGraph();
     this.#setters = attributeSetters(c).graph;
   }
@@ -67,21 +76,19 @@ export class Graph {
     outputCount: number,
     scope: string,
   ): GraphTensor[] {
+    const definition = this.#definitions.get(op);
+    const lengths = inputLengths(op, definition, attributes, inputs.length);
     const node = this.#begin(op, `${scope}${op.replace(/^_/, "")}_${this.#nodes}`);
     let next = 0;
-    for (const listAttribute of inputLists(this.#c, this.#graph, op, this.#status)) {
-      if (listAttribute === null) {
-        this.#c.TF_AddInput(node, toStruct(inputs[next++]));
-      } else {
-        const value = attributes.find(({ name }) => name === listAttribute)?.value; // a number, or the list of its types
-        const count = Array.isArray(value) ? value.length : Number(value);
-        this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += count)), count);
-      }
+    for (const length of lengths) { // eager operations sort this out themselves
+      if (length === null) this.#c.TF_AddInput(node, toStruct(inputs[next++]));
+      else this.#c.TF_AddInputList(node, toStructs(inputs.slice(next, next += length)), length);
     }
-    for (const attribute of attributes) setAttribute(this.#setters, node, attribute);
-    // Or TensorFlow would make one of operations that several scopes do each for themselves, side by side.
-    setAttribute(this.#setters, node, attr.string("_scope", scope));
-    const finished = this.#finish(node);
+    // Without the scope, TensorFlow would make one of operations that several scopes do each for themselves, side by side.
+    const scoped = [...attributes, attr.string("_scope", scope)];
+    setAttributes(this.#setters, node, op, definition, scoped, this.#status);
+    const finished = this.#finish(node), count = this.#c.TF_OperationNumOutputs(finished);
+    if (count !== outputCount) throw wrongOutputCount(op, count, outputCount);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
   }
 
@@ -159,38 +166,12 @@ function toStruct(tensor: Pick<GraphTensor, "node" | "output">): Uint8Array<Arra
   return toStructs([tensor]);
 }
 
-function toStructs(tensors: readonly Pick<GraphTensor, "node" | "output">[]): Uint8Array<ArrayBuffer> {
+/** An array of `TF_Output`. */
+export function toStructs(tensors: readonly Pick<GraphTensor, "node" | "output">[]): Uint8Array<ArrayBuffer> {
   const view = new DataView(new ArrayBuffer(tensors.length * structBytes));
   tensors.forEach(({ node, output }, i) => {
     view.setBigUint64(i * structBytes, Deno.UnsafePointer.value(node), true);
     view.setInt32(i * structBytes + 8, output, true);
   });
   return new Uint8Array(view.buffer);
-}
-
-const inputListsByOp = new Map<string, (string | null)[]>();
-
-/**
- * For each input argument of an operation: null for a single tensor, or, for a list, the attribute that says how many.
- * Eager operations sort this out themselves; graphs want to be told.
- */
-function inputLists(c: Symbols, graph: Deno.PointerValue, op: string, status: Status): (string | null)[] {
-  let lists = inputListsByOp.get(op);
-  if (lists) return lists;
-  const buffer = c.TF_NewBuffer();
-  try {
-    c.TF_GraphGetOpDef(graph, interned(op), buffer, status.pointer);
-    status.check();
-    const view = new Deno.UnsafePointerView(buffer!);
-    const data = view.getPointer(0), length = Number(view.getBigUint64(8));
-    const bytes = Deno.UnsafePointerView.getArrayBuffer(data!, length).slice(0);
-    const { OpDef } = createRequire(import.meta.url)("@tensorflow/tfjs-node-gpu/dist/proto/api_pb.js");
-    // deno-lint-ignore no-explicit-any -- generated code without types
-    const args: any[] = OpDef.deserializeBinary(new Uint8Array(bytes)).getInputArgList();
-    lists = args.map((arg) => arg.getNumberAttr() || arg.getTypeListAttr() || null);
-  } finally {
-    c.TF_DeleteBuffer(buffer);
-  }
-  inputListsByOp.set(op, lists);
-  return lists;
 }

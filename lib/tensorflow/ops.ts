@@ -164,9 +164,9 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
 /** A packed copy of a weight is kept when the weight is no larger than this, or is the head. */
 const PACKED_BYTES = 20e6;
 
-/** With more rows than this a packed weight is no faster. */
+/** With more rows than this a packed weight is no faster, or laid out in yet another way. */
 const PACKED_ROWS = 40;
 
 function packable(x: tf.Tensor2D, weight: tf.Tensor2D, isHead: boolean): boolean {
-  return isHead || (x.shape[0] <= PACKED_ROWS && weight.size * Float32Array.BYTES_PER_ELEMENT <= PACKED_BYTES);
+  return x.shape[0] <= PACKED_ROWS && (isHead || weight.size * Float32Array.BYTES_PER_ELEMENT <= PACKED_BYTES);
 }

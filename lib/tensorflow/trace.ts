@@ -60,7 +60,7 @@ export class TracingSession {
     try {
       for (let run = 0; run <= WARMUPS; run++) {
         const [how, where] = run === WARMUPS ? [traced, metadata] : [null, null];
-        await c.TF_SessionRun(
+        await c.runSessionInBackground(
           this.#session,
           how,
           inputs,

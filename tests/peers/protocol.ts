@@ -70,14 +70,18 @@ export class Peer implements Generator, AsyncDisposable {
 
   /** Generates greedily. */
   async generate(work: Work): Promise<Generation> {
-    await this.#ask(work);
-    return await this.#answer<Generation>();
+    return await this.ask<Generation>(work);
   }
 
   /** The logits after the last token of a prompt. */
   async logits(ids: readonly number[]): Promise<number[]> {
-    await this.#ask({ ids });
-    return (await this.#answer<{ logits: number[] }>()).logits;
+    return (await this.ask<{ logits: number[] }>({ ids })).logits;
+  }
+
+  /** Asks anything, and gives the answer. */
+  async ask<T>(request: unknown): Promise<T> {
+    await this.#input.write(new TextEncoder().encode(JSON.stringify(request) + "\n")).catch(() => {}); // #answer tells
+    return await this.#answer<T>();
   }
 
   /** Ends the process. */
@@ -86,10 +90,6 @@ export class Peer implements Generator, AsyncDisposable {
     await this.process.status;
     await this.#lines.cancel();
     await this.#stderr;
-  }
-
-  async #ask(request: unknown): Promise<void> {
-    await this.#input.write(new TextEncoder().encode(JSON.stringify(request) + "\n")).catch(() => {}); // #answer tells
   }
 
   async #answer<T>(): Promise<T> {

@@ -1,0 +1,79 @@
+/** The WebGPU backend: tfjs's operations one by one, and captured steps with kernels of our own. */
+
+import type * as tf from "@tensorflow/tfjs";
+import type { Ops } from "../ops.ts";
+import type { Roofs } from "../roofline.ts";
+import { CapturedPlan } from "./captured.ts";
+import { type Gpu, openGpu } from "./device.ts";
+import { Recorder } from "./expression.ts";
+import { webgpuOps } from "./ops.ts";
+import { Packer } from "./pack.ts";
+import { makePlan } from "./plan.ts";
+import { ReadBack, READS_EARLY } from "./read_back.ts";
+import { measureGpuRoofs } from "./roofs.ts";
+import { Scratch } from "./scratch.ts";
+import { TfjsOnGpu } from "./tfjs.ts";
+
+/** A GPU with what models need. */
+export class WebgpuBackend {
+  readonly gpu: Gpu;
+  readonly ops: Ops;
+  readonly #tfjs: TfjsOnGpu;
+  readonly #recorder = new Recorder();
+  readonly #scratch: Scratch;
+  readonly #readBack: ReadBack;
+  /** Captured steps in use. */
+  #captures = 0;
+  /** Ends when the run that is under way does: they take turns, as they share their memory. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(gpu: Gpu) {
+    this.gpu = gpu;
+    this.#tfjs = new TfjsOnGpu(gpu);
+    this.#scratch = new Scratch(gpu.device);
+    this.#readBack = new ReadBack(gpu.device);
+    this.ops = webgpuOps(this.#recorder, new Packer(this.#tfjs));
+  }
+
+  /** For people. */
+  get description(): string {
+    const { name, software } = this.gpu;
+    return `${name} through WebGPU` + (software ? ", a program on the processor" : "") +
+      (READS_EARLY ? "" : `; Deno ${Deno.version.deno} adds 10 ms to each step`);
+  }
+
+  /** Opens the GPU and registers tfjs's backend `webgpu`. Throws what {@link openGpu} throws. */
+  static async start(options: Parameters<typeof openGpu>[0]): Promise<WebgpuBackend> {
+    return new WebgpuBackend(await openGpu(options));
+  }
+
+  /** A float32 tensor whose values `fill` writes. Throws a RangeError if the GPU cannot hold it. */
+  createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor> {
+    return this.#tfjs.createTensor(shape, fill);
+  }
+
+  /** What the GPU could do at most. */
+  measureRoofs(): Promise<Roofs> {
+    return measureGpuRoofs(this.#tfjs, this.#readBack);
+  }
+
+  /** Records what `build` does with stand-ins for `inputs`. Other tensors that it uses must outlive the result. */
+  capture(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]) {
+    const plan = makePlan(this.#recorder.record(inputs, build), this.gpu.device.limits);
+    const shared = { tfjs: this.#tfjs, scratch: this.#scratch, readBack: this.#readBack };
+    this.#captures++;
+    const captured = new CapturedPlan(plan, shared, () => {
+      if (--this.#captures > 0) return;
+      this.#scratch.dispose();
+      this.#readBack.dispose();
+    });
+    return {
+      run: (inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> => {
+        const run = this.#turn.then(() => captured.run(inputs));
+        this.#turn = run.catch(() => {});
+        return run;
+      },
+      dispose: () => captured.dispose(),
+    };
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * A captured step: the kernels of a plan with everything that a run needs, kept ready. A run writes one small buffer, records
+ * its dispatches into one command buffer, submits it once and reads back the results.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+import { STEP_HEADER } from "./kernels/wgsl.ts";
+import type { Binding, Call, Plan, Sizes } from "./plan.ts";
+import type { ReadBack } from "./read_back.ts";
+import type { Scratch } from "./scratch.ts";
+import type { TfjsOnGpu } from "./tfjs.ts";
+
+/** What captured steps of one GPU share. */
+export interface Shared {
+  tfjs: TfjsOnGpu;
+  scratch: Scratch;
+  readBack: ReadBack;
+}
+
+/** One dispatch, ready. */
+interface Dispatch {
+  pipeline: GPUComputePipeline;
+  bindGroup: GPUBindGroup;
+  workgroups: readonly [x: number, y: number, z: number];
+}
+
+/** All dispatches of a step, for certain sizes and buffers. */
+interface Ready {
+  sizes: Sizes;
+  /** The buffers of the inputs that kernels are bound to, by input. */
+  inputs: Map<number, GPUBuffer>;
+  /** Of the scratch memory. */
+  version: number;
+  dispatches: Dispatch[];
+}
+
+/** Bind groups that are kept for caches that may come again. */
+const MAX_BIND_GROUPS = 1024;
+
+/** A step that was captured on WebGPU. */
+export class CapturedPlan {
+  readonly #bound: readonly number[];
+  #ready?: Ready;
+  #bindGroups = new Map<string, GPUBindGroup>();
+
+  /** `onDispose` is called once, when it is not needed any more. */
+  constructor(
+    private readonly plan: Plan,
+    private readonly shared: Shared,
+    private readonly onDispose: () => void,
+  ) {
+    const bindings = plan.calls.flatMap((call) => call.bindings);
+    this.#bound = [...new Set(bindings.flatMap((binding) => "input" in binding ? [binding.input] : []))];
+  }
+
+  /** Runs it on inputs in the order of the capture. The results are on the processor. */
+  async run(inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> {
+    const { plan, shared: { tfjs, scratch, readBack } } = this, { gpu } = tfjs;
+    gpu.check();
+    await tfjs.checkMemory();
+    const [batchSize, newTokens] = inputs[plan.ids].shape, sizes = { batchSize, newTokens };
+    const integers = stepIntegers(plan, inputs, sizes);
+    const buffers = new Map(this.#bound.map((input) => [input, tfjs.bufferOf(inputs[input])]));
+    if (!this.#isReady(sizes, buffers, integers.byteLength)) await this.#prepare(sizes, buffers, integers.byteLength);
+    tfjs.flush();
+    gpu.device.queue.writeBuffer(scratch.step, 0, integers);
+    const encoder = gpu.device.createCommandEncoder(), pass = encoder.beginComputePass();
+    for (const { pipeline, bindGroup, workgroups: [x, y, z] } of this.#ready!.dispatches) {
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, bindGroup);
+      pass.dispatchWorkgroups(x, y, z);
+    }
+    pass.end();
+    const results = plan.outputs.map((output) => {
+      const shape = output.shape(sizes);
+      return { ...output, shape, byteLength: 4 * tf.util.sizeFromShape(shape), byteOffset: output.byteOffset(sizes) };
+    });
+    const pieces = results.map(({ scratch: i, ...range }) => ({ ...range, buffer: scratch.buffer(i) }));
+    const bytes = await readBack.submitAndRead(encoder, pieces).catch((error) => gpu.explain(error));
+    return results.map(({ shape, dtype }, i) =>
+      tf.tensor(dtype === "int32" ? new Int32Array(bytes[i]) : new Float32Array(bytes[i]), shape, dtype)
+    );
+  }
+
+  /** Frees what it keeps. */
+  dispose(): void {
+    this.#ready = undefined;
+    this.#bindGroups.clear();
+    this.onDispose();
+  }
+
+  #isReady({ batchSize, newTokens }: Sizes, buffers: Map<number, GPUBuffer>, stepBytes: number): boolean {
+    const ready = this.#ready, { scratch } = this.shared;
+    return ready !== undefined && ready.version === scratch.version && scratch.step.size >= stepBytes &&
+      ready.sizes.batchSize === batchSize && ready.sizes.newTokens === newTokens &&
+      this.#bound.every((input) => ready.inputs.get(input) === buffers.get(input));
+  }
+
+  /** Makes memory, pipelines and bind groups for these sizes and buffers, as far as they are not there already. */
+  async #prepare(sizes: Sizes, inputs: Map<number, GPUBuffer>, stepBytes: number): Promise<void> {
+    const { plan, shared: { tfjs: { gpu }, scratch } } = this, { version } = scratch;
+    this.#ready = undefined;
+    gpu.device.pushErrorScope("out-of-memory");
+    gpu.device.pushErrorScope("validation");
+    let thrown: unknown;
+    try {
+      scratch.reserve(plan.scratch.map((bytes) => bytes(sizes)), stepBytes);
+      if (scratch.version !== version || this.#bindGroups.size > MAX_BIND_GROUPS) this.#bindGroups.clear();
+      const dispatches = plan.calls.map((call) => this.#dispatch(call, sizes, inputs));
+      this.#ready = { sizes, inputs, version: scratch.version, dispatches };
+    } catch (error) {
+      thrown = error;
+    }
+    const [invalid, memory] = [await gpu.device.popErrorScope(), await gpu.device.popErrorScope()];
+    if (thrown || invalid || memory) this.#ready = undefined;
+    if (thrown) throw thrown;
+    gpu.check();
+    if (memory) {
+      throw new RangeError(
+        `The GPU (${gpu.name}) has no memory left for a step of ${sizes.batchSize} rows. Use fewer rows or tokens.`,
+      );
+    }
+    if (invalid) throw new Error(`The GPU (${gpu.name}) refused a step: ${invalid.message}`);
+  }
+
+  #dispatch({ kernel, bindings }: Call, sizes: Sizes, inputs: Map<number, GPUBuffer>): Dispatch {
+    const { tfjs, scratch } = this.shared, { device, name } = tfjs.gpu;
+    const { name: label, code, workgroups } = kernel(sizes), pipeline = tfjs.pipeline(code, label);
+    const resources = [
+      { buffer: scratch.step },
+      ...bindings.map((binding) => this.#resource(binding, inputs)),
+    ];
+    for (const { buffer, size = buffer.size } of resources) {
+      if (size <= device.limits.maxStorageBufferBindingSize) continue;
+      throw new RangeError(
+        `Cannot run a step of ${sizes.batchSize} rows on the GPU (${name}): it needs ${size} bytes in one piece, and ` +
+          `${device.limits.maxStorageBufferBindingSize} is the most. Use fewer rows or tokens.`,
+      );
+    }
+    const key = [code, ...resources.map(({ buffer, offset = 0 }) => `${tfjs.numberOf(buffer)}+${offset}`)].join(" ");
+    let bindGroup = this.#bindGroups.get(key);
+    if (!bindGroup) {
+      const entries = resources.map((resource, binding) => ({ binding, resource }));
+      bindGroup = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+      this.#bindGroups.set(key, bindGroup);
+    }
+    return { pipeline, bindGroup, workgroups };
+  }
+
+  #resource(binding: Binding, inputs: Map<number, GPUBuffer>): GPUBufferBinding {
+    if ("input" in binding) return { buffer: inputs.get(binding.input)! };
+    if ("scratch" in binding) return { buffer: this.shared.scratch.buffer(binding.scratch) };
+    const buffer = this.shared.tfjs.bufferOf(binding.weight), { byteOffset, byteLength } = binding.part ?? {};
+    return binding.part ? { buffer, offset: byteOffset, size: byteLength } : { buffer };
+  }
+}
+
+/** What changes from step to step, as the kernels read it: see STEP in kernels/wgsl.ts. */
+function stepIntegers(
+  plan: Plan,
+  inputs: readonly tf.Tensor[],
+  { batchSize, newTokens }: Sizes,
+): Int32Array<ArrayBuffer> {
+  const arrays = plan.integers.map((input) => inputs[input].dataSync()); // made of numbers that are still here
+  const integers = new Int32Array(arrays.reduce((length, array) => length + array.length, STEP_HEADER));
+  integers.set([batchSize, newTokens, inputs[plan.cache].shape[2]!, inputs[plan.slots].dataSync()[0]]);
+  let end = STEP_HEADER;
+  for (const [i, array] of arrays.entries()) {
+    integers[4 + i] = end;
+    integers.set(array, end);
+    end += array.length;
+  }
+  return integers;
+}

@@ -1,0 +1,102 @@
+/** The GPU: finding one through Deno's WebGPU, opening it with all that it can do, noticing when it fails. */
+
+import { tmpdir } from "node:os";
+
+/** A GPU that was opened. */
+export interface Gpu {
+  readonly device: GPUDevice;
+  /** What it calls itself, e.g. `NVIDIA H100 80GB HBM3`. */
+  readonly name: string;
+  /** True for an adapter that is a program on the processor, such as Mesa's lavapipe. */
+  readonly software: boolean;
+  /** Throws if the GPU was lost or ran out of memory since it was opened; what it computed since then cannot be trusted. */
+  check(): void;
+  /** Throws what {@link Gpu.check} does, if that is the reason for an error; else the error. */
+  explain(error: unknown): Promise<never>;
+  /** True once {@link Gpu.check} has nothing good to say any more. */
+  readonly failed: boolean;
+}
+
+/** Environment variables: where Deno looks for GPUs, and where a Linux desktop has its sockets. */
+const LOOK_AT = "DENO_WEBGPU_BACKEND", DESKTOP = "XDG_RUNTIME_DIR";
+
+/** Limits that are asked for as high as the adapter has them: the defaults are those of the weakest phones. */
+const LIMITS = [
+  "maxBufferSize", //                       one weight of a large model has more than the default 256 MB
+  "maxStorageBufferBindingSize", //         GPT-2's token embedding has 154 MB, and the default is 128 MB
+  "maxStorageBuffersPerShaderStage",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupsPerDimension",
+] as const;
+
+/**
+ * Opens the fastest GPU. Throws an error that says what is missing when there is none, or only a software one and
+ * `allowSoftware` is not set: such an adapter is slower than WebAssembly.
+ */
+export async function openGpu({ allowSoftware = false }: { allowSoftware?: boolean } = {}): Promise<Gpu> {
+  const adapter = await findAdapter(); // some builds of Deno have no navigator.gpu at all
+  if (!adapter) throw new Error("there is no GPU that Deno can use: it needs a Vulkan, Metal or DirectX 12 driver");
+  const { description, vendor, isFallbackAdapter: software } = adapter.info as GPUAdapterInfo & {
+    isFallbackAdapter: boolean; // not in Deno's types yet
+  };
+  const name = description || vendor || "a GPU without a name";
+  if (software && !allowSoftware) throw new Error(`the only GPU is a program on the processor, ${name}`);
+  const { maxStorageBuffersPerShaderStage: buffers, maxComputeInvocationsPerWorkgroup: threads } = adapter.limits;
+  if (buffers < 8 || threads < 256) {
+    throw new Error(`the GPU (${name}) lacks what WebGPU promises: its driver is too old`);
+  }
+  const requiredLimits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
+  const device = await adapter.requestDevice({ requiredLimits });
+  const failure = watch(device, name);
+  const check = () => {
+    if (failure.message) throw new Error(failure.message);
+  };
+  return {
+    device,
+    name,
+    software,
+    check,
+    async explain(error) {
+      await new Promise((resolve) => setTimeout(resolve)); // the loss of a device is told in a turn of its own
+      check();
+      throw error;
+    },
+    get failed() {
+      return failure.message !== undefined;
+    },
+  };
+}
+
+/**
+ * The fastest GPU with a driver for Vulkan, Metal or DirectX 12. Not through OpenGL, unless the user asks Deno for that: it
+ * takes long to start and has less than WebGPU promises. Deno reads where to look when it is first asked for a GPU.
+ */
+async function findAdapter(): Promise<GPUAdapter | null | undefined> {
+  if (!Deno.env.has(LOOK_AT)) Deno.env.set(LOOK_AT, "vulkan,metal,dx12");
+  const noDesktop = Deno.build.os === "linux" && !Deno.env.has(DESKTOP);
+  if (noDesktop) Deno.env.set(DESKTOP, tmpdir()); // or else Mesa's drivers, which look for a screen, complain
+  try {
+    return await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  } finally {
+    if (noDesktop) Deno.env.delete(DESKTOP);
+  }
+}
+
+/** Remembers the first thing that goes wrong outside any error scope: from then on results may be wrong. */
+function watch(device: GPUDevice, name: string): { message?: string } {
+  const failure: { message?: string } = {};
+  const wayOut = "Free the model and load it again, or use another backend.";
+  device.lost.then(({ reason, message }) => {
+    failure.message ??= `The GPU (${name}) was lost: ${message || reason}. ${wayOut}`;
+  });
+  device.addEventListener("uncapturederror", (event) => {
+    event.preventDefault(); // Deno would print it
+    const { error } = event as GPUUncapturedErrorEvent;
+    failure.message ??= error instanceof GPUOutOfMemoryError
+      ? `The GPU (${name}) has no memory left. Use fewer rows, fewer tokens or a smaller model. ${wayOut}`
+      : `The GPU (${name}) refused a command: ${error.message}. ${wayOut}`;
+  });
+  return failure;
+}

@@ -1,0 +1,91 @@
+/**
+ * A step as a graph of what is to be computed: recorded by running the model's ordinary code on stand-ins, tensors that have
+ * a shape and no values.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+import type { Format } from "./kernels/wgsl.ts";
+
+/** A weight as the GPU holds it: `values` has two numbers to an int32 if the format is bfloat16. */
+export interface Weight {
+  values: tf.Tensor;
+  format: Format;
+  /** K and M. */
+  inputs: number;
+  outputs: number;
+  /** It is [M, K], not [K, M]. */
+  transposed: boolean;
+}
+
+/** What a stand-in stands for: the operations of ../ops.ts, by the same names. Inputs of the step go by their number. */
+export type Expression =
+  | { op: "input"; input: number }
+  | { op: "embed"; table: tf.Tensor2D; ids: number }
+  | { op: "add"; a: Expression; b: Expression }
+  | { op: "layerNorm"; x: Expression; gain: tf.Tensor1D; bias: tf.Tensor1D; epsilon: number }
+  | { op: "linear"; x: Expression; weight: Weight; bias: tf.Tensor1D | null; gelu: boolean }
+  | { op: "splitHeads"; qkv: Expression; part: 0 | 1 | 2; heads: number; size: number }
+  | { op: "locateSlots"; slots: number }
+  | { op: "mask"; padding: number; slots: number }
+  | { op: "writeSlots"; cache: number; update: Expression; location: Expression }
+  | { op: "attend"; query: Expression; keys: Expression; values: Expression; mask: Expression }
+  | { op: "mergeHeads"; x: Expression }
+  | { op: "lastToken"; x: Expression }
+  | { op: "argMax"; logits: Expression }
+  | { op: "maxLogprob"; logits: Expression };
+
+/** What an expression is computed from. */
+export function partsOf(expression: Expression): Expression[] {
+  return Object.values(expression).filter((part): part is Expression =>
+    typeof part === "object" && part !== null && "op" in part
+  );
+}
+
+/** Makes stand-ins and knows what they stand for. */
+export class Recorder {
+  readonly #expressions = new WeakMap<object, Expression>();
+  #recording = false;
+
+  /** True while a step is being recorded. */
+  get recording(): boolean {
+    return this.#recording;
+  }
+
+  /** Runs `build` on stand-ins for `inputs` and returns what its results stand for. */
+  record(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Expression[] {
+    this.#recording = true;
+    const kept: tf.Tensor[] = [];
+    try {
+      kept.push(...inputs.map(({ shape, dtype }, input) => this.standIn({ op: "input", input }, shape, dtype)));
+      const outputs = tf.tidy(() => build(kept));
+      kept.push(...outputs);
+      return outputs.map((output) => this.expressionOf(output));
+    } finally {
+      this.#recording = false;
+      tf.dispose(kept);
+    }
+  }
+
+  /** A tensor that stands for an expression. */
+  standIn<T extends tf.Tensor>(expression: Expression, shape: number[], dtype: tf.DataType = "float32"): T {
+    const dataId = {}; // the backend does not know it, so there is nothing to free
+    this.#expressions.set(dataId, expression);
+    return tf.engine().makeTensorFromDataId(dataId, shape, dtype) as T;
+  }
+
+  /** What a stand-in stands for. Throws if the tensor is none: its values would be those of this one step. */
+  expressionOf(tensor: tf.Tensor): Expression {
+    const expression = this.#expressions.get(tensor.dataId);
+    if (expression) return expression;
+    throw new Error(
+      "Cannot capture a step that mixes its inputs with the values of other tensors, or leaves the operations of Ops.",
+    );
+  }
+
+  /** The number of the input that a stand-in stands for. */
+  inputOf(tensor: tf.Tensor): number {
+    const expression = this.expressionOf(tensor);
+    if (expression.op === "input") return expression.input;
+    throw new Error(`Cannot capture a step with ${expression.op} where only an input can be.`);
+  }
+}

@@ -1,0 +1,140 @@
+/** What the WGSL of all kernels shares. Letters: B batch, T new tokens, N rows (B·T, or B), S cache slots, V vocabulary. */
+
+/** A kernel for certain sizes: its source, which is also its identity, and how many workgroups run it. */
+export interface Kernel {
+  /** For people. */
+  name: string;
+  code: string;
+  workgroups: readonly [x: number, y: number, z: number];
+}
+
+/** How numbers lie in a storage buffer. Two bfloat16 share a word, the first in its lower half. */
+export type Format = "float32" | "bfloat16";
+
+/** A row-major matrix in a storage buffer, or a vector, which is one row. */
+export interface Matrix {
+  /** Name of its variable. */
+  name: string;
+  /** Numbers in a row. */
+  columns: number;
+  format?: Format;
+  /** Default: it is only read. */
+  access?: "read" | "read_write";
+  /** Its numbers are to be written one by one, whatever its width. */
+  scalar?: boolean;
+}
+
+/**
+ * The first binding of every kernel: what changes from step to step, as integers. `step[4]` and following say where the
+ * step's token ids, positions and the like begin in it, see {@link STEP_HEADER}.
+ */
+export const STEP = `@group(0) @binding(0) var<storage, read> step: array<i32>;
+fn batchSize() -> u32 { return u32(step[0]); }
+fn newTokens() -> u32 { return u32(step[1]); }
+fn capacity() -> u32 { return u32(step[2]); }
+fn firstSlot() -> u32 { return u32(step[3]); }
+`;
+
+/** Integers before the step's own ones: B, T, S, the first new token's slot, and the beginnings of up to four arrays. */
+export const STEP_HEADER = 8;
+
+/**
+ * Declares matrices as bindings 1, 2, … in this order, and a function `<name>4(row, column)` for each one that is read:
+ * four neighbours at once, 0 beyond the end of the row. `column` is a multiple of 4.
+ */
+export function declare(matrices: readonly Matrix[]): string {
+  return matrices.map((matrix, i) => {
+    const { name, access = "read" } = matrix;
+    return `@group(0) @binding(${i + 1}) var<storage, ${access}> ${name}: array<${elementType(matrix)}>;
+fn ${name}4(row: u32, column: u32) -> vec4f { ${readFour(matrix)} }
+`;
+  }).join("");
+}
+
+/** Whether four neighbours can be read and written as one vector. */
+export function isVectorized({ columns, scalar = false }: Pick<Matrix, "columns" | "scalar">): boolean {
+  return columns % 4 === 0 && !scalar;
+}
+
+function elementType(matrix: Matrix): string {
+  if (matrix.format === "bfloat16") return isVectorized(matrix) ? "vec2u" : "u32";
+  return isVectorized(matrix) ? "vec4f" : "f32";
+}
+
+function readFour(matrix: Matrix): string {
+  const { name, columns, format = "float32" } = matrix, first = `row * ${columns}u + column`;
+  if (isVectorized(matrix)) {
+    return format === "float32" ? `return ${name}[(${first}) / 4u];` : `let two = ${name}[(${first}) / 4u];
+  return bitcast<vec4f>(vec4u(two.x << 16u, two.x & 0xffff0000u, two.y << 16u, two.y & 0xffff0000u));`;
+  }
+  const element = format === "float32"
+    ? `${name}[i]`
+    : `bitcast<f32>(select(${name}[i / 2u] << 16u, ${name}[i / 2u] & 0xffff0000u, i % 2u == 1u))`;
+  return `var four = vec4f();
+  for (var j = 0u; j < 4u; j++) {
+    let i = ${first} + j;
+    if (column + j < ${columns}u) { four[j] = ${element}; }
+  }
+  return four;`;
+}
+
+/** A function `store4(row, column, four)` that writes to a float32 matrix what lies within its row. */
+export function storeFour(matrix: Matrix): string {
+  const { name, columns } = matrix;
+  const body = isVectorized(matrix)
+    ? `${name}[(row * ${columns}u + column) / 4u] = four;`
+    : `for (var j = 0u; j < 4u; j++) { if (column + j < ${columns}u) { ${name}[row * ${columns}u + column + j] = four[j]; } }`;
+  return `fn store4(row: u32, column: u32, four: vec4f) { ${body} }
+`;
+}
+
+/**
+ * A function that combines a value of all `threads` of a workgroup and tells each of them the result: in two levels, because
+ * waiting for each other costs more than a few operations one after the other.
+ */
+export function reduction(
+  name: string,
+  type: string,
+  threads: number,
+  combine: (a: string, b: string) => string,
+): string {
+  const first = Math.min(16, threads), each = threads / first;
+  return `var<workgroup> ${name}_of: array<${type}, ${threads}>;
+var<workgroup> ${name}_part: array<${type}, ${first}>;
+fn ${name}(value: ${type}, thread: u32) -> ${type} {
+  ${name}_of[thread] = value;
+  workgroupBarrier();
+  if (thread < ${first}u) {
+    var part = ${name}_of[thread];
+    for (var i = 1u; i < ${each}u; i++) { part = ${combine("part", `${name}_of[thread + i * ${first}u]`)}; }
+    ${name}_part[thread] = part;
+  }
+  workgroupBarrier();
+  var result = ${name}_part[0];
+  for (var i = 1u; i < ${first}u; i++) { result = ${combine("result", `${name}_part[i]`)}; }
+  return result;
+}
+`;
+}
+
+/** Sums over a workgroup, of four numbers at a time. */
+export function sumOfAll(threads: number): string {
+  return reduction("sumOfAll", "vec4f", threads, (a, b) => `${a} + ${b}`);
+}
+
+/** 1 for each of the numbers at `column` and the three after it that belong to a row of `columns`, 0 for the others. */
+export function inside(columns: number, column: string): string {
+  if (columns % 4 === 0) return "vec4f(1)";
+  return `select(vec4f(), vec4f(1), ${column} + vec4u(0, 1, 2, 3) < vec4u(${columns}u))`;
+}
+
+/** A grid of `count` workgroups; with `row()` in the kernel it may be larger than one dimension of a grid can be. */
+export function spread(count: number): [number, number] {
+  const y = Math.min(count, 32768);
+  return [y, Math.ceil(count / y)];
+}
+
+/** As text: `text(i)` for i from 0 to count − 1. */
+export function repeat(count: number, text: (i: number) => string, separator = "\n  "): string {
+  return Array.from({ length: count }, (_, i) => text(i)).join(separator);
+}

@@ -1,0 +1,90 @@
+/** Weights in bfloat16: half the bytes, two to a word, so that no GPU needs to know the type. */
+
+import * as tf from "@tensorflow/tfjs";
+import type { Dtype } from "../ops.ts";
+import type { Weight } from "./expression.ts";
+import type { TfjsOnGpu } from "./tfjs.ts";
+
+/** Threads of a workgroup, and workgroups of a row of the grid. */
+const THREADS = 256, ROW = 32768;
+
+const INDEX = `let i = id.x + id.y * ${THREADS * ROW}u;`;
+
+/** To the nearest bfloat16, ties to even, as float32ToBfloat16 in ../half.ts rounds. */
+const PACK = `@group(0) @binding(0) var<storage, read_write> narrow: array<u32>;
+@group(0) @binding(1) var<storage, read> wide: array<u32>;
+fn rounded(i: u32) -> u32 {
+  if (i >= arrayLength(&wide)) { return 0u; }
+  let bits = wide[i];
+  return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+}
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  ${INDEX}
+  if (i < arrayLength(&narrow)) { narrow[i] = rounded(2u * i) | (rounded(2u * i + 1u) << 16u); }
+}`;
+
+const UNPACK = `@group(0) @binding(0) var<storage, read> narrow: array<u32>;
+@group(0) @binding(1) var<storage, read_write> wide: array<u32>;
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  ${INDEX}
+  if (i >= arrayLength(&wide)) { return; }
+  let two = narrow[i / 2u];
+  wide[i] = select(two << 16u, two & 0xffff0000u, i % 2u == 1u);
+}`;
+
+/** Makes narrow weights, and wide ones of them where tfjs's own operations need them. */
+export class Packer {
+  /** On this GPU. */
+  constructor(private readonly tfjs: TfjsOnGpu) {}
+
+  /** float32 values as a weight of that type. Takes the tensor over. */
+  pack(values: tf.Tensor2D, dtype: Dtype): Pick<Weight, "values" | "format"> {
+    if (dtype !== "bfloat16") return { values, format: "float32" };
+    const packed = this.tfjs.empty([Math.ceil(values.size / 2)], "int32");
+    this.#run("pack", PACK, { narrow: packed, wide: values });
+    values.dispose();
+    return { values: packed, format: "bfloat16" };
+  }
+
+  /** The weight in float32: [K, M], or [M, K] if it is transposed. A new tensor. */
+  unpack({ values, format, inputs, outputs, transposed }: Weight): tf.Tensor2D {
+    if (format === "float32") return values.clone() as tf.Tensor2D;
+    const wide = this.tfjs.empty(transposed ? [outputs, inputs] : [inputs, outputs], "float32");
+    this.#run("unpack", UNPACK, { narrow: values, wide });
+    return wide as tf.Tensor2D;
+  }
+
+  /** Runs a kernel on both tensors, in pieces that can be bound. */
+  #run(label: string, code: string, { narrow, wide }: { narrow: tf.Tensor; wide: tf.Tensor }): void {
+    const { device } = this.tfjs.gpu, pipeline = this.tfjs.pipeline(code, label);
+    const buffers = { narrow: this.tfjs.bufferOf(narrow), wide: this.tfjs.bufferOf(wide) };
+    const most = Math.floor(device.limits.maxStorageBufferBindingSize / 8 / 64) * 64; // words of the narrow one
+    this.tfjs.flush();
+    const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    for (let first = 0; first < narrow.size; first += most) {
+      const words = Math.min(most, narrow.size - first), numbers = Math.min(2 * words, wide.size - 2 * first);
+      const resources = [
+        { buffer: buffers.narrow, offset: 4 * first, size: 4 * words },
+        { buffer: buffers.wide, offset: 8 * first, size: 4 * numbers },
+      ];
+      pass.setBindGroup(
+        0,
+        device.createBindGroup({
+          layout: pipeline.getBindGroupLayout(0),
+          entries: resources.map((resource, binding) => ({ binding, resource })),
+        }),
+      );
+      pass.dispatchWorkgroups(...grid(numbers));
+    }
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+  }
+}
+
+function grid(threads: number): [number, number] {
+  const groups = Math.ceil(threads / THREADS);
+  return [Math.min(groups, ROW), Math.ceil(groups / ROW)];
+}

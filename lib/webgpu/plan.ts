@@ -1,0 +1,307 @@
+/**
+ * From what is to be computed to the kernels that do it, in order. Each takes in as much of the graph as it can: layer norm,
+ * linear layer, bias, GELU and the sum that follows are one kernel; splitting heads, writing the cache, attention and merging
+ * heads another. A block of GPT-2 is five.
+ */
+
+import type * as tf from "@tensorflow/tfjs";
+import { type Expression, partsOf } from "./expression.ts";
+import { attentionKernel, MAX_HEAD_SIZE } from "./kernels/attention.ts";
+import { chooseKernel, searchKernel, searchWords } from "./kernels/choose.ts";
+import { embedKernel } from "./kernels/embed.ts";
+import { linearKernel } from "./kernels/linear.ts";
+import { normKernel } from "./kernels/norm.ts";
+import type { Kernel } from "./kernels/wgsl.ts";
+
+/** What differs between the runs of a step: B and T. */
+export interface Sizes {
+  batchSize: number;
+  newTokens: number;
+}
+
+/** What a kernel is bound to: an input of the step, a weight or a part of one, or memory that steps use in between. */
+export type Binding =
+  | { input: number }
+  | { weight: tf.Tensor; part?: { byteOffset: number; byteLength: number } }
+  | { scratch: number };
+
+/** One dispatch. The first binding, what changes from step to step, goes without saying. */
+export interface Call {
+  kernel(sizes: Sizes): Kernel;
+  bindings: Binding[];
+}
+
+/** A result: where it lies after the last call. */
+export interface Output {
+  scratch: number;
+  dtype: "int32" | "float32";
+  byteOffset(sizes: Sizes): number;
+  shape(sizes: Sizes): number[];
+}
+
+/** How a step is computed. */
+export interface Plan {
+  calls: Call[];
+  /** For each piece of scratch memory, the bytes that it needs. */
+  scratch: ((sizes: Sizes) => number)[];
+  outputs: Output[];
+  /** Inputs whose integers the kernels read; in {@link Call} they go by their place here. */
+  integers: number[];
+  /** The inputs that say what B and T are, where the new tokens go, and what S is. */
+  ids: number;
+  slots: number;
+  cache: number;
+}
+
+/** Bytes that one binding may have. */
+export interface Limits {
+  maxStorageBufferBindingSize: number;
+}
+
+/** Makes the plan. Throws an error for a graph that has no kernels. */
+export function makePlan(outputs: readonly Expression[], limits: Limits): Plan {
+  return new Planner(outputs, limits).plan();
+}
+
+/** Where an expression's numbers are, and how they lie: [N, width] for tokens, [B, width] for rows of the batch. */
+interface Value {
+  scratch: number;
+  width: number;
+  per: "token" | "batch row";
+}
+
+const FLOAT = Float32Array.BYTES_PER_ELEMENT;
+
+class Planner {
+  readonly #calls: Call[] = [];
+  readonly #scratch: ((sizes: Sizes) => number)[][] = [];
+  readonly #free: number[] = [];
+  readonly #values = new Map<Expression, Value>();
+  /** How often an expression's value is still going to be read. */
+  readonly #uses = new Map<Expression, number>();
+  readonly #integers: number[] = [];
+  #ids?: number;
+  #slots?: number;
+  #cache?: number;
+
+  constructor(private readonly outputs: readonly Expression[], private readonly limits: Limits) {
+    const count = (expression: Expression) => {
+      const uses = this.#uses.get(expression) ?? 0;
+      this.#uses.set(expression, uses + 1);
+      if (uses === 0) partsOf(expression).forEach(count);
+    };
+    outputs.forEach(count);
+  }
+
+  plan(): Plan {
+    const outputs = this.outputs.map((output) => this.#output(output));
+    if (this.#ids === undefined || this.#slots === undefined || this.#cache === undefined) {
+      throw new Error("Cannot capture a step that looks up no tokens or uses no cache.");
+    }
+    return {
+      calls: this.#calls,
+      scratch: this.#scratch.map((needs) => (sizes) => Math.max(...needs.map((bytes) => bytes(sizes)))),
+      outputs,
+      integers: this.#integers,
+      ids: this.#ids,
+      slots: this.#slots,
+      cache: this.#cache,
+    };
+  }
+
+  #output(expression: Expression): Output {
+    if (expression.op === "argMax" || expression.op === "maxLogprob") {
+      const isId = expression.op === "argMax";
+      return {
+        scratch: this.#choose(expression.logits),
+        dtype: isId ? "int32" : "float32",
+        byteOffset: ({ batchSize }) => isId ? 0 : FLOAT * batchSize,
+        shape: ({ batchSize }) => [batchSize],
+      };
+    }
+    const { scratch, width, per } = this.#valueOf(expression);
+    return {
+      scratch,
+      dtype: "float32",
+      byteOffset: () => 0,
+      shape: (sizes) => [rowsOf(per, sizes), width],
+    };
+  }
+
+  /** Where ids and log-probabilities of the rows' largest logits are. */
+  #choose(logits: Expression): number {
+    const known = this.#chosen.get(logits);
+    if (known !== undefined) return known;
+    const { scratch, width } = this.#valueOf(logits);
+    const found = this.#acquire(({ batchSize }) => batchSize * searchWords(width) * FLOAT);
+    const chosen = this.#acquire(({ batchSize }) => 2 * batchSize * FLOAT);
+    const probabilities = this.outputs.some((output) => output.op === "maxLogprob" && output.logits === logits);
+    this.#call(({ batchSize }) => searchKernel(batchSize, width, probabilities), [{ scratch }, { scratch: found }]);
+    this.#call(({ batchSize }) => chooseKernel(batchSize, width), [{ scratch: found }, { scratch: chosen }]);
+    this.#free.push(found);
+    this.#chosen.set(logits, chosen);
+    return chosen;
+  }
+  readonly #chosen = new Map<Expression, number>();
+
+  /** Computes an expression, unless that was done before. */
+  #valueOf(expression: Expression): Value {
+    let value = this.#values.get(expression);
+    if (!value) {
+      value = this.#compute(expression);
+      this.#values.set(expression, value);
+    }
+    return value;
+  }
+
+  #compute(expression: Expression): Value {
+    switch (expression.op) {
+      case "add":
+        return this.#add(expression.a, expression.b);
+      case "linear":
+        return this.#linear(expression);
+      case "layerNorm":
+        return this.#layerNorm(expression);
+      case "mergeHeads":
+        return this.#attention(expression.x);
+      default:
+        throw noKernel(expression.op);
+    }
+  }
+
+  #add(a: Expression, b: Expression): Value {
+    if (a.op === "embed" && b.op === "embed") return this.#embed(a, b);
+    if (b.op !== "linear" || this.#uses.get(b) !== 1) throw noKernel(`add of ${a.op} and ${b.op}`);
+    const sum = this.#valueOf(a);
+    return this.#linear(b, { expression: a, value: sum });
+  }
+
+  #embed(a: Expression & { op: "embed" }, b: Expression & { op: "embed" }): Value {
+    const [rows, width] = a.table.shape, ids = [this.#integer(a.ids), this.#integer(b.ids)] as const;
+    this.#ids = a.ids;
+    const scratch = this.#acquire((sizes) => FLOAT * rowsOf("token", sizes) * width);
+    for (const part of this.#partsOf(rows, FLOAT * width)) {
+      this.#call(
+        (sizes) => embedKernel({ rows: rowsOf("token", sizes), width, ids, part }),
+        [{ weight: a.table, part: bytesOf(part, FLOAT * width) }, { weight: b.table }, { scratch }],
+      );
+    }
+    return { scratch, width, per: "token" };
+  }
+
+  #layerNorm({ x, gain, bias, epsilon }: Expression & { op: "layerNorm" }): Value {
+    const last = x.op === "lastToken", input = last ? x.x : x, { scratch, width, per } = this.#valueOf(input);
+    const value: Value = { scratch: -1, width, per: last ? "batch row" : per };
+    value.scratch = this.#acquire((sizes) => FLOAT * rowsOf(value.per, sizes) * width);
+    this.#call(
+      (sizes) => normKernel({ rows: rowsOf(value.per, sizes), width, epsilon, last }),
+      [{ scratch }, { scratch: value.scratch }, { weight: gain }, { weight: bias }],
+    );
+    this.#used(input);
+    return value;
+  }
+
+  /** A linear layer; its result is added to `onto` if that is given, which must not be needed any more for itself. */
+  #linear(
+    { x, weight, bias, gelu }: Expression & { op: "linear" },
+    onto?: { expression: Expression; value: Value },
+  ): Value {
+    const norm = x.op === "layerNorm" && x.x.op !== "lastToken" && this.#uses.get(x) === 1 && !weight.transposed
+      ? x
+      : undefined;
+    const input = norm ? norm.x : x, { scratch, per } = this.#valueOf(input);
+    const { inputs, outputs, transposed, format, values } = weight;
+    const value = onto?.value ??
+      { scratch: this.#acquire((sizes) => FLOAT * rowsOf(per, sizes) * outputs), width: outputs, per };
+    const rowBytes = transposed ? inputs * (format === "bfloat16" ? 2 : 4) : 0;
+    const parts = transposed ? this.#partsOf(outputs, rowBytes) : [{ first: 0, count: outputs }];
+    for (const part of parts) {
+      this.#call((sizes) =>
+        linearKernel({
+          ...{ rows: rowsOf(per, sizes), inputs, outputs: part.count, transposed, format, gelu, per },
+          norm: norm && { epsilon: norm.epsilon },
+          bias: bias !== null,
+          accumulate: onto !== undefined,
+          part: parts.length > 1 ? { first: part.first, columns: outputs } : undefined,
+        }), [
+        { scratch },
+        { weight: values, part: transposed ? bytesOf(part, rowBytes) : undefined },
+        { scratch: value.scratch },
+        ...bias ? [{ weight: bias }] : [],
+        ...norm ? [{ weight: norm.gain }, { weight: norm.bias }] : [],
+      ]);
+    }
+    this.#used(input);
+    if (onto && this.#uses.get(onto.expression) !== 1) throw noKernel("a sum whose first part is used again");
+    return value;
+  }
+
+  #attention(attend: Expression): Value {
+    if (attend.op !== "attend") throw noKernel(`mergeHeads of ${attend.op}`);
+    const { query, keys, values, mask } = attend;
+    if (
+      query.op !== "splitHeads" || keys.op !== "writeSlots" || values.op !== "writeSlots" || mask.op !== "mask" ||
+      keys.update.op !== "splitHeads" || values.update.op !== "splitHeads" ||
+      [query, keys.update, values.update].some((split, i) => split.part !== i || split.qkv !== query.qkv)
+    ) throw noKernel("attention to anything but a cache with the step's own tokens in it");
+    const { qkv, heads, size } = query, width = heads * size, { scratch } = this.#valueOf(qkv);
+    if (size > MAX_HEAD_SIZE) throw noKernel(`heads wider than ${MAX_HEAD_SIZE} (these have ${size})`);
+    const padding = this.#integer(mask.padding);
+    this.#slots = mask.slots;
+    this.#cache = keys.cache;
+    const value: Value = {
+      scratch: this.#acquire((sizes) => FLOAT * rowsOf("token", sizes) * width),
+      width,
+      per: "token",
+    };
+    this.#call(
+      (sizes) => attentionKernel({ rows: rowsOf("token", sizes), heads, size, padding }),
+      [{ scratch }, { input: keys.cache }, { input: values.cache }, { scratch: value.scratch }],
+    );
+    for (let i = 0; i < 3; i++) this.#used(qkv);
+    return value;
+  }
+
+  #call(kernel: Call["kernel"], bindings: Binding[]): void {
+    this.#calls.push({ kernel, bindings });
+  }
+
+  /** The place of an input among those whose integers the kernels read. */
+  #integer(input: number): number {
+    const known = this.#integers.indexOf(input);
+    return known >= 0 ? known : this.#integers.push(input) - 1;
+  }
+
+  #acquire(bytes: (sizes: Sizes) => number): number {
+    const scratch = this.#free.pop() ?? this.#scratch.push([]) - 1;
+    this.#scratch[scratch].push(bytes);
+    return scratch;
+  }
+
+  /** One use less of an expression's value; after the last one its memory is free for others. */
+  #used(expression: Expression): void {
+    const uses = this.#uses.get(expression)! - 1;
+    this.#uses.set(expression, uses);
+    if (uses === 0) this.#free.push(this.#values.get(expression)!.scratch);
+  }
+
+  /** A table of rows in parts that can be bound, each beginning at a multiple of 128 rows, which all GPUs can bind. */
+  #partsOf(rows: number, rowBytes: number): { first: number; count: number }[] {
+    const most = Math.floor(this.limits.maxStorageBufferBindingSize / rowBytes / 128) * 128;
+    const parts = [];
+    for (let first = 0; first < rows; first += most) parts.push({ first, count: Math.min(most, rows - first) });
+    return parts;
+  }
+}
+
+function rowsOf(per: Value["per"], { batchSize, newTokens }: Sizes): number {
+  return per === "token" ? batchSize * newTokens : batchSize;
+}
+
+function bytesOf({ first, count }: { first: number; count: number }, rowBytes: number) {
+  return { byteOffset: first * rowBytes, byteLength: count * rowBytes };
+}
+
+function noKernel(what: string): Error {
+  return new Error(`Cannot capture this step on WebGPU: there is no kernel for ${what}.`);
+}

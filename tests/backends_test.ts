@@ -1,0 +1,214 @@
+/** The same answers on every backend that this machine has. */
+
+import assert from "node:assert/strict";
+import * as tf from "@tensorflow/tfjs";
+import type { Backend } from "../lib/backend.ts";
+import { type Batch, padBatch } from "../lib/batch.ts";
+import { generateBatch, type GenerateOptions, generateTokenKvCaching } from "../lib/generate.ts";
+import { CacheView } from "../lib/gpt2/cache_view.ts";
+import { loadGPT2 } from "../lib/gpt2/load.ts";
+import type { GPT2 } from "../lib/gpt2/model.ts";
+import { seededRandom } from "../lib/random.ts";
+import { testOnEach, workingBackends } from "./backends.ts";
+import golden from "./fixtures/small_golden.json" with { type: "json" };
+import { assertClose, distance } from "./logits.ts";
+import { TINY, writeTinyModel } from "./tiny_models.ts";
+
+const backends = await workingBackends();
+const TOLERANCE = 2e-4;
+/** The backends that are not libtensorflow have one slow core each: they get fewer cases. */
+const cases = ({ name }: Backend, most: number) => name === "tensorflow" ? most : Math.ceil(most / 4);
+
+const folders = [
+  await writeTinyModel({ seed: 1 }),
+  // heads of 6 numbers, widths that are no multiples of 4
+  await writeTinyModel({ seed: 2, config: { n_embd: 18, n_layer: 3, n_head: 3, n_inner: 30, vocab_size: 131 } }),
+];
+
+/** The logits after the last token of each prompt, in one batch, by a captured step where the backend has those. */
+async function logitsOf(model: GPT2, rows: readonly number[][], { ignorePadding = false } = {}): Promise<number[][]> {
+  const { inputIds } = padBatch(rows, { padTokenId: 0 }), [B, T] = [rows.length, inputIds[0].length];
+  using cache = model.allocateCache(rows.map((row) => ignorePadding ? 0 : T - row.length), T, {
+    lanes: 1,
+    threads: model.backend.threads,
+  });
+  const { backend, config: { n_layer } } = model, [lane] = cache.lanes, { tensors } = lane;
+  const inputs = [
+    tf.tensor2d(inputIds, [B, T], "int32"),
+    tf.tensor2d(lane.positionIds(0, T), [B, T], "int32"),
+    tf.tensor2d(Array.from({ length: T }, (_, i) => i), [T, 1], "int32"),
+  ];
+  const groups = tensors.rowStarts.length;
+  const forward = (all: readonly tf.Tensor[]) => {
+    const [ids, positions, slots, padding, cacheSlots, ...rest] = all, values = groups * (1 + n_layer);
+    const view = new CacheView(backend.ops, {
+      padding: padding as tf.Tensor4D,
+      slots: cacheSlots as tf.Tensor1D,
+      rowStarts: rest.slice(0, groups) as tf.Tensor3D[],
+      keys: rest.slice(groups, values) as tf.Tensor4D[],
+      values: rest.slice(values) as tf.Tensor4D[],
+    }, slots as tf.Tensor2D);
+    const logits = model.forward(ids as tf.Tensor2D, positions as tf.Tensor2D, view);
+    tf.dispose([...view.written.keys, ...view.written.values]);
+    return logits;
+  };
+  const all = [...inputs, tensors.padding, tensors.slots, ...tensors.rowStarts, ...tensors.keys, ...tensors.values];
+  const captured = backend.capture?.(all, (standIns) => [forward(standIns)], { repeated: false });
+  const [logits] = captured ? await captured.run(all, cache.parallelism) : [tf.tidy(() => forward(all))];
+  const result = await logits.array() as number[][];
+  captured?.dispose();
+  tf.dispose([logits, ...inputs]);
+  return result;
+}
+
+/** Batches of 1 to 20 prompts of 1 to 60 tokens. */
+function* randomBatches(seed: number, count: number): Generator<number[][]> {
+  const random = seededRandom(seed), upTo = (n: number) => 1 + Math.floor(random() * n);
+  for (let i = 0; i < count; i++) {
+    yield Array.from({ length: upTo(20) }, () => Array.from({ length: upTo(60) }, () => upTo(TINY.vocab_size) - 1));
+  }
+}
+
+/** Tokens equal up to the first step where the reference itself was undecided, log-probabilities close until there. */
+function assertGolden(answer: { tokens: number[]; logprobs?: number[] }, i: number, what: string) {
+  const { tokens, logprobs, margins } = golden[i], undecided = margins.findIndex((margin) => margin <= 1e-3);
+  const sure = undecided < 0 ? tokens.length : undecided;
+  assert.deepEqual(answer.tokens.slice(0, sure), tokens.slice(0, sure), `${what}, prompt ${i}`);
+  assertClose(answer.logprobs!.slice(0, sure), logprobs.slice(0, sure), 2e-3, `${what}, prompt ${i}`);
+}
+
+testOnEach(backends, "the shipped model gives the reference's answers", async (backend) => {
+  using model = await loadGPT2("models/small", { backend });
+  const chosen = golden.slice(0, cases(backend, golden.length)).map((row) => row.promptTokens);
+  const options: GenerateOptions = { maxTokens: 24, ignoreEos: true, logprobs: true };
+  const together = await generateBatch(model, padBatch(chosen, { padTokenId: 50256 }), options);
+  together.forEach((answer, i) => assertGolden(answer, i, "in one batch"));
+  for (const [i, prompt] of chosen.slice(0, 2).entries()) {
+    const [alone] = await generateBatch(model, padBatch([prompt], { padTokenId: 0 }), options);
+    assertGolden(alone, i, "alone");
+  }
+});
+
+testOnEach(
+  backends,
+  "a prompt's logits are the same in any batch as alone; without the mask they are not",
+  async (backend) => {
+    for (const [m, folder] of folders.entries()) {
+      using model = await loadGPT2(folder, { backend });
+      for (const rows of randomBatches(1 + m, cases(backend, 12))) {
+        const together = await logitsOf(model, rows), unmasked = await logitsOf(model, rows, { ignorePadding: true });
+        const width = Math.max(...rows.map((row) => row.length));
+        for (const [i, row] of rows.entries()) {
+          const [alone] = await logitsOf(model, [row]);
+          assertClose(together[i], alone, TOLERANCE, `model ${m}, row ${i} of ${rows.length}`);
+          if (width - row.length > 5) assert.ok(distance(unmasked[i], alone) > 10 * TOLERANCE, "the control must fail");
+        }
+      }
+    }
+  },
+);
+
+testOnEach(backends, "steps with the cache give what the whole text gives without it", async (backend) => {
+  for (const [m, folder] of folders.entries()) {
+    using model = await loadGPT2(folder, { backend });
+    for (const rows of randomBatches(5 + m, cases(backend, 4))) {
+      const prompts = rows.map((row) => row.slice(0, 30)), options = { maxTokens: 20, ignoreEos: true, logprobs: true };
+      const answers = await generateBatch(model, padBatch(prompts, { padTokenId: 0 }), options);
+      for (const step of [0, 1, 7, 16, 19]) {
+        const uncached = await logitsOf(model, prompts.map((row, i) => [...row, ...answers[i].tokens.slice(0, step)]));
+        for (const [i, logits] of uncached.entries()) {
+          const largest = Math.max(...logits),
+            token = answers[i].tokens[step],
+            what = `model ${m}, step ${step}, row ${i}`;
+          assert.ok(logits[token] > largest - TOLERANCE, what);
+          const logprob = -Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0));
+          assertClose([answers[i].logprobs![step]], [logprob], TOLERANCE, what);
+        }
+      }
+    }
+  }
+});
+
+testOnEach(
+  backends,
+  "a cache that grows on the way gives what one gives that was large from the start",
+  async (backend) => {
+    using model = await loadGPT2(folders[0], { backend });
+    const run = async (maxTokens?: number) => {
+      const prompts = padBatch([[1, 2, 3], [4]], { padTokenId: 0 });
+      let { nextTokenIds, cache } = await generateTokenKvCaching(model, prompts, { maxTokens });
+      const ids = [nextTokenIds], capacities = new Set([cache.capacity]);
+      for (let i = 0; i < 40; i++) {
+        ({ nextTokenIds, cache } = await generateTokenKvCaching(model, { inputIds: ids[i].map((id) => [id]), cache }));
+        ids.push(nextTokenIds);
+        capacities.add(cache.capacity);
+      }
+      cache[Symbol.dispose]();
+      return { ids, capacities: [...capacities] };
+    };
+    const grown = await run(), large = await run(41);
+    assert.deepEqual(grown.capacities, [16, 32, 48]);
+    assert.deepEqual(large.capacities, backend.emptySlotsAreFree ? [48] : [16, 32, 48]);
+    assert.deepEqual(grown.ids, large.ids);
+  },
+);
+
+testOnEach(backends, "op by op gives what captured steps give, for every type of weights", async (backend) => {
+  const rows = [[1, 2, 3, 4, 5], [6, 7], [8]];
+  using wide = await loadGPT2(folders[1], { backend });
+  const exact = await logitsOf(wide, rows);
+  for (const dtype of backend.dtypes) {
+    const before = tf.memory().numTensors;
+    {
+      using model = await loadGPT2(folders[1], { backend, dtype });
+      using plain = await loadGPT2(folders[1], { backend: Object.create(backend, { capture: {} }), dtype });
+      const captured = await logitsOf(model, rows), opByOp = await logitsOf(plain, rows);
+      const alone = [];
+      for (const row of rows) alone.push((await logitsOf(model, [row]))[0]);
+      for (const i of rows.keys()) {
+        const spread = Math.max(...exact[i]) - Math.min(...exact[i]);
+        const same = dtype === "float32" ? TOLERANCE : 0.02 * spread;
+        assertClose(captured[i], opByOp[i], same, `${dtype}, row ${i}, captured and op by op`);
+        assertClose(captured[i], alone[i], same, `${dtype}, row ${i}, in the batch and alone`);
+        assertClose(captured[i], exact[i], dtype === "float32" ? TOLERANCE : 0.1 * spread, `${dtype}, row ${i}`);
+        assert.ok(dtype === "float32" || distance(captured[i], exact[i]) > 1e-6, `${dtype} was really rounded`);
+      }
+    }
+    assert.equal(tf.memory().numTensors, before, dtype);
+  }
+});
+
+testOnEach(backends, "backends agree on the logits", async (backend) => {
+  if (backend === backends.working[0]) return; // the others are compared with the first
+  const rows = [...randomBatches(9, 1)][0];
+  for (const folder of folders) {
+    await tf.setBackend(backends.working[0].name);
+    using first = await loadGPT2(folder, { backend: backends.working[0] });
+    const expected = await logitsOf(first, rows);
+    await tf.setBackend(backend.name);
+    using model = await loadGPT2(folder, { backend });
+    (await logitsOf(model, rows)).forEach((logits, i) => assertClose(logits, expected[i], TOLERANCE, `row ${i}`));
+  }
+});
+
+testOnEach(
+  backends,
+  "generations leave the number of tensors and the resident memory where they were",
+  async (backend) => {
+    const before = tf.memory().numTensors;
+    {
+      using model = await loadGPT2(folders[0], { backend });
+      const inputs: Batch = padBatch([[1, 2, 3, 4, 5], [6, 7]], { padTokenId: 0 });
+      const generate = async (times: number) => {
+        for (let i = 0; i < times; i++) await generateBatch(model, inputs, { maxTokens: 8, ignoreEos: true });
+        return { tensors: tf.memory().numTensors, megabytes: Deno.memoryUsage().rss / 1e6 };
+      };
+      const warm = await generate(cases(backend, 200));
+      const after = await generate(cases(backend, 400));
+      assert.equal(after.tensors, warm.tensors);
+      const slack = backend.name === "cpu" ? 200 : 30; // its tensors are JavaScript arrays, collected some time later
+      assert.ok(after.megabytes < warm.megabytes + slack, `${warm.megabytes} -> ${after.megabytes} MB`);
+    }
+    assert.equal(tf.memory().numTensors, before);
+  },
+);
