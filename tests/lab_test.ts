@@ -1,0 +1,174 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
+import { findChromium, installChromium, Page } from "./browser.ts";
+import { chartsOf, NOTEBOOKS, storedNotebooks } from "./stored_notebooks.ts";
+
+const full = Boolean(Deno.env.get("OMNIBUS_FULL"));
+const chromium = await findChromium() ?? (full ? await installChromium() : null);
+const ignore = !chromium;
+const needs = ignore ? " [skipped: there is no Chromium; `deno task test --full` installs one]" : "";
+
+const project = fileURLToPath(new URL("..", import.meta.url));
+const results = join(project, "results");
+
+Deno.test({
+  name: `in JupyterLab, all of 04 runs at reduced sizes, its charts are drawn, and progress is one line${needs}`,
+  ignore,
+  async fn() {
+    // A copy, because JupyterLab saves what it runs; as deep in the project as the notebooks, because it imports ../lib.
+    await Deno.mkdir(results, { recursive: true });
+    const copy = join(results, "04_in_lab.ipynb");
+    await Deno.copyFile(join(NOTEBOOKS, "04_batching.ipynb"), copy);
+    const charts = chartsOf(JSON.parse(await Deno.readTextFile(copy))).length;
+    await using lab = await Lab.start();
+    await using page = await Page.open(chromium!, { width: 1280, height: 24000 }); // all cells are on the screen
+    await page.send("Page.navigate", { url: lab.url("results/04_in_lab.ipynb") });
+
+    await page.until("idle kernel", `${STATUS} === "idle"`, 120);
+    await page.click(".lm-MenuBar-itemLabel", "Kernel");
+    await page.click('[data-command="kernelmenu:restart-and-clear"] .lm-Menu-itemLabel');
+    await page.click(".jp-Dialog-button.jp-mod-warn, .jp-Dialog-button.jp-mod-accept");
+    await page.until("cleared outputs", `!document.querySelector(".jp-OutputArea-output")`);
+    await page.until("idle kernel", `${STATUS} === "idle"`);
+    await page.click(".lm-MenuBar-itemLabel", "Run");
+    await page.click('[data-command="runmenu:run-all"] .lm-Menu-itemLabel');
+    const prompts = `[...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map((one) => one.textContent)`;
+    await page.until("all cells done", `${prompts}.every((text) => /^\\[\\d+\\]:$/.test(text))`, 180);
+    await page.until("drawn charts", `${drawn} === ${charts}`);
+
+    const errors = await page.evaluate<string[]>(
+      `[...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]')].map((one) => one.textContent)`,
+    );
+    assert.deepEqual(errors, []);
+    const bars = await page.evaluate<string[]>(
+      `[...document.querySelectorAll(".jp-OutputArea-output")].map((one) => one.textContent).filter((text) => text.includes("█"))`,
+    );
+    assert.equal(bars.length, 1, bars.join("\n"));
+    await page.screenshot(join(results, "lab.png"));
+  },
+});
+
+Deno.test({
+  name: `in JupyterLab, the stop button ends a generation, and the next cell runs${needs}`,
+  ignore,
+  async fn() {
+    await Deno.mkdir(results, { recursive: true });
+    const source = [
+      `import { AutoModelForCausalLM, AutoTokenizer, generateBatch } from "../lib/mod.ts";
+import { progress } from "../lib/chart.ts";
+const model = await AutoModelForCausalLM.fromPretrained("../models/small");
+const tokenizer = await AutoTokenizer.fromPretrained("../models/small");
+const inputs = tokenizer(Array(16).fill("Call me"), { padding: true });
+using bar = progress("generations", 1000);
+for (let i = 0; i < 1000; i++) {
+  await generateBatch(model, inputs, { maxTokens: 20 });
+  bar.update(i + 1);
+}`,
+      "(await generateBatch(model, inputs, { maxTokens: 3 }))[0].tokens.length + 39",
+    ];
+    const cells = source.map((source, i) => (
+      { id: `c${i}`, cell_type: "code", source, metadata: {}, outputs: [], execution_count: null }
+    ));
+    const metadata = { kernelspec: { name: "deno", display_name: "Deno", language: "typescript" } };
+    await Deno.writeTextFile(
+      join(results, "stop_in_lab.ipynb"),
+      JSON.stringify({ cells, metadata, nbformat: 4, nbformat_minor: 5 }),
+    );
+    await using lab = await Lab.start();
+    await using page = await Page.open(chromium!, { width: 1280, height: 900 });
+    await page.send("Page.navigate", { url: lab.url("results/stop_in_lab.ipynb") });
+    await page.until("idle kernel", `${STATUS} === "idle"`, 120);
+    const output = `[...document.querySelectorAll(".jp-OutputArea-output")].map((one) => one.textContent)`;
+    const button = (command: string) => `.jp-NotebookPanel-toolbar [data-command="${command}"]`;
+    await page.click(".jp-CodeCell .jp-InputArea-editor");
+    await page.click(button("notebook:run-cell-and-select-next"));
+    await page.until("moving bar", `${output}.some((text) => / [1-9]\\d* of 1000/.test(text))`);
+    await page.screenshot(join(results, "lab_progress.png"));
+    await page.click(button("notebook:interrupt-kernel"));
+    await page.until("error of the stopped cell", `${output}.some((text) => text.includes("Interrupted"))`, 20);
+    assert.equal(await page.evaluate(`${output}.filter((text) => text.includes("█") || text.includes("░")).length`), 1);
+    await page.click(button("notebook:run-cell-and-select-next"));
+    await page.until("result of the next cell", `${output}.some((text) => text.trim() === "42")`, 20);
+  },
+});
+
+Deno.test({
+  name: `without JavaScript, a browser shows every chart of a notebook that nbconvert made HTML${needs}`,
+  ignore,
+  async fn() {
+    const { python, env } = await jupyterEnvironment();
+    for (const { path, notebook } of await storedNotebooks()) {
+      const folder = await Deno.makeTempDir();
+      const args = ["-m", "nbconvert", "--to", "html", "--output-dir", folder, "--output", "page", path];
+      assert.ok((await new Deno.Command(python, { args, env, stderr: "null" }).output()).success);
+      await using page = await Page.open(chromium!, { width: 1280, height: 900 });
+      await page.send("Emulation.setScriptExecutionDisabled", { value: true });
+      await page.send("Page.navigate", { url: `file://${folder}/page.html` });
+      await page.until(
+        "end of the page",
+        "document.querySelector('body > :last-child')?.getBoundingClientRect().height > 0",
+      );
+      const sizes = await page.evaluate<number[][]>(
+        `[...document.querySelectorAll(".jp-RenderedSVG img")].map((one) =>
+          [one.naturalWidth, one.getBoundingClientRect().width, one.getBoundingClientRect().height])`,
+      );
+      assert.equal(sizes.length, chartsOf(notebook).length, path);
+      for (const size of sizes) assert.ok(size.every((length) => length > 100), `${path}: a picture of ${size}`);
+      await page.screenshot(join(results, "nbconvert.png"));
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
+
+/** What the kernel of the notebook is doing. */
+const STATUS = `document.querySelector(".jp-Notebook-ExecutionIndicator")?.dataset.status`;
+
+/** How many charts the page has drawn: each is a canvas, or SVG, of a size that can be seen. */
+const drawn = `[...document.querySelectorAll(".jp-RenderedVegaCommon5 .vega-embed")].filter((one) =>
+  [...one.querySelectorAll("canvas, svg.marks, img")].some((drawing) => drawing.getBoundingClientRect().width > 100)
+).length`;
+
+/** `deno task lab`, without a browser of its own. */
+class Lab implements AsyncDisposable {
+  private constructor(private readonly child: Deno.ChildProcess, private readonly address: string) {}
+
+  static async start(): Promise<Lab> {
+    const words = [
+      "--no-browser",
+      "--port=0",
+      "--IdentityProvider.token=test",
+      "--LabApp.news_url=",
+      "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ];
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "lib/cli/lab.ts", "--", ...words],
+      cwd: project,
+      env: { OMNIBUS_QUICK: "1" },
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    const reader = child.stderr.getReader();
+    for (let said = "";;) {
+      const { value, done } = await reader.read();
+      if (done) throw new Error(`JupyterLab did not start: ${said}`);
+      said += new TextDecoder().decode(value);
+      const address = said.match(/http:\/\/(?:localhost|127\.0\.0\.1):\d+/)?.[0];
+      if (!address) continue;
+      (async () => {
+        while (!(await reader.read()).done);
+      })(); // or else it stops when the pipe is full
+      return new Lab(child, address);
+    }
+  }
+
+  url(path: string): string {
+    return `${this.address}/lab/tree/${path}?token=test&reset`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.child.kill();
+    await this.child.status;
+  }
+}
