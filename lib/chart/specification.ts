@@ -74,11 +74,14 @@ export function formatNumber(value: number): string {
   return value.toLocaleString("en", value >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 });
 }
 
+/** What two charts may use for different things, each with a legend of its own. */
+const SCALES = ["color", "fill", "stroke", "shape", "strokeDash"];
+
 /** Several charts, one below the other. */
 export function stackCharts(...charts: Chart[]): Chart {
   return makeChart(charts.map(({ description }) => description).join(" "), {
     vconcat: charts.map(({ $schema: _, config: __, ...rest }) => rest),
     spacing: 32,
-    resolve: { scale: { color: "independent", shape: "independent", strokeDash: "independent" } },
+    resolve: { scale: Object.fromEntries(SCALES.map((name) => [name, "independent"])) },
   });
 }
