@@ -5,6 +5,7 @@
 
 /** What stopped generation throws. */
 export class Interrupted extends Error {
+  /** The class's name. */
   override name = "Interrupted";
 
   /** Says that the reader did it. */
