@@ -42,13 +42,17 @@ export async function modelFolder(model: string): Promise<string | null> {
   return null;
 }
 
+/** A model's folder. Throws a UsageError if there is none. */
+export async function existingModelFolder(name: string): Promise<string> {
+  const folder = await modelFolder(name);
+  if (folder) return folder;
+  const help = isKnownModel(name) || isRepository(name) ? ` Get it: deno task model ${name}` : "";
+  throw new UsageError(`There is no model "${name}": it is neither a folder nor a name in models/.${help}`);
+}
+
 /** Loads a model from a folder. Throws a UsageError if there is none. */
 export async function loadModel(name: string, flags: ModelFlagValues): Promise<{ model: GPT2; folder: string }> {
-  const folder = await modelFolder(name);
-  if (!folder) {
-    const help = isKnownModel(name) || isRepository(name) ? ` Get it: deno task model ${name}` : "";
-    throw new UsageError(`There is no model "${name}": it is neither a folder nor a name in models/.${help}`);
-  }
+  const folder = await existingModelFolder(name);
   return { model: await loadGPT2(folder, { backend: await chosenBackend(flags), dtype: dtypeOf(flags) }), folder };
 }
 

@@ -2,7 +2,7 @@
 
 import { fillNormal } from "../random.ts";
 import type { GPT2Config } from "./config.ts";
-import { openWeights, SafetensorsError } from "./safetensors.ts";
+import { openWeights, SafetensorsError, type Weights } from "./safetensors.ts";
 
 /** Gives weights by their checkpoint names, without the prefix `transformer.`. */
 export interface WeightSource extends Disposable {
@@ -15,6 +15,9 @@ export interface WeightSource extends Disposable {
  * mask that old checkpoints carry (`attn.bias`) and a copy of the tied head are ignored. Throws a SafetensorsError that
  * names tensors that are missing, unknown, or of another shape than `config` asks for; and, when it reads them, those
  * with values that are infinite or no numbers.
+ *
+ * Linear weights and the embedding may be I8 with an F32 vector `NAME.scale`, one number for each output channel, as
+ * lib/quantize.ts writes them: they are read as value · scale.
  */
 export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
   const file = await openWeights(folder);
@@ -27,10 +30,13 @@ export async function checkpointWeights(folder: string, config: GPT2Config): Pro
       stored.set(ours, name);
     }
     const expected = weightShapes(config);
+    const scales = new Map<string, Float32Array>(); // of the weights that are int8
     for (const [name, shape] of expected) {
       const info = file.tensors.get(stored.get(name) ?? "");
       if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}. Is the download complete?`);
-      if (!["F32", "F16", "BF16"].includes(info.dtype)) {
+      const axis = outputAxis(name);
+      const isInt8 = info.dtype === "I8" && axis !== undefined;
+      if (!isInt8 && !["F32", "F16", "BF16"].includes(info.dtype)) {
         throw new SafetensorsError(
           folder,
           `${name} is ${info.dtype}. Models are read as F32, F16 or BF16: convert it.`,
@@ -40,14 +46,19 @@ export async function checkpointWeights(folder: string, config: GPT2Config): Pro
         const says = `${name} has shape [${info.shape}] and config.json asks for [${shape}]`;
         throw new SafetensorsError(folder, `${says}. The two files belong to different models.`);
       }
+      if (isInt8) scales.set(name, await readScale(file, stored, `${name}.scale`, shape[axis], folder));
     }
-    const unknown = [...stored.keys()].filter((name) => !expected.has(name));
+    const unknown = [...stored.keys()].filter((name) =>
+      !expected.has(name) && !scales.has(name.replace(/\.scale$/, ""))
+    );
     if (unknown.length) {
       const more = unknown.length > 3 ? ` and ${unknown.length - 3} more` : "";
       throw new SafetensorsError(folder, `GPT-2 has no tensor ${unknown.slice(0, 3).join(", ")}${more}.`);
     }
     return {
-      async fill(name, _shape, values) {
+      async fill(name, shape, values) {
+        const scale = scales.get(name);
+        if (scale) return dequantize(await file.readInt8(stored.get(name)!), scale, shape, outputAxis(name)!, values);
         await file.readFloat32Into(stored.get(name)!, values);
         const i = indexOfNonFinite(values);
         if (i < 0) return;
@@ -58,6 +69,49 @@ export async function checkpointWeights(folder: string, config: GPT2Config): Pro
   } catch (error) {
     file[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** The scales of an int8 weight, one for each of its output channels. Throws a SafetensorsError if they are not good. */
+async function readScale(
+  file: Weights,
+  stored: ReadonlyMap<string, string>,
+  name: string,
+  channels: number,
+  folder: string,
+): Promise<Float32Array> {
+  const info = file.tensors.get(stored.get(name) ?? "");
+  if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}, which int8 weights need.`);
+  if (info.dtype !== "F32" || `${info.shape}` !== `${channels}`) {
+    const says = `${name} is ${info.dtype} [${info.shape}]`;
+    throw new SafetensorsError(folder, `${says}, and F32 [${channels}] is needed: a number for each output channel.`);
+  }
+  const scale = await file.readFloat32(stored.get(name)!);
+  // 128 times a scale must be finite too: int8 goes down to -128.
+  const i = scale.findIndex((value) => !(value > 0 && Number.isFinite(Math.fround(128 * value))));
+  if (i < 0) return scale;
+  throw new SafetensorsError(folder, `${name} holds ${scale[i]}, at index ${i}: scales must be positive and finite.`);
+}
+
+/**
+ * The axis of a weight's output channels, for the weights that may be narrow: those of linear layers, [inputs, outputs],
+ * and the embedding [V, D], which is the head's weight on its side. Undefined for all others.
+ */
+export function outputAxis(name: string): 0 | 1 | undefined {
+  if (name === "wte.weight") return 0;
+  return /\.c_(attn|proj|fc)\.weight$/.test(name) ? 1 : undefined;
+}
+
+/** int8 [rows, columns], one scale for each index of `axis` -> float32 of the same shape, in `values`. */
+function dequantize(
+  int8: Int8Array,
+  scale: Float32Array,
+  [rows, columns]: readonly number[],
+  axis: 0 | 1,
+  values: Float32Array,
+): void {
+  for (let row = 0, i = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++, i++) values[i] = int8[i] * scale[axis === 0 ? row : column];
   }
 }
 
