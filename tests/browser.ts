@@ -26,7 +26,7 @@ export async function findChromium(): Promise<Chromium | null> {
   return { path, env: { LD_LIBRARY_PATH: libraries, FONTCONFIG_PATH: join(FOLDER, "fonts") } };
 }
 
-/** Installs one from the package with npm, where it runs at all: 70 MB to download, 250 MB on disk. */
+/** Installs one from the package with npm, where it runs at all: 70 MB to download, 270 MB on disk. */
 export async function installChromium(): Promise<Chromium | null> {
   if (Deno.build.os !== "linux" || Deno.build.arch !== "x86_64") return null;
   await Deno.mkdir(FOLDER, { recursive: true });
