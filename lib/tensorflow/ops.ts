@@ -52,7 +52,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
           backend,
           shards.map((shard) => {
             if (has("linear")) {
-              const packed = backend.packs && packable(x, shard.weight, transposed);
+              const packed = backend.packs && packable(x, shard.weight, transposed, backend.sideBySide);
               return fusedLinear(backend, x, shard, { activation, transposed, packed });
             }
             const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [
@@ -161,12 +161,17 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
   };
 }
 
-/** A packed copy of a weight is kept when the weight is no larger than this, or is the head. */
-const PACKED_BYTES = 20e6;
+/**
+ * Packed copies are kept of weights that are no larger than this, all groups together, and of the head: those of GPT-2 124M,
+ * and hardly any of models whose copies would take gigabytes.
+ */
+const PACKED_BYTES = 10e6;
 
 /** With more rows than this a packed weight is no faster, or laid out in yet another way. */
 const PACKED_ROWS = 40;
 
-function packable(x: tf.Tensor2D, weight: tf.Tensor2D, isHead: boolean): boolean {
-  return x.shape[0] <= PACKED_ROWS && (isHead || weight.size * Float32Array.BYTES_PER_ELEMENT <= PACKED_BYTES);
+/** Whether a product with one group's weight is to keep a packed copy of it. */
+function packable(x: tf.Tensor2D, weight: tf.Tensor2D, isHead: boolean, groups: number): boolean {
+  const bytes = weight.size * Float32Array.BYTES_PER_ELEMENT * groups;
+  return x.shape[0] <= PACKED_ROWS && (isHead || bytes <= PACKED_BYTES);
 }
