@@ -2,6 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
+import { lines } from "../lib/lines.ts";
 
 /** What a cell printed (a string), threw, or showed. */
 export type CellOutput = string | { name: string; message: string } | { type: string; plain: string };
@@ -48,14 +49,5 @@ export class KernelSession implements AsyncDisposable {
     await this.#writer.close().catch(() => {});
     await this.#lines.return?.();
     await this.child.status;
-  }
-}
-
-async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
-  let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const parts = (rest + text).split("\n");
-    rest = parts.pop()!;
-    yield* parts;
   }
 }

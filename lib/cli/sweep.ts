@@ -66,7 +66,7 @@ await run({
   print(result);
   if (flags.profile) {
     for (const { batchSize } of result.points) {
-      const slots = model.config.n_positions < 32 ? model.config.n_positions : 32;
+      const slots = Math.min(32, model.config.n_positions);
       printProfile(batchSize, await profileStep(model, { batchSize, slots, parallelism }));
     }
   }

@@ -2,6 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import type { JupyterEnvironment } from "./environment.ts";
+import { lines } from "../lines.ts";
 
 /** Options of {@link executeNotebook}. */
 export interface ExecuteOptions {
@@ -122,13 +123,4 @@ function explain({ cell, name, message, traceback }: Failure): Failure {
 function tail(text: string): string {
   const lines = text.split("\n").filter((line) => line.trim() && !line.includes('"deno jupyter" is unstable'));
   return lines.slice(-5).join("\n");
-}
-
-async function* lines(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
-  let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const parts = (rest + text).split("\n");
-    rest = parts.pop()!;
-    yield* parts;
-  }
 }
