@@ -1,7 +1,7 @@
 /** TensorFlow's own trace of a graph that it runs: when each operation began and ended. */
 
 import { type Threads, threadsConfig } from "./context.ts";
-import type { Status, Symbols } from "./library.ts";
+import { Status, type Symbols } from "./library.ts";
 
 /** When one operation of a graph ran. */
 export interface OperationTime {
@@ -54,7 +54,8 @@ export class TracingSession {
     outputs: Uint8Array<ArrayBuffer>,
     outputCount: number,
   ): Promise<OperationTime[]> {
-    const { c, status } = this;
+    const { c } = this;
+    using status = new Status(c); // its own: other calls go on meanwhile
     const traced = c.TF_NewBufferFromString(FULL_TRACE, BigInt(FULL_TRACE.length)), metadata = c.TF_NewBuffer();
     const results = new BigUint64Array(outputCount);
     try {

@@ -1,0 +1,29 @@
+import assert from "node:assert/strict";
+import * as tf from "@tensorflow/tfjs";
+import { useBackend } from "../lib/backend.ts";
+import { loadGPT2 } from "../lib/gpt2/load.ts";
+import { profileStep } from "../lib/profile.ts";
+import { TINY, writeTinyModel } from "./tiny_models.ts";
+
+Deno.test("a profile says what a step did in each part of the model, and frees what it needed", async () => {
+  const backend = await useBackend("tensorflow");
+  using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
+  const before = tf.memory().numTensors;
+  const parallelism = { lanes: 2, threads: 1 };
+  const { stepSeconds, rows, threads, entries } = await profileStep(model, { batchSize: 5, slots: 16, parallelism });
+  assert.deepEqual([rows, threads, tf.memory().numTensors], [3, 1, before]);
+  assert.deepEqual([...new Set(entries.map(({ part }) => part))].sort(), ["attn", "embed", "head", "mlp", "step"]);
+  const softmax = entries.find(({ part, op }) => part === "attn" && op === "Softmax")!;
+  assert.equal(softmax.count % TINY.n_layer, 0); // one a layer and group
+  const longest = entries.map(({ seconds }) => seconds);
+  assert.deepEqual(longest, longest.toSorted((a, b) => b - a));
+  assert.ok(stepSeconds > 0 && longest.every((seconds) => seconds >= 0));
+});
+
+Deno.test("where there is no trace, profiling is refused", async () => {
+  using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend: await useBackend("cpu") });
+  await assert.rejects(
+    profileStep(model, { batchSize: 1, slots: 16 }),
+    /Cannot profile on the cpu backend.*Use tensorflow/,
+  );
+});
