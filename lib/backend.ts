@@ -4,8 +4,9 @@ import * as tf from "@tensorflow/tfjs";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
 import { type Dtype, DTYPES, type Ops, plainOps } from "./ops.ts";
 import type { Roofs } from "./roofline.ts";
-import { openTensorflow } from "./tensorflow/backend.ts";
-import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
+import { openTensorflow, type TensorflowBackend } from "./tensorflow/backend.ts";
+import { compiledOps } from "./tensorflow/compiled.ts";
+import { compiles, KERNELS, workingKernels } from "./tensorflow/probe.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
 import type { OperationTime } from "./tensorflow/trace.ts";
 import { WebgpuBackend } from "./webgpu/backend.ts";
@@ -129,11 +130,37 @@ async function start(name: BackendName, options: BackendOptions, allowance: Allo
 async function tensorflow(options: BackendOptions): Promise<Backend> {
   const { threads = navigator.hardwareConcurrency } = options;
   const backend = await openTensorflow({ ...options, threads });
-  const kernels = await workingKernels(backend), missing = KERNELS.filter((kernel) => !kernels.has(kernel));
-  const device = backend.binding.isUsingGpuDevice() ? "GPU" : "CPU";
+  return backend.onGpu
+    ? await tensorflowOnGpu(backend)
+    : await tensorflowOnCpu(backend, threads);
+}
+
+/** One lane, which the GPU shares out itself, and steps that XLA compiles, if it can. */
+async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backend> {
+  const compiled = await compiles(backend);
   return {
     name: "tensorflow",
-    description: `libtensorflow ${backend.binding.TF_Version} on the ${device}, ${threads} threads` +
+    description: `libtensorflow ${backend.binding.TF_Version} on the GPU` +
+      (compiled ? ", compiled by XLA" : ", without XLA"),
+    threads: 1,
+    groups: backend.sideBySide,
+    ops: compiled ? compiledOps(backend) : tensorflowOps(backend),
+    dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
+    createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capture(inputs, build) {
+      const captured = backend.capture(inputs, build);
+      return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };
+    },
+    trace: (inputs, build) => backend.trace(inputs, build, backend.threads),
+    emptySlotsAreFree: true, // compared with compiling a step anew for a longer cache
+  };
+}
+
+async function tensorflowOnCpu(backend: TensorflowBackend, threads: number): Promise<Backend> {
+  const kernels = await workingKernels(backend), missing = KERNELS.filter((kernel) => !kernels.has(kernel));
+  return {
+    name: "tensorflow",
+    description: `libtensorflow ${backend.binding.TF_Version} on the CPU, ${threads} threads` +
       (missing.length ? `, without the kernels ${missing.join(" and ")}` : ""),
     threads,
     groups: backend.sideBySide,
@@ -143,7 +170,7 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
     capture(inputs, build, { repeated }) {
       const captured = backend.capture(inputs, build, { packs: repeated });
       return {
-        run: (inputs, parallelism) => captured.run(inputs, spread(parallelism)),
+        run: (inputs, parallelism) => captured.run(inputs, { threads: spread(parallelism) }),
         dispose: () => captured.dispose(),
       };
     },

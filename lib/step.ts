@@ -55,7 +55,9 @@ async function laneStep(
   try {
     const outputs = model.backend.capture
       ? await capturedStep(model, inputs, options).run(flatten(inputs), cache.parallelism)
-      : eagerStep(model, lane, inputs, options);
+      : tf.tidy(() => forwardAndChoose(model, inputs, options));
+    const written = outputs.splice(options.logprobs ? 2 : 1) as tf.Tensor4D[];
+    if (written.length) lane.adopt(halves(written));
     const [ids, logprobs] = await Promise.all(outputs.map(async (output) => Array.from(await output.data())));
     tf.dispose(outputs);
     return { ids, logprobs };
@@ -75,11 +77,26 @@ interface StepInputs {
   cache: CacheTensors;
 }
 
-/** The model on T tokens of each row, and the choice of the next: ids [B], and log-probabilities [B] if asked for. */
-function forwardAndChoose(model: GPT2, view: CacheView, inputs: StepInputs, { logprobs }: StepOptions): tf.Tensor[] {
-  const logits = model.forward(inputs.tokens, inputs.positions, view); // [B, V]
-  const { ops } = model.backend, ids = ops.argMax(logits);
-  return logprobs ? [ids, ops.maxLogprob(logits)] : [ids];
+/**
+ * The model on T tokens of each row, and the choice of the next: ids [B], and log-probabilities [B] if asked for; then,
+ * where the backend does not write in place, the new keys and values of each layer.
+ */
+function forwardAndChoose(model: GPT2, inputs: StepInputs, { logprobs }: StepOptions): tf.Tensor[] {
+  const { ops } = model.backend, view = new CacheView(ops, inputs.cache, inputs.slots);
+  const { keys, values } = view.written;
+  try {
+    const logits = model.forward(inputs.tokens, inputs.positions, view); // [B, V]
+    const ids = ops.argMax(logits);
+    return logprobs ? [ids, ops.maxLogprob(logits), ...keys, ...values] : [ids, ...keys, ...values];
+  } catch (error) {
+    tf.dispose([...keys, ...values]); // they are kept
+    throw error;
+  }
+}
+
+function halves([...written]: tf.Tensor4D[]): Pick<CacheTensors, "keys" | "values"> {
+  const keys = written.splice(0, written.length / 2);
+  return { keys, values: written };
 }
 
 /** A decode step of a cache with one lane, as a function of tensors: for those who want to look into it. */
@@ -97,22 +114,7 @@ export function decodeStepOf(model: GPT2, cache: KvCache, tokens: readonly (read
 }
 
 function forwardFrom(model: GPT2, standIns: readonly tf.Tensor[], options: StepOptions): tf.Tensor[] {
-  const { backend, config } = model, inputs = unflatten(standIns, config.n_layer);
-  return forwardAndChoose(model, new CacheView(backend.ops, inputs.cache, inputs.slots), inputs, options);
-}
-
-function eagerStep(model: GPT2, lane: Lane, inputs: StepInputs, options: StepOptions): tf.Tensor[] {
-  return tf.tidy(() => {
-    const view = new CacheView(model.backend.ops, inputs.cache, inputs.slots);
-    try {
-      const outputs = forwardAndChoose(model, view, inputs, options);
-      if (!model.backend.ops.writesInPlace) lane.adopt(view.written);
-      return outputs;
-    } catch (error) {
-      tf.dispose([...view.written.keys, ...view.written.values]);
-      throw error;
-    }
-  });
+  return forwardAndChoose(model, unflatten(standIns, model.config.n_layer), options);
 }
 
 function capturedStep(model: GPT2, inputs: StepInputs, options: StepOptions): CapturedStep {

@@ -3,7 +3,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { createRequire } from "node:module";
 import { type Attribute, DataType } from "./attributes.ts";
-import { TensorflowBinding } from "./binding.ts";
+import { type RunOptions, TensorflowBinding } from "./binding.ts";
 import type { CapturedFunction } from "./capture.ts";
 import { CollectedTensors } from "./collection.ts";
 import type { Threads } from "./context.ts";
@@ -49,6 +49,8 @@ const MOST = 4;
 export class TensorflowBackend {
   /** The native half. */
   readonly binding: TensorflowBinding;
+  /** True when operations run on a GPU. */
+  readonly onGpu: boolean;
   /** How many operations are worth running side by side: one for each core, up to {@link MOST}, and one on a GPU. */
   readonly sideBySide: number;
   /** True inside a capture that is to run often, so that its kernels had better keep packed copies of weights. */
@@ -63,7 +65,8 @@ export class TensorflowBackend {
    */
   constructor(readonly paths: Libtensorflow, readonly threads: Threads) {
     this.binding = new TensorflowBinding(new Library(paths), threads);
-    this.sideBySide = this.binding.isUsingGpuDevice() ? 1 : Math.min(threads.intraOp, MOST);
+    this.onGpu = this.binding.isUsingGpuDevice();
+    this.sideBySide = this.onGpu ? 1 : Math.min(threads.intraOp, MOST);
     const require = createRequire(import.meta.url);
     mendNodeUtil(require("node:util"));
     // The package's index would load its native part, which is what the binding replaces.
@@ -209,8 +212,8 @@ export class Captured {
    * Runs the function on a thread of its own. The inputs are those of the capture, in order; other sizes are allowed
    * where none of its constants depends on them.
    */
-  async run(inputs: readonly tf.Tensor[], threads?: Threads): Promise<tf.Tensor[]> {
-    const outputs = await this.binding.run(this.fn, this.node.getInputTensorIds(inputs), threads);
+  async run(inputs: readonly tf.Tensor[], options?: RunOptions): Promise<tf.Tensor[]> {
+    const outputs = await this.binding.run(this.fn, this.node.getInputTensorIds(inputs), options);
     return outputs.map((output) => this.node.createOutputTensor(output));
   }
 

@@ -16,6 +16,14 @@ import type { OperationTime } from "./trace.ts";
 /** What TensorFlow keeps in host memory, also beside a GPU: int32 is for shapes and axes. */
 const onHost: readonly number[] = [DataType.int32, DataType.string, DataType.resource];
 
+/** How to run a captured function. */
+export interface RunOptions {
+  /** On how many threads. Default: the binding's. */
+  threads?: Threads;
+  /** Let XLA compile it when it first sees inputs of these shapes. Default: run its operations one by one. */
+  compiled?: boolean;
+}
+
 /** A context of libtensorflow and the tensors in it, by number. */
 export class TensorflowBinding {
   readonly TF_FLOAT = DataType.float;
@@ -214,17 +222,23 @@ export class TensorflowBinding {
   }
 
   /** Runs a captured function on a thread of its own; this one stays free meanwhile. Throws TensorFlow's message. */
-  async run(fn: CapturedFunction, inputIds: readonly number[], threads = this.#threads): Promise<TensorMetadata[]> {
+  async run(fn: CapturedFunction, inputIds: readonly number[], options: RunOptions = {}): Promise<TensorMetadata[]> {
     if (inputIds.length !== fn.inputCount) {
       throw new RangeError(
         `Cannot run ${fn.name} on ${inputIds.length} tensors: it was captured with ${fn.inputCount}.`,
       );
     }
-    const context = this.#contextWith(threads);
+    // Contexts share what is in the processor's memory, but not what is on a GPU.
+    const context = this.isUsingGpuDevice() ? this.#context : this.#contextWith(options.threads ?? this.#threads);
     context.add(fn.name, fn.pointer);
     const operation = this.#newOperation(context, fn.name, [...inputIds, ...fn.capturedIds]);
     using status = this.#library.newStatus(); // its own: other calls go on meanwhile
     try {
+      if (options.compiled) {
+        this.#c.TFE_OpSetDevice(operation, interned(context.device), status.pointer);
+        status.check();
+        this.#c.TFE_OpSetAttrBool(operation, interned("_XlaMustCompile"), 1);
+      }
       const outputs = new BigUint64Array(fn.outputCount);
       await this.#c.executeInBackground(operation, outputs, new Int32Array([fn.outputCount]), status.pointer);
       status.check();

@@ -22,7 +22,7 @@ export class Context {
   /** Makes a context with threads of its own. */
   constructor(private readonly c: Symbols, private readonly status: Status, threads: Threads) {
     const options = c.TFE_NewContextOptions();
-    const config = threadsConfig(threads);
+    const config = new Uint8Array([...threadsConfig(threads), ...GROWING_MEMORY]);
     try {
       c.TFE_ContextOptionsSetConfig(options, config, BigInt(config.length), status.pointer);
       status.check();
@@ -61,6 +61,9 @@ export class Context {
     return names.get("GPU") ?? names.get("CPU") ?? "";
   }
 }
+
+/** Fields of a `ConfigProto`: 6.4 gpu_options.allow_growth. Otherwise TensorFlow takes all of a GPU's memory at once. */
+const GROWING_MEMORY = [6 << 3 | 2, 2, 4 << 3, 1];
 
 /** A `ConfigProto`: field 2 is intra_op_parallelism_threads, field 5 inter_op_parallelism_threads. */
 export function threadsConfig({ intraOp, interOp }: Threads): Uint8Array<ArrayBuffer> {

@@ -18,10 +18,11 @@
 import type * as tf from "@tensorflow/tfjs";
 import type { Attribute } from "./attributes.ts";
 import { openTensorflow, type TensorflowOptions } from "./backend.ts";
-import type { Threads } from "./context.ts";
+import type { RunOptions } from "./binding.ts";
 
 export { attr, type Attribute, DataType } from "./attributes.ts";
 export type { TensorflowOptions } from "./backend.ts";
+export type { RunOptions } from "./binding.ts";
 export type { Threads } from "./context.ts";
 export { TensorflowError } from "./library.ts";
 
@@ -48,7 +49,7 @@ export interface Tensorflow {
 /** Operations that were captured: one call for all of them. */
 export interface CapturedFunction {
   /** Runs them on a thread of its own, on inputs in the order of the capture. */
-  run(inputs: readonly tf.Tensor[], threads?: Threads): Promise<tf.Tensor[]>;
+  run(inputs: readonly tf.Tensor[], options?: RunOptions): Promise<tf.Tensor[]>;
   /** Frees the function. */
   dispose(): void;
 }

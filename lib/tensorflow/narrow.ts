@@ -140,7 +140,13 @@ function quantizedProduct(
   return backend.wrap(y) as tf.Tensor2D;
 }
 
-function cast(backend: TensorflowBackend, x: tf.Tensor | TensorMetadata, from: number, to: number): TensorMetadata {
+/** A copy of `x` in another type. */
+export function cast(
+  backend: TensorflowBackend,
+  x: tf.Tensor | TensorMetadata,
+  from: number,
+  to: number,
+): TensorMetadata {
   const attributes = [attr.type("SrcT", from), attr.type("DstT", to), attr.bool("Truncate", false)];
   return backend.executeRaw("Cast", attributes, [x])[0];
 }

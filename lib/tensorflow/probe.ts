@@ -4,8 +4,9 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Linear, plainOps } from "../ops.ts";
+import { geluNew, type Linear, plainOps } from "../ops.ts";
 import type { TensorflowBackend } from "./backend.ts";
+import type { RunOptions } from "./binding.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear, int8Linear } from "./narrow.ts";
 import type { Shard } from "./shards.ts";
@@ -50,17 +51,27 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
   return working;
 }
 
+/** Whether XLA compiles what is captured: it needs NVIDIA's libdevice and ptxas, which not every installation has. */
+export async function compiles(backend: TensorflowBackend): Promise<boolean> {
+  const x = tf.randomNormal<tf.Rank.R2>([3, 16], 0, 1, "float32", 1);
+  const expected = tf.tidy(() => geluNew(x));
+  const works = await agrees(backend, x, () => ({ apply: geluNew, dispose() {} }), expected, 1e-3, { compiled: true });
+  tf.dispose([x, expected]);
+  return works;
+}
+
 async function agrees(
   backend: TensorflowBackend,
   x: tf.Tensor2D,
   make: () => Linear,
   expected: tf.Tensor2D,
   tolerance: number,
+  options: RunOptions = {},
 ): Promise<boolean> {
   try {
     const layer = make();
     const captured = backend.capture([x], ([x]) => [layer.apply(x as tf.Tensor2D)]);
-    const [y] = await captured.run([x]);
+    const [y] = await captured.run([x], options);
     captured.dispose();
     layer.dispose();
     const worst = tf.tidy(() => tf.max(tf.abs(tf.sub(y, expected))).dataSync()[0]);

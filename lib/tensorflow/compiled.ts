@@ -1,0 +1,91 @@
+/**
+ * GPT-2's operations for XLA, TensorFlow's compiler, which makes a few kernels of a whole captured step: on a GPU, starting
+ * a kernel takes longer than most of a step's operations do.
+ *
+ * XLA compiles anew for each shape, and its programs own what they compute, so the cache comes out of a step as new
+ * tensors. Outside captures the operations run one by one, and mean the same.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+import { type Activation, geluNew, type Linear, type LinearOptions, type Ops, plainOps } from "../ops.ts";
+import { attr, DataType } from "./attributes.ts";
+import type { TensorflowBackend } from "./backend.ts";
+import { cast } from "./narrow.ts";
+import { tensorflowOps } from "./ops.ts";
+import type { TensorMetadata } from "./tensors.ts";
+
+const { float, int32, bfloat16 } = DataType;
+
+/** The operations on a TensorFlow backend whose captured steps XLA compiles. */
+export function compiledOps(backend: TensorflowBackend): Ops {
+  return {
+    ...tensorflowOps(backend),
+    writesInPlace: false,
+
+    linear(weight, bias, options) {
+      return linear(backend, weight, bias, options);
+    },
+
+    head(wte, options) {
+      return linear(backend, wte, null, options);
+    },
+
+    locateSlots(rowStarts, slots) {
+      return plainOps.locateSlots(rowStarts, slots);
+    },
+
+    writeSlots(cache, update, slots) {
+      if (!backend.binding.isCapturing) return plainOps.writeSlots(cache, update, slots);
+      const first = tf.reshape(tf.slice(slots, [0, 0], [1, 1]), [1]);
+      const start = tf.concat([tf.tensor1d([0, 0], "int32"), first, tf.tensor1d([0], "int32")]);
+      const types = [attr.type("T", float), attr.type("Tindices", int32)];
+      return backend.execute("XlaDynamicUpdateSlice", types, [cache, update, start])[0] as tf.Tensor4D;
+    },
+  };
+}
+
+/** weight [K, M] and its bias [M], which are taken over; without a bias [M, K], which stays the caller's. */
+function linear(
+  backend: TensorflowBackend,
+  weight: tf.Tensor2D,
+  bias: tf.Tensor1D | null,
+  { activation = "none", dtype }: LinearOptions,
+): Linear {
+  const narrow = dtype === "bfloat16" ? cast(backend, weight, float, bfloat16) : null;
+  if (narrow && bias) weight.dispose();
+  return {
+    apply: (x) => {
+      const transposed = !bias;
+      const y = narrow ? narrowProduct(backend, x, narrow, transposed) : tf.matMul(x, weight, false, transposed);
+      return finish(y as tf.Tensor2D, bias, activation);
+    },
+    dispose: () => {
+      if (narrow) backend.free([narrow]);
+      tf.dispose(bias ? narrow ? bias : [weight, bias] : []);
+    },
+  };
+}
+
+/** x [N, K] float32, weight [K, M] or, transposed, [M, K] bfloat16 -> [N, M] float32. */
+function narrowProduct(
+  backend: TensorflowBackend,
+  x: tf.Tensor2D,
+  weight: TensorMetadata,
+  transposed: boolean,
+): tf.Tensor2D {
+  const input = cast(backend, x, float, bfloat16);
+  const attributes = [
+    attr.type("T", bfloat16),
+    attr.bool("transpose_a", false),
+    attr.bool("transpose_b", transposed),
+  ];
+  const [product] = backend.executeRaw("MatMul", attributes, [input, weight]);
+  const wide = backend.wrap(cast(backend, product, bfloat16, float)) as tf.Tensor2D;
+  backend.free([input, product]);
+  return wide;
+}
+
+function finish(y: tf.Tensor2D, bias: tf.Tensor1D | null, activation: Activation): tf.Tensor2D {
+  const sum = bias ? tf.add<tf.Tensor2D>(y, bias) : y;
+  return activation === "gelu_new" ? geluNew(sum) : sum;
+}
