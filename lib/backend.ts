@@ -130,9 +130,7 @@ async function start(name: BackendName, options: BackendOptions, allowance: Allo
 async function tensorflow(options: BackendOptions): Promise<Backend> {
   const { threads = navigator.hardwareConcurrency } = options;
   const backend = await openTensorflow({ ...options, threads });
-  return backend.onGpu
-    ? await tensorflowOnGpu(backend)
-    : await tensorflowOnCpu(backend, threads);
+  return backend.onGpu ? await tensorflowOnGpu(backend) : await tensorflowOnCpu(backend, threads);
 }
 
 /** One lane, which the GPU shares out itself, and steps that XLA compiles, if it can. */
@@ -143,7 +141,7 @@ async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backend> {
     description: `libtensorflow ${backend.binding.TF_Version} on the GPU` +
       (compiled ? ", compiled by XLA" : ", without XLA"),
     threads: 1,
-    groups: backend.sideBySide,
+    groups: 1,
     ops: compiled ? compiledOps(backend) : tensorflowOps(backend),
     dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
     createTensor: (shape, fill) => backend.createTensor(shape, fill),

@@ -5,6 +5,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import type { CacheTensors } from "./gpt2/cache_view.ts";
 
 /** Element types that the weights of linear layers can have; which of them there are is for the backend to say. */
 export const DTYPES = ["float32", "bfloat16", "int8"] as const;
@@ -31,6 +32,18 @@ export interface LinearOptions {
   activation?: Activation;
   /** What its weights are to be. */
   dtype: Dtype;
+}
+
+/** What a step of the model takes. */
+export interface StepInputs {
+  /** int [B, T]. */
+  tokens: tf.Tensor2D;
+  /** int [B, T]. */
+  positions: tf.Tensor2D;
+  /** int [T, 1]: where in the cache the tokens go. */
+  newSlots: tf.Tensor2D;
+  /** The cache before the step. */
+  cache: CacheTensors;
 }
 
 /** The operations of GPT-2. Letters: B batch, T new tokens, S cache slots, H heads, D model width, V vocabulary. */
@@ -63,6 +76,17 @@ export interface Ops {
   locateSlots(rowStarts: tf.Tensor3D, slots: tf.Tensor2D): tf.Tensor;
   /** cache [B, H, S, D/H], update [B, H, T, D/H] -> [B, H, S, D/H]: the cache with the update at its location. */
   writeSlots(cache: tf.Tensor4D, update: tf.Tensor4D, location: tf.Tensor): tf.Tensor4D;
+  /** `count` empty caches [B, H, S, D/H]: zeros. Where writing makes new tensors, they may share their memory. */
+  emptyCaches(shape: [number, number, number, number], count: number): tf.Tensor4D[];
+  /**
+   * For backends where each input of a captured step costs a transfer: takes one tensor apart that holds them all. It is
+   * int [B + 1, T + 1]: the tokens, in a column after them each row's padding, and in a row below them the new slots.
+   * `cache`, one of the caches, tells how many slots there are.
+   */
+  unpackInputs?(
+    packed: tf.Tensor2D,
+    cache: tf.Tensor4D,
+  ): Omit<StepInputs, "cache"> & { cache: Omit<CacheTensors, "keys" | "values"> };
   /** True when {@link Ops.writeSlots} changes the cache that it is given; false when it makes a new one. */
   readonly writesInPlace: boolean;
   /** [B·T, D] -> [B, D]: the last of each row's T tokens. `ids` [B, T] says what B and T are. */
@@ -128,6 +152,10 @@ export const plainOps: Ops = {
   attend(query, keys, values, mask) {
     const scores = tf.add(tf.matMul(query, keys, false, true), mask); // [B, H, T, S]
     return tf.matMul(tf.softmax(scores), values) as tf.Tensor4D;
+  },
+
+  emptyCaches(shape, count) {
+    return Array.from({ length: count }, () => tf.zeros(shape));
   },
 
   locateSlots(_rowStarts, slots) {

@@ -129,15 +129,17 @@ export interface MeasureOptions {
 
 /**
  * Measures both roofs on a backend, in about a second: the reading of an array much larger than most caches, and the
- * product of two large matrices in the way in which a linear layer of this dtype computes it.
+ * product of two large matrices in the way in which a linear layer of this dtype computes it. Both grow until the call
+ * itself counts for little, which on a GPU takes gigabytes.
  */
 export async function measureRoofs(backend: Backend, options: MeasureOptions = {}): Promise<Roofs> {
-  const bytes = 2 ** 28, side = 1536; // 256 MB; 2.4 million weights
-  const shape = { rows: side, inputs: side, outputs: side };
-  return {
-    bandwidth: bytes / await timeReading(backend, bytes, options),
-    flops: 2 * side ** 3 / await timeLinear(backend, shape, options),
-  };
+  const enough = 1e-3; // seconds
+  let bytes = 2 ** 28, reading = await timeReading(backend, bytes, options); // 256 MB
+  while (reading < enough) reading = await timeReading(backend, bytes *= 4, options);
+  const product = (side: number) => timeLinear(backend, { rows: side, inputs: side, outputs: side }, options);
+  let side = 1536, multiplying = await product(side); // 2.4 million weights
+  while (multiplying < enough) multiplying = await product(side *= 2);
+  return { bandwidth: bytes / reading, flops: 2 * side ** 3 / multiplying };
 }
 
 /** The seconds that it takes to read an array of `bytes` bytes from memory, and sum it up. */

@@ -15,6 +15,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { CacheTensors } from "./cache_view.ts";
+import { type Ops, plainOps } from "../ops.ts";
 import type { GPT2Config } from "./config.ts";
 
 /** How a batch is spread over the processor. */
@@ -43,29 +44,35 @@ export class KvCache {
     config: GPT2Config,
     headGroups: readonly number[],
     capacity: number,
+    ops: Pick<Ops, "emptyCaches">,
   ) {
     const count = Math.min(parallelism.lanes, padding.length),
       start = (i: number) => Math.floor(padding.length * i / count);
     this.lanes = Array.from(
       { length: count },
-      (_, i) => new Lane(config, headGroups, start(i), padding.slice(start(i), start(i + 1)), capacity),
+      (_, i) => new Lane(config, headGroups, start(i), padding.slice(start(i), start(i + 1)), capacity, ops),
     );
   }
 
   /**
    * An empty cache with room for `capacity` tokens in each of `padding.length` rows. It grows when it must. `headGroups`
-   * says how many heads are in each of the model's groups.
+   * says how many heads are in each of the model's groups, `ops` makes the tensors.
    */
   static allocate(
     config: GPT2Config,
     padding: readonly number[],
     capacity: number,
-    { parallelism = { lanes: 1, threads: navigator.hardwareConcurrency }, headGroups = [config.n_head] }: {
+    {
+      parallelism = { lanes: 1, threads: navigator.hardwareConcurrency },
+      headGroups = [config.n_head],
+      ops = plainOps,
+    }: {
       parallelism?: Parallelism;
       headGroups?: readonly number[];
+      ops?: Pick<Ops, "emptyCaches">;
     } = {},
   ): KvCache {
-    return new KvCache(padding, parallelism, config, headGroups, roundUp(capacity));
+    return new KvCache(padding, parallelism, config, headGroups, roundUp(capacity), ops);
   }
 
   /** The memory that a cache takes: 2 (keys, values) × layers × rows × slots × D × 4 bytes. */
@@ -139,11 +146,15 @@ export class Lane {
     /** How many of each row's first slots are padding. */
     readonly padding: readonly number[],
     capacity: number,
+    ops: Pick<Ops, "emptyCaches">,
   ) {
     const { n_layer, n_head, n_embd } = config;
-    const empty = (heads: number) => tf.fill<tf.Rank.R4>([padding.length, heads, capacity, n_embd / n_head], 0);
-    const perLayer = () => Array.from({ length: n_layer }, () => headGroups.map(empty)).flat();
-    this.#tensors = { keys: perLayer(), values: perLayer(), ...this.#index(capacity) };
+    const perGroup = headGroups.map((heads) =>
+      ops.emptyCaches([padding.length, heads, capacity, n_embd / n_head], 2 * n_layer)
+    );
+    const layers = (first: number) =>
+      Array.from({ length: n_layer }, (_, i) => perGroup.map((caches) => caches[first + i])).flat();
+    this.#tensors = { keys: layers(0), values: layers(n_layer), ...this.#index(capacity) };
   }
 
   /** What a step of the model takes. They stay the cache's. */

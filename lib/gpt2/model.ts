@@ -50,7 +50,11 @@ export class GPT2 {
 
   /** An empty cache of this model's, for rows with so much padding on the left and at first `capacity` slots each. */
   allocateCache(padding: readonly number[], capacity: number, parallelism?: Parallelism): KvCache {
-    return KvCache.allocate(this.config, padding, capacity, { parallelism, headGroups: this.headGroups });
+    return KvCache.allocate(this.config, padding, capacity, {
+      parallelism,
+      headGroups: this.headGroups,
+      ops: this.backend.ops,
+    });
   }
 
   /**

@@ -157,6 +157,8 @@ export class Library {
   constructor(readonly paths: Libtensorflow) {
     // Otherwise all contexts share the threads of the first one.
     Deno.env.set("TF_OVERRIDE_GLOBAL_THREADPOOL", "1");
+    // XLA would else write matrix products of its own and try them out, which takes it twice as long and gains nothing.
+    if (!Deno.env.has("XLA_FLAGS")) Deno.env.set("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false");
     this.c = quietly(() => {
       // The main library needs the framework and finds it by its name once it is loaded.
       if (paths.framework) pin(paths.framework);
