@@ -133,13 +133,16 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
   return backend.onGpu ? await tensorflowOnGpu(backend) : await tensorflowOnCpu(backend, threads);
 }
 
-/** One lane, which the GPU shares out itself, and steps that XLA compiles, if it can. */
-async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backend> {
+/**
+ * libtensorflow as it is used on a GPU: one lane, since the GPU shares out the work itself, and steps that XLA compiles, if it
+ * can. It does the same on a CPU, where that is not the quickest way.
+ */
+export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backend> {
   const compiled = await compiles(backend);
   return {
     name: "tensorflow",
-    description: `libtensorflow ${backend.binding.TF_Version} on the GPU` +
-      (compiled ? ", compiled by XLA" : ", without XLA"),
+    description: `libtensorflow ${backend.binding.TF_Version} on the ${backend.onGpu ? "GPU" : "CPU"}, ` +
+      (compiled ? "compiled by XLA" : "without XLA"),
     threads: 1,
     groups: 1,
     ops: compiled ? compiledOps(backend) : tensorflowOps(backend),
@@ -149,7 +152,6 @@ async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backend> {
       const captured = backend.capture(inputs, build);
       return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };
     },
-    trace: (inputs, build) => backend.trace(inputs, build, backend.threads),
     emptySlotsAreFree: true, // compared with compiling a step anew for a longer cache
   };
 }

@@ -41,8 +41,12 @@ export async function profileStep(
     parallelism?: Parallelism;
   },
 ): Promise<Profile> {
-  const { trace, name } = model.backend;
-  if (!trace) throw new RangeError(`Cannot profile on the ${name} backend: it keeps no trace. Use tensorflow.`);
+  const { trace, name, description } = model.backend;
+  if (!trace) {
+    throw new RangeError(
+      `Cannot profile on the ${name} backend (${description}): it keeps no trace. Use tensorflow on a CPU.`,
+    );
+  }
   const rows = Math.ceil(batchSize / parallelism.lanes), { threads } = parallelism;
   using cache = model.allocateCache(Array(rows).fill(0), slots, { lanes: 1, threads });
   cache.length = slots - 1;

@@ -8,6 +8,7 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { crc32, deflateRawSync } from "node:zlib";
+import { unpack } from "../lib/tensorflow/unpack.ts";
 import { SetupError, type Wheel, wheelsFor } from "../lib/tensorflow/wheels.ts";
 
 const LIBRARIES = {
@@ -314,6 +315,18 @@ Deno.test("setup --remove and --cuda together are refused", async () => {
   assert.match(stderr, /^setup: .*\n$/);
 });
 
+Deno.test("programs in a wheel can be run when they are unpacked, libraries cannot", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "omnibus-install-" }), archive = join(folder, "wheel");
+  const files = new Map([["a/bin/tool", noise(100)], ["a/lib/library", noise(200)]]);
+  await Deno.writeFile(archive, zip(files, 8));
+  const destination = (name: string) => join(folder, name);
+  const members = [...files].map(([name, { length }]) => ({ name, bytes: length, destination: destination(name) }));
+  await unpack(archive, members, () => {});
+  const modes = [...files.keys()].map((name) => Deno.statSync(destination(name)).mode! & 0o111);
+  assert.deepEqual(modes.map((mode) => mode !== 0), [true, false]);
+  await Deno.remove(folder, { recursive: true });
+});
+
 /** A temporary folder with a cache, a wheel, and a pip that copies the wheel; files in it tell that pip what to do. */
 class Place {
   #libraries = new Map(LIBRARIES.map((name, i) => [name, noise(i === 0 ? 6e6 : 2e6)]));
@@ -514,7 +527,7 @@ function noise(length: number): Uint8Array {
   return Uint8Array.from({ length }, () => (state = (state * 1103515245 + 12345) & 0x7fffffff) >> 20 & 15);
 }
 
-/** A zip archive, all of whose files are stored (method 0) or deflated (8). */
+/** A zip archive, all of whose files are stored (method 0) or deflated (8); those in folders `bin` are programs. */
 function zip(files: Map<string, Uint8Array>, method: number): Uint8Array {
   const parts: Uint8Array[] = [], table: Uint8Array[] = [];
   let offset = 0;
@@ -532,7 +545,8 @@ function zip(files: Map<string, Uint8Array>, method: number): Uint8Array {
       name.length,
     ];
     parts.push(fields([0x04034b50], ...common, 0), name, body);
-    table.push(fields([0x02014b50], 20, ...common, 0, 0, 0, 0, [0], [offset]), name);
+    const mode = path.includes("/bin/") ? 0o100755 : 0o100644;
+    table.push(fields([0x02014b50], 20, ...common, 0, 0, 0, 0, 0, mode, [offset]), name);
     offset += 30 + name.length + body.length;
   }
   const size = table.reduce((sum, part) => sum + part.length, 0);

@@ -15,6 +15,8 @@ export interface Member {
 
 /** Where the archive has a file's data, and how it is compressed: 0 not at all, 8 deflated. */
 interface Entry {
+  /** Whether it is a program. */
+  executable: boolean;
   method: number;
   compressedBytes: number;
   headerOffset: number;
@@ -35,6 +37,7 @@ export async function unpack(zip: string, members: Member[], onBytes: (bytes: nu
       if (!entry) throw new SetupError(`${basename(zip)} holds no ${name}.`);
       const written = await write(destination, dataOf(archive, entry), onBytes);
       if (written !== bytes) throw new RangeError(`${name} has ${written} bytes instead of ${bytes}`);
+      if (entry.executable && Deno.build.os !== "windows") await Deno.chmod(destination, 0o755);
     }
   } catch (error) {
     // Thrown below, or by what decodes the bytes; what the file system throws is neither.
@@ -68,6 +71,7 @@ async function listEntries(archive: Deno.FsFile): Promise<Map<string, Entry>> {
   for (let at = 0; at < table.byteLength;) {
     const [nameLength, extraLength, commentLength] = [28, 30, 32].map((field) => table.getUint16(at + field, true));
     entries.set(new TextDecoder().decode(new Uint8Array(table.buffer, at + 46, nameLength)), {
+      executable: (table.getUint16(at + 40, true) & 0o100) !== 0, // Unix's mode, in the upper half of the attributes
       method: table.getUint16(at + 10, true),
       compressedBytes: table.getUint32(at + 20, true),
       headerOffset: table.getUint32(at + 42, true),

@@ -2,8 +2,8 @@
  * The Python wheels that libtensorflow is taken from, each pinned by size and hash, and what is taken from it.
  *
  * CPU builds need the two libraries of TensorFlow alone. The CUDA build opens NVIDIA's libraries beside them, of its
- * `and-cuda` extra; those for profiling, several GPUs and XLA (cuda_cupti, nccl, cuda_nvcc) and curand are left out:
- * nothing here opens them.
+ * `and-cuda` extra, and XLA uses an assembler and a library of device functions (cuda_nvcc); those for profiling, several
+ * GPUs (cuda_cupti, nccl) and curand are left out: nothing here opens them.
  */
 
 /** Why libtensorflow cannot be set up on this machine, and what would help. */
@@ -81,6 +81,14 @@ const BUILDS: Record<string, Wheel[]> = {
     libraries: {
       "nvidia/cublas/lib/libcublas.so.12": 105_140_976,
       "nvidia/cublas/lib/libcublasLt.so.12": 749_169_616,
+    },
+  }, {
+    file: "nvidia_cuda_nvcc_cu12-12.9.86-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",
+    bytes: 40_546_229,
+    sha256: "5d6a0d32fdc7ea39917c20065614ae93add6f577d840233237ff08e9a38f58f0",
+    libraries: {
+      "nvidia/cuda_nvcc/bin/ptxas": 34_931_056,
+      "nvidia/cuda_nvcc/nvvm/libdevice/libdevice.10.bc": 486_168,
     },
   }, {
     file: "nvidia_cuda_nvrtc_cu12-12.9.86-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",

@@ -1,9 +1,10 @@
 /**
- * Decode steps of GPT-2 124M on libtensorflow with CUDA, for a profiler of NVIDIA's to look at:
+ * Steps of GPT-2 124M on libtensorflow with CUDA, for a profiler of NVIDIA's to look at:
  *
- *     ncu --profile-from-start off --metrics gpu__time_duration.sum deno run -A tests/peers/gpu/cuda_steps.ts BATCH_SIZE [DTYPE]
+ *     ncu --profile-from-start off --metrics gpu__time_duration.sum \\
+ *       deno run -A tests/peers/gpu/cuda_steps.ts BATCH_SIZE [DTYPE [TOKENS]]
  *
- * Only one step is profiled, after those in which XLA compiles and tries out kernels; time does not depend on the weights.
+ * of one token, or as many as are asked for, in each row. Only one step is profiled, after those in which XLA compiles and tries out kernels; time does not depend on the weights.
  */
 
 import { useBackend } from "../../../lib/backend.ts";
@@ -12,7 +13,7 @@ import { randomGPT2 } from "../../../lib/gpt2/load.ts";
 import type { Dtype } from "../../../lib/ops.ts";
 import { step } from "../../../lib/step.ts";
 
-const [batchSize, dtype = "float32"] = Deno.args, context = 10, warmup = 5;
+const [batchSize, dtype = "float32", count = "1"] = Deno.args, slots = 16, warmup = 5;
 const cuda = Deno.dlopen("libcuda.so.1", {
   cuProfilerStart: { parameters: [], result: "i32" },
   cuProfilerStop: { parameters: [], result: "i32" },
@@ -21,11 +22,11 @@ using model = await randomGPT2(gpt2Config("gpt2"), {
   backend: await useBackend("tensorflow"),
   dtype: dtype as Dtype,
 });
-const rows = Array(Number(batchSize)).fill(0);
-using cache = model.allocateCache(rows, 16);
+const padding = Array(Number(batchSize)).fill(0), tokens = padding.map(() => Array(Number(count)).fill(0));
+using cache = model.allocateCache(padding, slots);
 for (let i = 0; i <= warmup; i++) {
-  cache.length = context;
+  cache.length = slots - Number(count);
   if (i === warmup) cuda.cuProfilerStart();
-  await step(model, cache, rows.map(() => [0]));
+  await step(model, cache, tokens);
 }
 cuda.cuProfilerStop();

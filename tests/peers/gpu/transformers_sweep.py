@@ -66,10 +66,10 @@ class Variant:
         ids = torch.tensor([PROMPT] * batch_size, device="cuda")
         rows, done = [], 0
         while len(rows) < MAX_TOKENS:
-            if self.compiled:
-                torch.compiler.cudagraph_mark_step_begin()
             length = ids.shape[1]
-            ids = step(ids, self.positions[:, done : done + length], cache)
+            if self.compiled and done:
+                torch.compiler.cudagraph_mark_step_begin()
+            ids = (step if done else self.step)(ids, self.positions[:, done : done + length], cache)
             if self.compiled:
                 ids = ids.clone()  # the graph's own memory is written again by the next step
             done += length

@@ -1,0 +1,73 @@
+/** The steps that XLA compiles for GPUs, on the CPU, where every machine can run them: the same code, the same answers. */
+
+import assert from "node:assert/strict";
+import * as tf from "@tensorflow/tfjs";
+import { tensorflowOnGpu, useBackend } from "../lib/backend.ts";
+import { padBatch } from "../lib/batch.ts";
+import { generateBatch, generateTokenKvCaching } from "../lib/generate.ts";
+import { loadGPT2 } from "../lib/gpt2/load.ts";
+import type { Dtype } from "../lib/ops.ts";
+import { openTensorflow } from "../lib/tensorflow/backend.ts";
+import { assertClose } from "./logits.ts";
+import { writeTinyModel } from "./tiny_models.ts";
+
+const plain = await useBackend("tensorflow"), compiled = await tensorflowOnGpu(await openTensorflow());
+const folder = await writeTinyModel({ seed: 1 });
+const prompts = [[1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12, 13]];
+
+Deno.test("steps compiled by XLA generate what steps of single operations do, from padded prompts and beyond a bucket", async () => {
+  assert.match(compiled.description, /compiled by XLA/);
+  using one = await loadGPT2(folder, { backend: plain });
+  using other = await loadGPT2(folder, { backend: compiled });
+  const options = { maxTokens: 20, ignoreEos: true, logprobs: true };
+  for (const rows of [prompts, prompts.slice(1, 2)]) { // the same captured steps, for other shapes
+    const inputs = padBatch(rows, { padTokenId: 0 });
+    const wanted = await generateBatch(one, inputs, options), got = await generateBatch(other, inputs, options);
+    for (const [i, { tokens, logprobs }] of wanted.entries()) {
+      assert.deepEqual(got[i].tokens, tokens);
+      assertClose(got[i].logprobs!, logprobs!, 1e-4, `row ${i} of ${rows.length}`);
+    }
+  }
+});
+
+Deno.test("a compiled step leaves the cache as steps of single operations do, also when it has grown", async () => {
+  const caches = [];
+  for (const backend of [plain, compiled]) {
+    using model = await loadGPT2(folder, { backend });
+    const first = await generateTokenKvCaching(model, padBatch(prompts, { padTokenId: 0 }));
+    using cache = first.cache;
+    let ids = first.nextTokenIds;
+    for (let i = 0; i < 12; i++) {
+      ({ nextTokenIds: ids } = await generateTokenKvCaching(model, { inputIds: ids.map((id) => [id]), cache }));
+    }
+    caches.push(await Promise.all(prompts.map((_, row) => cache.read(row, 1))));
+  }
+  const [wanted, got] = caches;
+  for (const [row, { keys, values }] of wanted.entries()) {
+    assertClose(got[row].keys.flat(), keys.flat(), 1e-4, `keys of row ${row}`);
+    assertClose(got[row].values.flat(), values.flat(), 1e-4, `values of row ${row}`);
+  }
+});
+
+Deno.test("bfloat16 weights in compiled steps are close to float32 ones; int8 ones are refused", async () => {
+  const logprobs = async (dtype: Dtype) => {
+    using model = await loadGPT2(folder, { backend: compiled, dtype });
+    const options = { maxTokens: 1, ignoreEos: true, logprobs: true };
+    const answers = await generateBatch(model, padBatch(prompts, { padTokenId: 0 }), options);
+    return answers.flatMap(({ logprobs }) => logprobs!);
+  };
+  const wide = await logprobs("float32"), narrow = await logprobs("bfloat16");
+  assertClose(narrow, wide, 0.02, "log-probabilities");
+  assert.notDeepEqual(narrow, wide);
+  await assert.rejects(logprobs("int8"), /Cannot use int8 on the tensorflow backend: it has float32, bfloat16/);
+});
+
+Deno.test("compiled steps leave no tensors behind", async () => {
+  using model = await loadGPT2(folder, { backend: compiled });
+  const inputs = padBatch(prompts, { padTokenId: 0 });
+  const generate = () => generateBatch(model, inputs, { maxTokens: 4, ignoreEos: true });
+  await generate();
+  const before = tf.memory().numTensors;
+  for (let i = 0; i < 5; i++) await generate();
+  assert.equal(tf.memory().numTensors, before);
+});
