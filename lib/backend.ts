@@ -5,8 +5,8 @@ import type { Parallelism } from "./gpt2/kv_cache.ts";
 import { type Dtype, DTYPES, type Ops, plainOps } from "./ops.ts";
 import type { Roofs } from "./roofline.ts";
 import { openTensorflow, type TensorflowBackend } from "./tensorflow/backend.ts";
-import { compiledOps } from "./tensorflow/compiled.ts";
-import { compiles, KERNELS, workingKernels } from "./tensorflow/probe.ts";
+import { tensorflowOnGpu } from "./tensorflow/gpu.ts";
+import { KERNELS, workingKernels } from "./tensorflow/probe.ts";
 import { tensorflowOps } from "./tensorflow/ops.ts";
 import type { OperationTime } from "./tensorflow/trace.ts";
 import { WebgpuBackend } from "./webgpu/backend.ts";
@@ -131,29 +131,6 @@ async function tensorflow(options: BackendOptions): Promise<Backend> {
   const { threads = navigator.hardwareConcurrency } = options;
   const backend = await openTensorflow({ ...options, threads });
   return backend.onGpu ? await tensorflowOnGpu(backend) : await tensorflowOnCpu(backend, threads);
-}
-
-/**
- * libtensorflow as it is used on a GPU: one lane, since the GPU shares out the work itself, and steps that XLA compiles, if it
- * can. It does the same on a CPU, where that is not the quickest way.
- */
-export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backend> {
-  const compiled = await compiles(backend);
-  return {
-    name: "tensorflow",
-    description: `libtensorflow ${backend.binding.TF_Version} on the ${backend.onGpu ? "GPU" : "CPU"}, ` +
-      (compiled ? "compiled by XLA" : "without XLA"),
-    threads: 1,
-    groups: 1,
-    ops: compiled ? compiledOps(backend) : tensorflowOps(backend),
-    dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
-    createTensor: (shape, fill) => backend.createTensor(shape, fill),
-    capture(inputs, build) {
-      const captured = backend.capture(inputs, build);
-      return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };
-    },
-    emptySlotsAreFree: true, // compared with compiling a step anew for a longer cache
-  };
 }
 
 async function tensorflowOnCpu(backend: TensorflowBackend, threads: number): Promise<Backend> {

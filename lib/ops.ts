@@ -155,7 +155,7 @@ export const plainOps: Ops = {
   },
 
   emptyCaches(shape, count) {
-    return Array.from({ length: count }, () => tf.zeros(shape));
+    return Array.from({ length: count }, () => tf.fill(shape, 0)); // made where it stays, not on the host
   },
 
   locateSlots(_rowStarts, slots) {

@@ -2,12 +2,13 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { tensorflowOnGpu, useBackend } from "../lib/backend.ts";
+import { useBackend } from "../lib/backend.ts";
 import { padBatch } from "../lib/batch.ts";
 import { generateBatch, generateTokenKvCaching } from "../lib/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import type { Dtype } from "../lib/ops.ts";
 import { openTensorflow } from "../lib/tensorflow/backend.ts";
+import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
 import { assertClose } from "./logits.ts";
 import { writeTinyModel } from "./tiny_models.ts";
 

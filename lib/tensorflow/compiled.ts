@@ -48,7 +48,7 @@ export function compiledOps(backend: TensorflowBackend): Ops {
     },
 
     emptyCaches(shape, count) {
-      const zeros = tf.zeros<tf.Rank.R4>(shape); // a kernel for each would take longer than a step
+      const zeros = tf.fill<tf.Rank.R4>(shape, 0); // a kernel for each would take longer than a step
       return [zeros, ...Array.from({ length: count - 1 }, () => zeros.clone())];
     },
 

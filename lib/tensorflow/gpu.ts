@@ -1,0 +1,30 @@
+/** How models run on libtensorflow where that runs on a GPU. */
+
+import type { Backend } from "../backend.ts";
+import type { TensorflowBackend } from "./backend.ts";
+import { compiledOps } from "./compiled.ts";
+import { tensorflowOps } from "./ops.ts";
+import { compiles } from "./probe.ts";
+
+/**
+ * libtensorflow as it is used on a GPU: one lane, since the GPU shares out the work itself, and steps that XLA compiles, if it
+ * can. It does the same on a CPU, where that is not the quickest way.
+ */
+export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backend> {
+  const compiled = await compiles(backend);
+  return {
+    name: "tensorflow",
+    description: `libtensorflow ${backend.binding.TF_Version} on the ${backend.onGpu ? "GPU" : "CPU"}, ` +
+      (compiled ? "compiled by XLA" : "without XLA"),
+    threads: 1,
+    groups: 1,
+    ops: compiled ? compiledOps(backend) : tensorflowOps(backend),
+    dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
+    createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capture(inputs, build) {
+      const captured = backend.capture(inputs, build);
+      return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };
+    },
+    emptySlotsAreFree: true, // compared with compiling a step anew for a longer cache
+  };
+}
