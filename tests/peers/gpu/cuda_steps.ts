@@ -1,10 +1,10 @@
 /**
- * Steps of GPT-2 124M on libtensorflow with CUDA, for a profiler of NVIDIA's to look at:
+ * A step of GPT-2 124M on libtensorflow with CUDA, for a profiler of NVIDIA's to look at:
  *
- *     ncu --profile-from-start off --metrics gpu__time_duration.sum \\
- *       deno run -A tests/peers/gpu/cuda_steps.ts BATCH_SIZE [DTYPE [TOKENS]]
+ *     ncu --profile-from-start off --metrics gpu__time_duration.sum deno run -A cuda_steps.ts BATCH_SIZE [DTYPE [TOKENS]]
  *
- * of one token, or as many as are asked for, in each row. Only one step is profiled, after those in which XLA compiles and tries out kernels; time does not depend on the weights.
+ * It feeds one token to each row, or as many as are asked for. Only one step is profiled, after those in which XLA compiles
+ * and tries out kernels; time does not depend on the weights.
  */
 
 import { useBackend } from "../../../lib/backend.ts";

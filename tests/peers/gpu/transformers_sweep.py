@@ -4,8 +4,8 @@
 
 GPT-2 124M with random weights, prompts of 7 tokens, 10 new ones, greedy, the head for the last position only; the medians of
 5 runs after 5 that are not counted; at each batch size the variants take turns. "compiled" is a static cache and
-torch.compile(mode="reduce-overhead"), CUDA graphs that is, of prefill and decode step, anew for each batch size. "TF32" allows
-it in matrix products, as TensorFlow does unless told otherwise; PyTorch does not.
+torch.compile(mode="reduce-overhead"), CUDA graphs that is, of decode steps, anew for each batch size; prefill is eager, as in
+transformers' own generate(). "TF32" allows it in matrix products, as TensorFlow does unless told otherwise; PyTorch does not.
 """
 
 import json
@@ -139,7 +139,7 @@ def main(path, sizes=SIZES, compiled_sizes=None):
         result = {
             "model": "gpt2 (random weights)",
             "engine": "transformers on PyTorch, scaled_dot_product_attention: eager with DynamicCache; compiled with "
-            "StaticCache and torch.compile(mode='reduce-overhead') for each batch size",
+            "StaticCache and decode steps by torch.compile(mode='reduce-overhead') for each batch size",
             "gpu": torch.cuda.get_device_name(),
             "driver": nvidia_driver(),
             "versions": {
