@@ -5,6 +5,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import type { Int8Weight } from "./int8.ts";
 
 /** Element types that the weights of linear layers can have; which of them there are is for the backend to say. */
 export const DTYPES = ["float32", "bfloat16", "int8"] as const;
@@ -41,6 +42,11 @@ export interface Ops {
   linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
   /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
   head(wte: tf.Tensor2D, options: LinearOptions): Linear;
+  /**
+   * A linear layer, or the head, of a weight that is int8 already: exactly these numbers and scales. Takes over the bias
+   * [M]. Missing where the backend has no int8.
+   */
+  int8Linear?(weight: Int8Weight, bias: tf.Tensor1D | null, options: Omit<LinearOptions, "dtype">): Linear;
   /** a, b [N, D] -> [N, D]: their sum. */
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */

@@ -5,7 +5,8 @@ import { readConfig } from "../lib/gpt2/config.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/gpt2/safetensors.ts";
 import { checkpointWeights, outputAxis } from "../lib/gpt2/weights.ts";
-import { quantizeInt8, quantizeModel } from "../lib/quantize.ts";
+import { quantizeInt8 } from "../lib/int8.ts";
+import { quantizeModel } from "../lib/quantize.ts";
 import { assertClose, logitsOf } from "./logits.ts";
 import { writeTinyModel } from "./tiny_models.ts";
 
@@ -67,7 +68,7 @@ Deno.test("a narrow file holds each weight to half a step, in about a quarter or
         if (axis === undefined) assert.deepEqual(a, b, name);
         else if (dtype === "bfloat16") assert.ok(a.every((x, i) => Math.abs(x - b[i]) <= Math.abs(x) / 256), name);
         else {
-          const { values, scale } = quantizeInt8(a, shape, axis);
+          const { values, scale } = quantizeInt8(a, [shape[0], shape[1]], axis);
           const channel = (i: number) => axis === 0 ? Math.floor(i / shape[1]) : i % shape[1];
           assert.ok(a.every((x, i) => Math.abs(x - b[i]) <= 0.5001 * scale[channel(i)]), name);
           assert.ok(b.every((x, i) => x === Math.fround(values[i] * scale[channel(i)])), name);

@@ -7,25 +7,48 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { cutInt8, type Int8Weight } from "../int8.ts";
 import { type Activation, geluNew, type Linear } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
-import { joinColumns, type Shard } from "./shards.ts";
+import { columnRanges, joinColumns, type Shard, shardName } from "./shards.ts";
 import type { TensorMetadata } from "./tensors.ts";
 
-const { float, qint8, bfloat16 } = DataType;
+const { float, int32, uint8, qint8, bfloat16 } = DataType;
 
-/** Shards of float32 weights -> a layer with int8 weights. Takes over the biases; the weights stay the caller's. */
-export function int8Linear(backend: TensorflowBackend, shards: readonly Shard[], activation: Activation): Linear {
-  const parts = shards.map(({ name, weight, bias }) => ({
-    name,
+/** A shard whose weight is int8 already. */
+export interface Int8Shard extends Pick<Shard, "name" | "bias"> {
+  /** The numbers, [K, m], and the range of each column that −127 and 127 stand for, twice [m]. */
+  weight: TensorMetadata[];
+}
+
+/** Each column to its largest magnitude. Takes over the bias; the weight stays the caller's. */
+export function quantizedShard(backend: TensorflowBackend, { name, weight, bias }: Shard): Int8Shard {
+  const narrow = tidied(() => {
+    const limit = tf.maximum(tf.max(tf.abs(weight), 0), 1e-12); // [m]
+    return quantize(backend, weight, tf.neg(limit), limit, [attr.int("axis", 1)]);
+  });
+  return { name, bias, weight: narrow };
+}
+
+/** A weight that is int8 already, as it is; the head's in shards, since nothing else divides it. Takes over the bias. */
+export function int8Shards(
+  backend: TensorflowBackend,
+  name: string,
+  weight: Int8Weight,
+  bias: tf.Tensor1D | null,
+): Int8Shard[] {
+  if (weight.axis === 1) return [{ name: shardName(name), bias, weight: rawInt8(backend, weight) }];
+  return columnRanges(backend, weight.shape[0]).map((range) => ({
+    name: shardName(name),
     bias,
-    weight: tidied(() => {
-      const limit = tf.maximum(tf.max(tf.abs(weight), 0), 1e-12); // [m]
-      return quantize(backend, weight, tf.neg(limit), limit, [attr.int("axis", 1)]);
-    }),
-    noBias: tf.fill<tf.Rank.R1>([weight.shape[1]], 0),
+    weight: rawInt8(backend, cutInt8(weight, 0, [range])),
   }));
+}
+
+/** Shards -> a layer with int8 weights. Takes them over. */
+export function int8Linear(backend: TensorflowBackend, shards: readonly Int8Shard[], activation: Activation): Linear {
+  const parts = shards.map((shard) => ({ ...shard, noBias: tf.fill<tf.Rank.R1>([shard.weight[1].shape[0]], 0) }));
   return {
     apply: (x) =>
       tf.tidy(() => {
@@ -79,6 +102,31 @@ export function bfloat16Linear(backend: TensorflowBackend, shards: readonly Shar
     dispose: () => backend.free(parts.flatMap(({ narrow }) => narrow)),
   };
 }
+
+/** An int8 weight in TensorFlow's memory, on its side or not: [values [K, m], low [m], high [m]]. */
+function rawInt8(backend: TensorflowBackend, { values, shape, axis, scale }: Int8Weight): TensorMetadata[] {
+  const high = scale.map((scale) => 127 * scale), vector = [high.length];
+  return [
+    axis === 1 ? backend.createRaw([...shape], qint8, values) : transposed(backend, values, shape),
+    backend.createRaw(vector, float, high.map((limit) => -limit)),
+    backend.createRaw(vector, float, high),
+  ];
+}
+
+/** int8 values [m, K] -> [K, m]. As plain bytes, because TensorFlow does not turn its quantized types round. */
+function transposed(
+  backend: TensorflowBackend,
+  { buffer, byteOffset, length }: Int8Array<ArrayBuffer>,
+  shape: readonly number[],
+): TensorMetadata {
+  const bytes = backend.createRaw([...shape], uint8, new Uint8Array(buffer, byteOffset, length));
+  const axes = backend.createRaw([2], int32, new Int32Array([1, 0]));
+  const [turned] = backend.executeRaw("Transpose", [attr.type("T", uint8), attr.type("Tperm", int32)], [bytes, axes]);
+  const [narrow] = backend.executeRaw("Bitcast", [attr.type("T", uint8), attr.type("type", qint8)], [turned]);
+  backend.free([bytes, axes, turned]);
+  return narrow;
+}
+
 /** `tf.tidy` for work that makes raw tensors, which it does not know. */
 function tidied<T>(work: () => T): T {
   let result: T;

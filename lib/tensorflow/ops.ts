@@ -8,7 +8,7 @@ import { type Activation, type Dtype, geluNew, type Linear, type Ops, plainOps }
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear } from "./narrow.ts";
+import { bfloat16Linear, int8Linear, int8Shards, quantizedShard } from "./narrow.ts";
 import type { Kernel } from "./probe.ts";
 import { columnShards, disposeShards, joinColumns, type Shard, wholeShard } from "./shards.ts";
 
@@ -75,7 +75,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       return layer;
     },
     int8: (shards, activation) => {
-      const layer = int8Linear(backend, shards, activation);
+      const layer = int8Linear(backend, shards.map((shard) => quantizedShard(backend, shard)), activation);
       for (const { weight } of shards) weight.dispose();
       return layer;
     },
@@ -105,6 +105,10 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
         shards = columnShards(backend, name, weight, null);
       weight.dispose();
       return linearOf[dtype](shards, "none");
+    },
+
+    int8Linear(weight, bias, { name, activation = "none" }) {
+      return int8Linear(backend, int8Shards(backend, name, weight, bias), activation);
     },
 
     layerNorm(x, gain, bias, epsilon) {
