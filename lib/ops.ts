@@ -32,6 +32,8 @@ export interface LinearOptions {
   activation?: Activation;
   /** What its weights are to be. */
   dtype: Dtype;
+  /** How many numbers the whole model has: memory may be spent on the speed of small ones. Default: few. */
+  modelSize?: number;
 }
 
 /** The operations of GPT-2. Letters: B batch, T new tokens, S cache slots, H heads, D model width, V vocabulary. */

@@ -4,7 +4,7 @@ import * as tf from "@tensorflow/tfjs";
 import { type Backend, useBackend } from "../backend.ts";
 import { cutInt8, type Int8Weight } from "../int8.ts";
 import type { Activation, Dtype, Linear } from "../ops.ts";
-import { type GPT2Config, readConfig } from "./config.ts";
+import { type GPT2Config, parameterCount, readConfig } from "./config.ts";
 import { storedPlan } from "../parallelism.ts";
 import { cut, type Range, ranges } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
@@ -71,6 +71,7 @@ class Loader {
   /** The heads of each group. */
   readonly headRanges: Range[];
   readonly #shapes: Map<string, number[]>;
+  readonly #modelSize: number;
 
   constructor(
     private readonly config: GPT2Config,
@@ -80,6 +81,7 @@ class Loader {
   ) {
     this.headRanges = ranges(config.n_head, backend.groups);
     this.#shapes = weightShapes(config);
+    this.#modelSize = parameterCount(config);
   }
 
   async weight<T extends tf.Tensor>(name: string): Promise<T> {
@@ -101,7 +103,7 @@ class Loader {
     division: Division,
     change?: (values: Float32Array) => void,
   ): Promise<Linear[]> {
-    const { ops } = this.backend, options = { name, activation, dtype: this.dtype };
+    const { ops } = this.backend, options = { name, activation, dtype: this.dtype, modelSize: this.#modelSize };
     const int8 = await this.#int8(`${name}.weight`);
     if (int8) {
       change?.(int8.scale); // the same for the product
@@ -118,7 +120,7 @@ class Loader {
   }
 
   async head(wte: tf.Tensor2D): Promise<Linear> {
-    const { ops } = this.backend, options = { name: "head", dtype: this.dtype };
+    const { ops } = this.backend, options = { name: "head", dtype: this.dtype, modelSize: this.#modelSize };
     const int8 = await this.#int8("wte.weight");
     return this.#own(int8 ? ops.int8Linear!(int8, null, options) : ops.head(wte, options));
   }
