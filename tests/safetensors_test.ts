@@ -5,6 +5,7 @@ import {
   openWeights,
   SafetensorsError,
   streamSafetensors,
+  type TensorDeclaration,
   writeSafetensors,
 } from "../lib/gpt2/safetensors.ts";
 import type { TensorData } from "../lib/gpt2/safetensors.ts";
@@ -336,7 +337,12 @@ Deno.test("writeSafetensors() leaves the old file alone when it fails, and nothi
     await writeSafetensors(path, new Map([["a", good]]));
     const before = await Deno.readFile(path);
     const streamed = (write: Parameters<typeof streamSafetensors>[3]) =>
-      streamSafetensors(path, new Map([["a", good], ["b", { dtype: "I8", shape: [1] }]]), {}, write);
+      streamSafetensors(
+        path,
+        new Map<string, TensorDeclaration>([["a", good], ["b", { dtype: "I8", shape: [1] }]]),
+        {},
+        write,
+      );
     await assert.rejects(
       streamed(async (put) => {
         await put("a", new Float32Array([3, 4])); // is on the disk by now
