@@ -106,7 +106,7 @@ function layOut(
   if (Object.keys(metadata).length > 0) entries.push(["__metadata__", metadata]);
   let end = 0;
   for (const [name, { dtype, shape }] of ordered) {
-    if (name === "__metadata__") throw new RangeError(`Cannot write a tensor called ${name}: that is for notes.`);
+    if (name === "__metadata__") throw new RangeError(`Cannot write the tensor "${name}": that name is for notes.`);
     begins.set(name, end);
     const begin = end;
     end += elements(shape) * DTYPE_BYTES[dtype];
