@@ -6,6 +6,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { CacheTensors } from "./gpt2/cache_view.ts";
+import type { Int8Weight } from "./int8.ts";
 
 /** Element types that the weights of linear layers can have; which of them there are is for the backend to say. */
 export const DTYPES = ["float32", "bfloat16", "int8"] as const;
@@ -32,6 +33,8 @@ export interface LinearOptions {
   activation?: Activation;
   /** What its weights are to be. */
   dtype: Dtype;
+  /** How many numbers the whole model has: memory may be spent on the speed of small ones. Default: few. */
+  modelSize?: number;
 }
 
 /** What a step of the model takes. */
@@ -54,6 +57,11 @@ export interface Ops {
   linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
   /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
   head(wte: tf.Tensor2D, options: LinearOptions): Linear;
+  /**
+   * A linear layer, or the head, of a weight that is int8 already: exactly these numbers and scales. Takes over the bias
+   * [M]. Missing where the backend has no int8.
+   */
+  int8Linear?(weight: Int8Weight, bias: tf.Tensor1D | null, options: Omit<LinearOptions, "dtype">): Linear;
   /** a, b [N, D] -> [N, D]: their sum. */
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */

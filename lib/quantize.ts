@@ -2,15 +2,19 @@
  * Models made narrow on disk: the weights of linear layers, and the embedding that is the head too, as int8 with a scale
  * for each output channel, or as bfloat16.
  *
- * A file's int8 weights are those that loading the wide model as int8 makes: symmetric, −127 to 127, each channel to its
- * largest magnitude.
+ * Weights are read, rounded and written one by one. A file's int8 weights are used exactly as they are by a model that is
+ * loaded as int8.
  */
 
 import { basename, dirname, join, resolve } from "node:path";
 import { readConfig } from "./gpt2/config.ts";
-import { type TensorData, writeSafetensors } from "./gpt2/safetensors.ts";
-import { checkpointWeights, outputAxis, weightShapes } from "./gpt2/weights.ts";
+import { streamSafetensors, type TensorDeclaration } from "./gpt2/safetensors.ts";
+import { checkpointWeights, outputAxis, weightShapes, type WeightSource } from "./gpt2/weights.ts";
+import { quantizeInt8 } from "./int8.ts";
 import type { Dtype } from "./ops.ts";
+
+/** What weights can be made. */
+export type NarrowDtype = Exclude<Dtype, "float32">;
 
 /** Copied when they are there. */
 const COMPANIONS = ["tokenizer.json", "tokenizer_config.json"];
@@ -29,24 +33,12 @@ const COMPANIONS = ["tokenizer.json", "tokenizer_config.json"];
  * using model = await loadGPT2(output);
  * ```
  */
-export async function quantizeModel(folder: string, output: string, dtype: Exclude<Dtype, "float32">): Promise<void> {
+export async function quantizeModel(folder: string, output: string, dtype: NarrowDtype): Promise<void> {
   if (await Deno.lstat(output).then(() => true, () => false)) {
     throw new RangeError(`Cannot write to ${output}: it is there already. Name a new folder.`);
   }
   const config = await readConfig(folder);
   using weights = await checkpointWeights(folder, config);
-  const tensors = new Map<string, TensorData>();
-  for (const [name, shape] of weightShapes(config)) {
-    const data = new Float32Array(shape.reduce((product, length) => product * length, 1)), axis = outputAxis(name);
-    await weights.fill(name, shape, data);
-    if (axis === undefined) tensors.set(name, { dtype: "F32", shape, data });
-    else if (dtype === "bfloat16") tensors.set(name, { dtype: "BF16", shape, data });
-    else {
-      const { values, scale } = quantizeInt8(data, shape, axis);
-      tensors.set(name, { dtype: "I8", shape, data: values });
-      tensors.set(`${name}.scale`, { dtype: "F32", shape: [scale.length], data: scale });
-    }
-  }
   const whole = resolve(output);
   await Deno.mkdir(dirname(whole), { recursive: true });
   const work = await Deno.makeTempDir({ dir: dirname(whole), prefix: `.writing-${basename(whole)}-` });
@@ -57,8 +49,7 @@ export async function quantizeModel(folder: string, output: string, dtype: Exclu
         if (!(error instanceof Deno.errors.NotFound)) throw error;
       });
     }
-    const quantization = dtype === "int8" ? "int8, symmetric, one scale per output channel" : "bfloat16";
-    await writeSafetensors(join(work, "model.safetensors"), tensors, { format: "pt", quantization });
+    await writeNarrow(join(work, "model.safetensors"), weights, weightShapes(config), dtype);
     await Deno.chmod(work, 0o755).catch(() => {}); // temporary folders are private; Windows has no modes
     await Deno.rename(work, whole);
   } catch (error) {
@@ -67,41 +58,34 @@ export async function quantizeModel(folder: string, output: string, dtype: Exclu
   }
 }
 
-/**
- * Weights [K, M], or [M, K] with `axis` 0 -> int8 values of the same shape and the M scales: weight ≈ value · scale. Rounds
- * as TensorFlow's QuantizeV2 does, in float32 and halves to even.
- */
-export function quantizeInt8(
-  weights: Float32Array,
-  [rows, columns]: readonly number[],
-  axis: 0 | 1,
-): { values: Int8Array; scale: Float32Array } {
-  const limit = new Float32Array(axis === 0 ? rows : columns).fill(1e-12); // a channel of zeros has a scale too
-  eachChannel(rows, columns, axis, (i, channel) => {
-    const size = Math.abs(weights[i]);
-    if (size > limit[channel]) limit[channel] = size;
-  });
-  const factor = limit.map((limit) => 127 / limit);
-  const values = new Int8Array(weights.length);
-  eachChannel(rows, columns, axis, (i, channel) => values[i] = roundHalfToEven(weights[i] * factor[channel]));
-  return { values, scale: limit.map(scaleOf) };
-}
-
-/** Calls `visit` with the index of every element of a matrix, row by row, and its channel along `axis`. */
-function eachChannel(rows: number, columns: number, axis: 0 | 1, visit: (i: number, channel: number) => void): void {
-  for (let row = 0, i = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) visit(i++, axis === 0 ? row : column);
+/** Writes weights of those names and shapes one by one, so that no more than one of them is in memory. */
+async function writeNarrow(
+  path: string,
+  weights: WeightSource,
+  shapes: ReadonlyMap<string, number[]>,
+  dtype: NarrowDtype,
+): Promise<void> {
+  const declared = new Map<string, TensorDeclaration>();
+  for (const [name, shape] of shapes) {
+    const axis = outputAxis(name);
+    declared.set(name, { dtype: axis === undefined ? "F32" : dtype === "int8" ? "I8" : "BF16", shape });
+    if (axis !== undefined && dtype === "int8") declared.set(`${name}.scale`, { dtype: "F32", shape: [shape[axis]] });
   }
-}
-
-/** The number nearest to limit / 127 that gives, times 127, the limit again, where there is one. */
-function scaleOf(limit: number): number {
-  const scale = Math.fround(limit / 127);
-  const near = [scale, Math.fround(scale * (1 + 2 ** -23)), Math.fround(scale * (1 - 2 ** -23))];
-  return near.find((scale) => Math.fround(127 * scale) === limit) ?? scale;
-}
-
-/** Adding 1.5 · 2²³ to a float32 leaves no room for its fraction: it is rounded, and halves go to the even side. */
-function roundHalfToEven(x: number): number {
-  return Math.fround(Math.fround(x) + 3 * 2 ** 22) - 3 * 2 ** 22;
+  const quantization = dtype === "int8" ? "int8, symmetric, one scale per output channel" : "bfloat16";
+  await streamSafetensors(path, declared, { format: "pt", quantization }, async (put) => {
+    for (const [name, shape] of shapes) {
+      const axis = outputAxis(name);
+      const read = async () => {
+        const data = new Float32Array(shape.reduce((product, length) => product * length, 1));
+        await weights.fill(name, shape, data);
+        return data;
+      };
+      if (axis === undefined || dtype === "bfloat16") await put(name, await read());
+      else {
+        const { values, scale } = await weights.int8(name) ?? quantizeInt8(await read(), [shape[0], shape[1]], axis);
+        await put(name, values);
+        await put(`${name}.scale`, scale);
+      }
+    }
+  });
 }

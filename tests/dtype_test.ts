@@ -5,6 +5,7 @@ import { padBatch } from "../lib/batch.ts";
 import { generateBatch } from "../lib/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { predict } from "../lib/perplexity.ts";
+import { quantizeModel } from "../lib/quantize.ts";
 import { seededRandom } from "../lib/random.ts";
 import { AutoTokenizer } from "../lib/tokenizer.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
@@ -54,19 +55,23 @@ Deno.test("narrow weights cost little: perplexity on held-out text, and agreemen
   using wide = await loadGPT2("models/small", { backend });
   const exact = predict(wide, rows);
   assert.ok(exact.perplexity > 50 && exact.perplexity < 110, `float32 has perplexity ${exact.perplexity}`);
-  for (const dtype of narrow) {
-    using model = await loadGPT2("models/small", { backend, dtype });
+  const parent = await Deno.makeTempDir();
+  for (const [dtype, from] of narrow.flatMap((dtype) => [[dtype, "made so"], [dtype, "from such a file"]] as const)) {
+    const file = `${parent}/${dtype}`;
+    if (from === "from such a file") await quantizeModel("models/small", file, dtype);
+    using model = await loadGPT2(from === "made so" ? "models/small" : file, { backend, dtype });
     const { perplexity, choices } = predict(model, rows);
     const all = choices.flat(), agreed = all.filter((id, i) => id === exact.choices.flat()[i]).length / all.length;
     const loss = perplexity / exact.perplexity - 1;
     console.log(
-      `${dtype}: perplexity ${perplexity.toFixed(3)}, float32 ${exact.perplexity.toFixed(3)} (${
+      `${dtype}, ${from}: perplexity ${perplexity.toFixed(3)}, float32 ${exact.perplexity.toFixed(3)} (${
         (100 * loss).toFixed(2)
       }%); first choices agree ${(100 * agreed).toFixed(1)}%`,
     );
-    assert.ok(Math.abs(loss) <= TOLERANCE[dtype].perplexity, dtype);
-    assert.ok(agreed > 0.9, dtype);
+    assert.ok(Math.abs(loss) <= TOLERANCE[dtype].perplexity, `${dtype}, ${from}`);
+    assert.ok(agreed > 0.95, `${dtype}, ${from}`);
   }
+  await Deno.remove(parent, { recursive: true });
 });
 
 Deno.test("captured steps with narrow weights give what they give op by op", async () => {

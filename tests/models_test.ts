@@ -1,11 +1,11 @@
 /** What is said about models, in cards and tables, against the files and the formulas. */
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { GPT2_SIZES, gpt2Config, type GPT2Size, parameterCount, readConfig } from "../lib/gpt2/config.ts";
 import { KvCache } from "../lib/gpt2/kv_cache.ts";
 import { openWeights } from "../lib/gpt2/safetensors.ts";
 import { sha256 } from "./fake_hub.ts";
+import { loadInItsOwnProcess } from "./load_memory.ts";
 import { writeRandomCheckpoint } from "./random_checkpoint.ts";
 
 Deno.test("the shipped model's card tells the truth about its files", async () => {
@@ -55,11 +55,7 @@ Deno.test({
       const shape = { n_layer: 4, n_embd: 1024, n_head: 16, n_inner: 4096, vocab_size: 20_000 };
       const config = { ...gpt2Config("gpt2"), ...shape, eos_token_id: null, bos_token_id: null };
       const fileBytes = await writeRandomCheckpoint(folder, config);
-      const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-        args: ["run", "-A", join("tests", "load_memory.ts"), folder, "float32"],
-      }).output();
-      assert.equal(code, 0, new TextDecoder().decode(stderr));
-      const { ready, loaded, parameters, tokens } = JSON.parse(new TextDecoder().decode(stdout));
+      const { ready, loaded, parameters, tokens } = await loadInItsOwnProcess(folder, "float32");
       const weights = 4 * parameters, extra = loaded - ready - weights;
       console.log(
         `${parameters} parameters: a file of ${Math.round(fileBytes / 1e6)} MB, ${Math.round(weights / 1e6)} MB of ` +

@@ -1,11 +1,15 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../lib/backend.ts";
 import { readConfig } from "../lib/gpt2/config.ts";
+import { type Range, ranges } from "../lib/gpt2/groups.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/gpt2/safetensors.ts";
 import { checkpointWeights, outputAxis } from "../lib/gpt2/weights.ts";
-import { quantizeInt8, quantizeModel } from "../lib/quantize.ts";
+import { quantizeInt8 } from "../lib/int8.ts";
+import type { Linear, Ops } from "../lib/ops.ts";
+import { quantizeModel } from "../lib/quantize.ts";
 import { assertClose, logitsOf } from "./logits.ts";
 import { writeTinyModel } from "./tiny_models.ts";
 
@@ -67,7 +71,7 @@ Deno.test("a narrow file holds each weight to half a step, in about a quarter or
         if (axis === undefined) assert.deepEqual(a, b, name);
         else if (dtype === "bfloat16") assert.ok(a.every((x, i) => Math.abs(x - b[i]) <= Math.abs(x) / 256), name);
         else {
-          const { values, scale } = quantizeInt8(a, shape, axis);
+          const { values, scale } = quantizeInt8(a, [shape[0], shape[1]], axis);
           const channel = (i: number) => axis === 0 ? Math.floor(i / shape[1]) : i % shape[1];
           assert.ok(a.every((x, i) => Math.abs(x - b[i]) <= 0.5001 * scale[channel(i)]), name);
           assert.ok(b.every((x, i) => x === Math.fround(values[i] * scale[channel(i)])), name);
@@ -94,6 +98,79 @@ Deno.test("a narrow file loads as narrow weights that are those of the wide mode
     using b = await loadGPT2(wide, { backend: { ...backend, groups: 1 }, dtype });
     assertClose(logitsOf(a, ROWS).flat(), logitsOf(b, ROWS).flat(), 1e-5, dtype);
   }
+});
+
+/** A linear layer's weight, read off from what it makes of one input at a time: [K][M]. */
+function weightOf(linear: Linear, inputs: number): number[][] {
+  return tf.tidy(() => {
+    const each = tf.oneHot(tf.range(0, inputs, 1, "int32"), inputs, 1, 0, "float32") as tf.Tensor2D;
+    const bias = linear.apply(tf.zeros([1, inputs]));
+    return tf.sub<tf.Tensor2D>(linear.apply(each), bias).arraySync();
+  });
+}
+
+Deno.test({
+  name: "an int8 file's weights are used exactly as they are, in however many groups",
+  ignore: !(await useBackend("tensorflow")).dtypes.includes("int8"),
+  async fn() {
+    const backend = await useBackend("tensorflow"), D = 24, H = 6, M = 80, V = 97, size = D / H;
+    // Heads of 4 numbers: the attention's scale, 1/2, is exact. The groups divide heads and hidden units unevenly.
+    const folder = await quantized(await writeTinyModel({ seed: 7, config: { n_head: H, n_inner: M } }), "int8");
+    const tensors = await tensorsOf(folder);
+    for (const { dtype, data } of tensors.values()) if (dtype === "I8") data[5] = -128; // as others may write them
+    await writeSafetensors(join(folder, "model.safetensors"), tensors);
+    for (const groups of [1, 2, 3, 4]) {
+      const made = new Map<string, Linear[]>();
+      const ops: Ops = {
+        ...backend.ops,
+        linear: () => assert.fail("a layer is rounded again"),
+        head: () => assert.fail("the head is rounded again"),
+        int8Linear(weight, bias, options) {
+          const linear = backend.ops.int8Linear!(weight, bias, { ...options, activation: "none" });
+          made.set(options.name, [...made.get(options.name) ?? [], linear]);
+          return linear;
+        },
+      };
+      using _model = await loadGPT2(folder, { backend: { ...backend, groups, ops }, dtype: "int8" });
+      const heads = ranges(H, groups).map(([start, end]): Range => [size * start, size * end]);
+      const hidden = ranges(M, groups, 16), whole: Range[] = [[0, D]];
+      /** Inputs and outputs of each layer's parts. */
+      const parts: Record<string, { rows: Range[]; columns: Range[][]; query?: number }> = {
+        "attn.c_attn": {
+          rows: whole,
+          columns: heads.map(([start, end]) => [0, D, 2 * D].map((part): Range => [part + start, part + end])),
+          query: D,
+        },
+        "attn.c_proj": { rows: heads, columns: [whole] },
+        "mlp.c_fc": { rows: whole, columns: hidden.map((range) => [range]) },
+        "mlp.c_proj": { rows: hidden, columns: [whole] },
+        "head": { rows: whole, columns: [[[0, V]]] },
+      };
+      for (const [name, linears] of made) {
+        const { rows, columns, query = 0 } = parts[name.replace(/^h\.\d\./, "")],
+          stored = name === "head" ? "wte" : name;
+        const { data, shape } = tensors.get(`${stored}.weight`)!, scale = tensors.get(`${stored}.weight.scale`)!.data;
+        const expected = (k: number, m: number) => name === "head" ? data[m * D + k] : data[k * shape[1] + m];
+        assert.equal(linears.length, Math.max(rows.length, columns.length), name);
+        for (const [g, linear] of linears.entries()) {
+          const [first, end] = rows[g] ?? rows[0],
+            outputs = (columns[g] ?? columns[0]).flatMap(([a, b]) => Array.from({ length: b - a }, (_, i) => a + i));
+          for (const [k, row] of weightOf(linear, end - first).entries()) {
+            assert.equal(row.length, outputs.length, name);
+            for (const [i, m] of outputs.entries()) {
+              const steps = row[i] / (m < query ? scale[m] / 2 : scale[m]);
+              const what = `${name}, part ${g + 1} of ${linears.length}, input ${first + k}, output ${m}`;
+              assert.ok(
+                Math.abs(steps - expected(first + k, m)) < 1e-3,
+                `${what}: ${steps}, not ${expected(first + k, m)}`,
+              );
+            }
+          }
+        }
+      }
+      assert.deepEqual([...made.keys()].length, 4 * 2 + 1, "every linear layer was looked at");
+    }
+  },
 });
 
 Deno.test("backends with float32 only run narrow files", async () => {

@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { openSafetensors, openWeights, SafetensorsError, writeSafetensors } from "../lib/gpt2/safetensors.ts";
+import {
+  openSafetensors,
+  openWeights,
+  SafetensorsError,
+  streamSafetensors,
+  type TensorDeclaration,
+  writeSafetensors,
+} from "../lib/gpt2/safetensors.ts";
 import type { TensorData } from "../lib/gpt2/safetensors.ts";
 import { seededNormal, seededRandom } from "../lib/random.ts";
 
@@ -329,14 +336,29 @@ Deno.test("writeSafetensors() leaves the old file alone when it fails, and nothi
     const good: TensorData = { dtype: "F32", shape: [2], data: new Float32Array([1, 2]) };
     await writeSafetensors(path, new Map([["a", good]]));
     const before = await Deno.readFile(path);
-    const failing = Object.defineProperty({ ...good }, "data", {
-      get: function () { // fails when it is written, after its length was checked
-        if (this.asked) throw new Error("no more");
-        this.asked = true;
-        return good.data;
-      },
-    }) as TensorData;
-    await assert.rejects(writeSafetensors(path, new Map([["a", good], ["b", failing]])), /no more/);
+    const streamed = (write: Parameters<typeof streamSafetensors>[3]) =>
+      streamSafetensors(
+        path,
+        new Map<string, TensorDeclaration>([["a", good], ["b", { dtype: "I8", shape: [1] }]]),
+        {},
+        write,
+      );
+    await assert.rejects(
+      streamed(async (put) => {
+        await put("a", new Float32Array([3, 4])); // is on the disk by now
+        throw new Error("no more");
+      }),
+      /no more/,
+    );
+    await assert.rejects(streamed((put) => put("a", good.data)), /without the tensor "b"/);
+    await assert.rejects(streamed((put) => put("c", good.data)), /"c": it was not declared/);
+    await assert.rejects(streamed((put) => put("b", good.data)), /"b": I8 takes the values of a Int8Array/);
+    await assert.rejects(
+      streamed(async (put) => {
+        for (let i = 0; i < 2; i++) await put("a", good.data);
+      }),
+      /"a": it came before/,
+    );
     const wrong: TensorData = { ...good, shape: [3] };
     await assert.rejects(
       writeSafetensors(path, new Map([["b", wrong]])),

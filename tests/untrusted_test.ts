@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { type GPT2Config, readConfig } from "../lib/gpt2/config.ts";
 import { SafetensorsError } from "../lib/gpt2/safetensors.ts";
 import { checkpointWeights, weightShapes } from "../lib/gpt2/weights.ts";
+import { quantizeModel } from "../lib/quantize.ts";
 import { seededRandom } from "../lib/random.ts";
 import { writeTinyModel } from "./tiny_models.ts";
 
@@ -55,7 +56,7 @@ function unpack(bytes: Uint8Array): { header: Record<string, Entry>; dataStart: 
 }
 
 /** Ways to spoil a folder. Each gets files of its own and random numbers, and changes them as it likes. */
-function spoilers(random: () => number): Record<string, (files: Files) => Case> {
+function spoilers(random: () => number, int8: Files): Record<string, (files: Files) => Case> {
   const below = (limit: number) => Math.floor(random() * limit);
   const pick = <T>(items: readonly T[]) => items[below(items.length)];
   const noise = (length: number) => Uint8Array.from({ length }, () => below(256));
@@ -91,6 +92,13 @@ function spoilers(random: () => number): Record<string, (files: Files) => Case> 
     return text.slice(0, index) + change(digits) + text.slice(index + digits.length);
   };
   const tensor = ({ header }: Files) => pick(Object.keys(header));
+  /** Another int8 model, and one of its scales. */
+  const scaled = () => {
+    const files = structuredClone(int8),
+      name = pick(Object.keys(files.header).filter((name) => name.endsWith(".scale")));
+    return { files, name, entry: files.header[name] };
+  };
+  const IGNORED = "h.0.attn.bias"; // a buffer of old checkpoints, which may have any shape
 
   return {
     "config: random bytes": (files) => ({ ...whole(files), config: noise(below(300)), mustRefuse: true }),
@@ -201,7 +209,8 @@ function spoilers(random: () => number): Record<string, (files: Files) => Case> 
       return whole(files, `${shape}` !== before);
     },
     "values: not finite": (files) => {
-      const { dtype, data_offsets: [begin, end] } = files.header[tensor(files)], size = dtype === "F32" ? 4 : 2;
+      const floats = Object.values(files.header).filter(({ dtype }) => dtype !== "I8");
+      const { dtype, data_offsets: [begin, end] } = pick(floats), size = dtype === "F32" ? 4 : 2;
       const view = new DataView(files.data.buffer, files.data.byteOffset);
       const at = begin + size * below((end - begin) / size), value = pick([NaN, Infinity, -Infinity]);
       if (dtype === "F32") view.setFloat32(at, value, true);
@@ -212,6 +221,37 @@ function spoilers(random: () => number): Record<string, (files: Files) => Case> 
     "values: random bytes": (files) => {
       files.data = noise(files.data.length);
       return whole(files);
+    },
+    "int8: a scale missing": () => {
+      const { files, name, entry } = scaled();
+      delete files.header[name];
+      files.header[IGNORED] = entry;
+      return whole(files, true);
+    },
+    "int8: scales of another shape": () => {
+      const { files, entry } = scaled();
+      entry.shape = pick([[1, ...entry.shape], [...entry.shape, 1], [entry.shape[0], 1, 1]]);
+      return whole(files, true);
+    },
+    "int8: scales of another type": () => {
+      const { files, entry } = scaled(),
+        [dtype, width] = pick([["I32", 4], ["F16", 2], ["BF16", 2], ["I8", 1]] as const);
+      Object.assign(entry, { dtype, shape: [entry.shape[0] * 4 / width] });
+      return whole(files, true);
+    },
+    "int8: scales that are none": () => {
+      const { files, entry: { shape, data_offsets: [begin] } } = scaled();
+      const view = new DataView(files.data.buffer, files.data.byteOffset);
+      view.setFloat32(begin + 4 * below(shape[0]), pick([NaN, Infinity, -Infinity, 0, -0, -1, -1e-9, 3e38]), true);
+      return whole(files, true);
+    },
+    "int8: where there may be none": () => {
+      const files = structuredClone(int8);
+      const names = Object.keys(files.header).filter((name) => /(bias|ln_.\.weight|wpe\.weight)$/.test(name));
+      const entry = files.header[pick(names)], [begin, end] = entry.data_offsets, middle = begin + (end - begin) / 4;
+      Object.assign(entry, { dtype: "I8", data_offsets: [begin, middle] });
+      files.header[IGNORED] = { dtype: "U8", shape: [end - middle], data_offsets: [middle, end] };
+      return whole(files, true);
     },
     "nothing": (files) => whole(files),
   };
@@ -235,6 +275,13 @@ function readAgain(bytes: Uint8Array, name: string): Float32Array {
   const { header, dataStart } = unpack(bytes), { dtype, data_offsets: [begin, end] } = header[name];
   const view = new DataView(bytes.buffer, bytes.byteOffset + dataStart + begin, end - begin);
   const size = dtype === "F32" ? 4 : 2;
+  if (dtype === "I8") {
+    const scale = readAgain(bytes, `${name}.scale`), columns = header[name].shape[1];
+    return Float32Array.from(
+      { length: end - begin },
+      (_, i) => view.getInt8(i) * scale[name === "wte.weight" ? Math.floor(i / columns) : i % columns],
+    );
+  }
   return Float32Array.from({ length: (end - begin) / size }, (_, i) => {
     if (dtype === "F32") return view.getFloat32(4 * i, true);
     if (dtype === "F16") return view.getFloat16(2 * i, true);
@@ -246,19 +293,22 @@ function readAgain(bytes: Uint8Array, name: string): Float32Array {
 
 Deno.test("whatever a model's folder holds, reading it ends in a typed error or in exactly that model", async () => {
   const originals: Files[] = [];
-  for (const dtype of ["F16", "BF16", "F32"] as const) {
-    const folder = await writeTinyModel({ seed: 3, config: TINY, dtype });
+  for (const dtype of ["F16", "BF16", "F32", "I8"] as const) {
+    let folder = await writeTinyModel({ seed: 3, config: TINY, dtype: dtype === "I8" ? "F32" : dtype });
+    if (dtype === "I8") await quantizeModel(folder, folder += "-int8", "int8");
     const bytes = await Deno.readFile(join(folder, "model.safetensors")), { header, dataStart } = unpack(bytes);
     const config = JSON.parse(await Deno.readTextFile(join(folder, "config.json")));
     originals.push({ config, header, data: bytes.slice(dataStart) });
     await Deno.remove(folder, { recursive: true });
   }
-  const random = seededRandom(SEED), kinds = Object.entries(spoilers(random));
+  const random = seededRandom(SEED), kinds = Object.entries(spoilers(random, originals[3]));
   const folder = await Deno.makeTempDir(), memoryBefore = Deno.memoryUsage().rss;
   let refused = 0, loaded = 0, slowest = 0, largest = 0;
   for (let i = 0; i < COUNT; i++) {
     const [kind, spoil] = kinds[i % kinds.length];
-    const { config, weights, mustRefuse } = spoil(structuredClone(originals[i % originals.length]));
+    const { config, weights, mustRefuse } = spoil(
+      structuredClone(originals[Math.floor(i / kinds.length) % originals.length]),
+    );
     await Deno.writeFile(join(folder, "config.json"), typeof config === "string" ? encode(config) : config);
     await Deno.writeFile(join(folder, "model.safetensors"), weights);
     const what = `case ${i} of seed ${SEED}, ${kind}`, started = performance.now();

@@ -12,14 +12,13 @@ export function ranges(count: number, groups: number, unit = 1): Range[] {
   return starts.slice(1).map((end, i) => [starts[i], end]);
 }
 
-/** Some columns of a weight [K, M], or elements of a bias [M], side by side. */
-export function columns<T extends tf.Tensor1D | tf.Tensor2D>(x: T, wanted: readonly Range[]): T {
-  const axis = x.rank - 1, before = Array(axis).fill(0), whole = Array(axis).fill(-1);
-  const cut = ([start, end]: Range) => tf.slice(x as tf.Tensor, [...before, start], [...whole, end - start]);
-  return tf.tidy(() => tf.concat(wanted.map(cut), axis)) as T;
-}
-
-/** Some rows of a weight [K, M]: where the backend can, the same memory. */
-export function rows(x: tf.Tensor2D, [start, end]: Range): tf.Tensor2D {
-  return tf.slice(x, [start, 0], [end - start, -1]);
+/**
+ * Parts of a tensor along `axis`, side by side. One stretch of rows is, where the backend can, the memory of the whole.
+ */
+export function cut<T extends tf.Tensor>(x: T, axis: number, wanted: readonly Range[]): T {
+  const slice = ([start, end]: Range) => {
+    const before = Array(axis).fill(0), whole = Array(axis).fill(-1);
+    return tf.slice(x as tf.Tensor, [...before, start], [...whole, end - start]) as T;
+  };
+  return wanted.length === 1 ? slice(wanted[0]) : tf.tidy(() => tf.concat(wanted.map(slice), axis)) as T;
 }

@@ -2,10 +2,11 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { type Backend, useBackend } from "../backend.ts";
+import { cutInt8, type Int8Weight } from "../int8.ts";
 import type { Activation, Dtype, Linear } from "../ops.ts";
-import { type GPT2Config, readConfig } from "./config.ts";
+import { type GPT2Config, parameterCount, readConfig } from "./config.ts";
 import { storedPlan } from "../parallelism.ts";
-import { columns, type Range, ranges, rows } from "./groups.ts";
+import { cut, type Range, ranges } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
 import { GPT2 } from "./model.ts";
 import { checkpointWeights, randomWeights, weightShapes, type WeightSource } from "./weights.ts";
@@ -53,7 +54,7 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
     const h: Block[] = [];
     for (let i = 0; i < config.n_layer; i++) h.push(await loader.block(i));
     const ln_f = await loader.layerNorm("ln_f");
-    const layers = { wte, wpe, h, ln_f, head: loader.head(wte) };
+    const layers = { wte, wpe, h, ln_f, head: await loader.head(wte) };
     const headGroups = loader.headRanges.map(([start, end]) => end - start);
     const model = new GPT2(config, backend, dtype, layers, headGroups, loader.loaded);
     model.plan = await storedPlan(model) ?? [];
@@ -70,6 +71,7 @@ class Loader {
   /** The heads of each group. */
   readonly headRanges: Range[];
   readonly #shapes: Map<string, number[]>;
+  readonly #modelSize: number;
 
   constructor(
     private readonly config: GPT2Config,
@@ -79,6 +81,7 @@ class Loader {
   ) {
     this.headRanges = ranges(config.n_head, backend.groups);
     this.#shapes = weightShapes(config);
+    this.#modelSize = parameterCount(config);
   }
 
   async weight<T extends tf.Tensor>(name: string): Promise<T> {
@@ -93,27 +96,38 @@ class Loader {
     }) as T;
   }
 
-  /** A linear layer of the checkpoint in parts, as `divide` cuts its weight and bias. */
+  /** A linear layer of the checkpoint in parts, one for each group; `change` what is stored before it is used. */
   async linears(
     name: string,
     activation: Activation,
-    divide: (weight: tf.Tensor2D, bias: tf.Tensor1D) => [tf.Tensor2D, tf.Tensor1D][],
+    division: Division,
     change?: (values: Float32Array) => void,
   ): Promise<Linear[]> {
+    const { ops } = this.backend, options = { name, activation, dtype: this.dtype, modelSize: this.#modelSize };
+    const int8 = await this.#int8(`${name}.weight`);
+    if (int8) {
+      change?.(int8.scale); // the same for the product
+      const biases = divideBias(await this.#read<tf.Tensor1D>(`${name}.bias`, change), division);
+      return divideInt8(int8, division).map((part, g) => this.#own(ops.int8Linear!(part, biases[g], options)));
+    }
     const weight = await this.#read<tf.Tensor2D>(`${name}.weight`, change);
     const bias = await this.#read<tf.Tensor1D>(`${name}.bias`, change).catch((error) => {
       weight.dispose();
       throw error;
     });
-    const parts = this.headRanges.length === 1 ? [[weight, bias] as const] : divide(weight, bias);
-    if (this.headRanges.length > 1) tf.dispose([weight, bias]);
-    return parts.map(([weight, bias]) =>
-      this.#own(this.backend.ops.linear(weight, bias, { name, activation, dtype: this.dtype }))
-    );
+    const biases = divideBias(bias, division);
+    return divide(weight, division).map((part, g) => this.#own(ops.linear(part, biases[g], options)));
   }
 
-  head(wte: tf.Tensor2D): Linear {
-    return this.#own(this.backend.ops.head(wte, { name: "head", activation: "none", dtype: this.dtype }));
+  async head(wte: tf.Tensor2D): Promise<Linear> {
+    const { ops } = this.backend, options = { name: "head", dtype: this.dtype, modelSize: this.#modelSize };
+    const int8 = await this.#int8("wte.weight");
+    return this.#own(int8 ? ops.int8Linear!(int8, null, options) : ops.head(wte, options));
+  }
+
+  /** A weight that the file has as int8, where it is to be int8 too. */
+  async #int8(name: string): Promise<Int8Weight | null> {
+    return this.dtype === "int8" && this.backend.ops.int8Linear ? await this.source.int8(name) : null;
   }
 
   async layerNorm(name: string): Promise<LayerNorm> {
@@ -131,25 +145,19 @@ class Loader {
 
   async attention(i: number): Promise<HeadGroup[]> {
     const { n_embd: D, n_head } = this.config, size = D / n_head, h = `h.${i}.attn`;
-    const groups = this.headRanges.map((range) => [range[0] * size, range[1] * size] as const);
-    const c_attn = await this.linears(`${h}.c_attn`, "none", (weight, bias) =>
-      groups.map(([start, end]) => {
-        const qkv = [0, D, 2 * D].map((part) => [part + start, part + end] as const);
-        return [columns(weight, qkv), columns(bias, qkv)];
-      }), (values) => scaleQuery(values, this.config, i));
-    const c_proj = await this.linears(`${h}.c_proj`, "none", (weight, bias) => inputGroups(weight, bias, groups));
+    const groups = this.headRanges.map(([start, end]) => [start * size, end * size] as const);
+    const qkv = groups.map(([start, end]) => [0, D, 2 * D].map((part) => [part + start, part + end] as const));
+    const scale = (values: Float32Array) => scaleQuery(values, this.config, i);
+    const c_attn = await this.linears(`${h}.c_attn`, "none", { axis: 1, groups: qkv }, scale);
+    const c_proj = await this.linears(`${h}.c_proj`, "none", { axis: 0, groups: groups.map((range) => [range]) });
     return this.headRanges.map(([start, end], g) => new HeadGroup(this.backend.ops, c_attn[g], c_proj[g], end - start));
   }
 
   async mlp(i: number): Promise<HiddenGroup[]> {
     const h = `h.${i}.mlp`, unit = 16; // numbers that the processor takes at once
-    const groups = ranges(this.config.n_inner, this.headRanges.length, unit);
-    const c_fc = await this.linears(
-      `${h}.c_fc`,
-      "gelu_new",
-      (weight, bias) => groups.map((range) => [columns(weight, [range]), columns(bias, [range])]),
-    );
-    const c_proj = await this.linears(`${h}.c_proj`, "none", (weight, bias) => inputGroups(weight, bias, groups));
+    const groups = ranges(this.config.n_inner, this.headRanges.length, unit).map((range) => [range]);
+    const c_fc = await this.linears(`${h}.c_fc`, "gelu_new", { axis: 1, groups });
+    const c_proj = await this.linears(`${h}.c_proj`, "none", { axis: 0, groups });
     return groups.map((_, g) => new HiddenGroup(c_fc[g], c_proj[g]));
   }
 
@@ -159,9 +167,34 @@ class Loader {
   }
 }
 
-/** The rows of a weight that belong to each group. The bias is added once, with the first. */
-function inputGroups(weight: tf.Tensor2D, bias: tf.Tensor1D, groups: readonly Range[]): [tf.Tensor2D, tf.Tensor1D][] {
-  return groups.map((range, g) => [rows(weight, range), g === 0 ? bias.clone() : tf.fill(bias.shape, 0)]);
+/** What each group gets of a weight [K, M]: some of its inputs (`axis` 0) or of its outputs (1). */
+interface Division {
+  axis: 0 | 1;
+  groups: readonly (readonly Range[])[];
+}
+
+/** A weight's parts. Takes the whole over. */
+function divide(weight: tf.Tensor2D, { axis, groups }: Division): tf.Tensor2D[] {
+  if (groups.length === 1) return [weight];
+  const parts = groups.map((ranges) => cut(weight, axis, ranges));
+  weight.dispose();
+  return parts;
+}
+
+/** The same for an int8 weight. Inputs and outputs alike keep the scales that they had. */
+function divideInt8(weight: Int8Weight, { axis, groups }: Division): Int8Weight[] {
+  return groups.length === 1 ? [weight] : groups.map((ranges) => cutInt8(weight, axis, ranges));
+}
+
+/** The bias for each part of a weight: groups of inputs add it once, with the first. Takes the whole over. */
+function divideBias(bias: tf.Tensor1D, { axis, groups }: Division): tf.Tensor1D[] {
+  if (groups.length === 1) return [bias];
+  const parts = groups.map((ranges, g) => {
+    if (axis === 1) return cut(bias, 0, ranges);
+    return g === 0 ? bias.clone() : tf.fill<tf.Rank.R1>(bias.shape, 0);
+  });
+  bias.dispose();
+  return parts;
 }
 
 /**

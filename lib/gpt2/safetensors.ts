@@ -9,7 +9,7 @@ import { quote, SafetensorsError } from "./safetensors_header.ts";
 
 export { openSafetensors, SafetensorsFile, type Weights } from "./safetensors_file.ts";
 export { type Dtype, SafetensorsError, type TensorInfo } from "./safetensors_header.ts";
-export { type TensorData, writeSafetensors } from "./safetensors_writer.ts";
+export { streamSafetensors, type TensorData, type TensorDeclaration, writeSafetensors } from "./safetensors_writer.ts";
 
 /**
  * Opens the weights in a model's folder: `model.safetensors`, or the shards that `model.safetensors.index.json` lists.

@@ -2,12 +2,18 @@
 
 import { writeAll, writeFile } from "../files.ts";
 import { float32ToBfloat16, float32ToFloat16 } from "../half.ts";
-import { type Dtype, DTYPE_BYTES, quote } from "./safetensors_header.ts";
+import { DTYPE_BYTES, quote } from "./safetensors_header.ts";
+
+/** A tensor to write, before its values are known: its shape, and the type that they are stored as. */
+export interface TensorDeclaration {
+  /** F32, F16 and BF16 take float32 values, I8 int8 ones. */
+  readonly dtype: "F32" | "F16" | "BF16" | "I8";
+  /** Its dimensions. */
+  readonly shape: readonly number[];
+}
 
 /** A tensor to write: its values in row-major order, and the type they are stored as. */
-export type TensorData =
-  | { dtype: "F32" | "F16" | "BF16"; shape: readonly number[]; data: Float32Array }
-  | { dtype: "I8"; shape: readonly number[]; data: Int8Array };
+export type TensorData = TensorDeclaration & { readonly data: Float32Array | Int8Array };
 
 /** Numbers converted at once. */
 const CHUNK = 2 ** 20;
@@ -33,45 +39,103 @@ export async function writeSafetensors(
   tensors: ReadonlyMap<string, TensorData>,
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  // The widest types first, so that every tensor begins at a multiple of its element's size.
-  const ordered = [...tensors].sort(([nameA, a], [nameB, b]) =>
-    DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype] || (nameA < nameB ? -1 : 1)
-  );
-  const header = encodeHeader(ordered, metadata);
+  await streamSafetensors(path, tensors, metadata, async (put) => {
+    for (const [name, { data }] of tensors) await put(name, data);
+  });
+}
+
+/**
+ * The same for tensors that are too many to be in memory at once: `write` hands over each of the declared ones, in any
+ * order, one after the other. Throws a RangeError for one that was not declared, came before, has another number of
+ * values or another kind of them, and if one is missing in the end.
+ *
+ * @example
+ * ```ts
+ * import { openSafetensors, streamSafetensors } from "./safetensors.ts";
+ *
+ * const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+ * const declared = new Map([["a", { dtype: "F16", shape: [2] }], ["b", { dtype: "I8", shape: [1] }]] as const);
+ * await streamSafetensors(path, declared, {}, async (put) => {
+ *   await put("b", new Int8Array([-127]));
+ *   await put("a", new Float32Array([1, -0.5]));
+ * });
+ * using file = await openSafetensors(path);
+ * console.log(file.tensors.get("b"));
+ * await Deno.remove(path);
+ * ```
+ */
+export async function streamSafetensors(
+  path: string,
+  tensors: ReadonlyMap<string, TensorDeclaration>,
+  metadata: Readonly<Record<string, string>>,
+  write: (put: (name: string, data: Float32Array | Int8Array) => Promise<void>) => Promise<void>,
+): Promise<void> {
+  const { header, begins } = layOut(tensors, metadata), missing = new Set(tensors.keys());
   await writeFile(path, async (file) => {
     await writeAll(file, new BigUint64Array([BigInt(header.length)]));
     await writeAll(file, header);
-    for (const [, tensor] of ordered) {
-      for (let done = 0; done < tensor.data.length; done += CHUNK) {
-        await writeAll(file, convert(tensor, done, done + CHUNK));
+    await write(async (name, data) => {
+      const tensor = tensors.get(name);
+      if (!tensor || !missing.delete(name)) {
+        throw new RangeError(
+          `Cannot write the tensor ${quote(name)}: ${tensor ? "it came before" : "it was not declared"}.`,
+        );
       }
+      checkData(name, tensor, data);
+      await file.seek(8 + header.length + begins.get(name)!, Deno.SeekMode.Start);
+      for (let done = 0; done < data.length; done += CHUNK) {
+        await writeAll(file, convert(tensor.dtype, data.subarray(done, done + CHUNK)));
+      }
+    });
+    if (missing.size > 0) {
+      throw new RangeError(`Cannot write ${path} without the tensor ${quote([...missing][0])}: it was declared.`);
     }
   });
 }
 
-function encodeHeader(tensors: [string, TensorData][], metadata: Readonly<Record<string, string>>): Uint8Array {
-  const entries: [string, unknown][] = [];
+/** The header, padded so that the data begins at a multiple of 8, and where in the data each tensor begins. */
+function layOut(
+  tensors: ReadonlyMap<string, TensorDeclaration>,
+  metadata: Readonly<Record<string, string>>,
+): { header: Uint8Array; begins: Map<string, number> } {
+  // The widest types first, so that every tensor begins at a multiple of its element's size.
+  const ordered = [...tensors].sort(([nameA, a], [nameB, b]) =>
+    DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype] || (nameA < nameB ? -1 : 1)
+  );
+  const entries: [string, unknown][] = [], begins = new Map<string, number>();
   if (Object.keys(metadata).length > 0) entries.push(["__metadata__", metadata]);
   let end = 0;
-  for (const [name, { dtype, shape, data }] of tensors) {
-    const count = shape.reduce((product, length) => product * length, 1);
-    if (name === "__metadata__" || count !== data.length) {
-      throw new RangeError(
-        `Cannot write the tensor ${quote(name)}: its shape [${shape}] wants ${count} values and it has ${data.length}.`,
-      );
-    }
+  for (const [name, { dtype, shape }] of ordered) {
+    if (name === "__metadata__") throw new RangeError(`Cannot write the tensor "${name}": that name is for notes.`);
+    begins.set(name, end);
     const begin = end;
-    end += count * DTYPE_BYTES[dtype as Dtype];
+    end += elements(shape) * DTYPE_BYTES[dtype];
     entries.push([name, { dtype, shape, data_offsets: [begin, end] }]);
   }
   const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(entries)));
-  const padded = new Uint8Array(Math.ceil(json.length / 8) * 8).fill(0x20); // so that the data begins at a multiple of 8
-  padded.set(json);
-  return padded;
+  const header = new Uint8Array(Math.ceil(json.length / 8) * 8).fill(0x20);
+  header.set(json);
+  return { header, begins };
 }
 
-function convert({ dtype, data }: TensorData, begin: number, end: number): ArrayBufferView {
-  if (dtype === "F16") return float32ToFloat16(data.subarray(begin, end));
-  if (dtype === "BF16") return float32ToBfloat16(data.subarray(begin, end));
-  return data.subarray(begin, end);
+function checkData(name: string, { dtype, shape }: TensorDeclaration, data: Float32Array | Int8Array): void {
+  const wanted = dtype === "I8" ? Int8Array : Float32Array;
+  if (!(data instanceof wanted)) {
+    throw new RangeError(`Cannot write the tensor ${quote(name)}: ${dtype} takes the values of a ${wanted.name}.`);
+  }
+  if (data.length === elements(shape)) return;
+  throw new RangeError(
+    `Cannot write the tensor ${quote(name)}: its shape [${shape}] wants ${
+      elements(shape)
+    } values and it has ${data.length}.`,
+  );
+}
+
+function elements(shape: readonly number[]): number {
+  return shape.reduce((product, length) => product * length, 1);
+}
+
+function convert(dtype: TensorDeclaration["dtype"], data: Float32Array | Int8Array): ArrayBufferView {
+  if (data instanceof Int8Array || dtype === "F32") return data;
+  return dtype === "F16" ? float32ToFloat16(data) : float32ToBfloat16(data);
 }

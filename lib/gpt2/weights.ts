@@ -1,5 +1,6 @@
 /** Where a model's weights come from: a checkpoint, or a seed. */
 
+import { dequantizeInt8, type Int8Weight } from "../int8.ts";
 import { fillNormal } from "../random.ts";
 import type { GPT2Config } from "./config.ts";
 import { openWeights, SafetensorsError, type Weights } from "./safetensors.ts";
@@ -8,6 +9,8 @@ import { openWeights, SafetensorsError, type Weights } from "./safetensors.ts";
 export interface WeightSource extends Disposable {
   /** Writes the tensor called `name` of shape `shape` into `values`, row by row. */
   fill(name: string, shape: readonly number[], values: Float32Array): Promise<void>;
+  /** The tensor as it is stored, if it is int8; else null. The caller may change what it gets. */
+  int8(name: string): Promise<Int8Weight | null>;
 }
 
 /**
@@ -17,7 +20,7 @@ export interface WeightSource extends Disposable {
  * with values that are infinite or no numbers.
  *
  * Linear weights and the embedding may be I8 with an F32 vector `NAME.scale`, one number for each output channel, as
- * lib/quantize.ts writes them: they are read as value · scale.
+ * lib/quantize.ts writes them: they are read as value · scale, or as they are.
  */
 export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
   const file = await openWeights(folder);
@@ -55,10 +58,17 @@ export async function checkpointWeights(folder: string, config: GPT2Config): Pro
       const more = unknown.length > 3 ? ` and ${unknown.length - 3} more` : "";
       throw new SafetensorsError(folder, `GPT-2 has no tensor ${unknown.slice(0, 3).join(", ")}${more}.`);
     }
+    const int8 = async (name: string): Promise<Int8Weight | null> => {
+      const scale = scales.get(name), [rows, columns] = expected.get(name)!;
+      if (!scale) return null;
+      const values = await file.readInt8(stored.get(name)!);
+      return { values, shape: [rows, columns], axis: outputAxis(name)!, scale: scale.slice() };
+    };
     return {
-      async fill(name, shape, values) {
-        const scale = scales.get(name);
-        if (scale) return dequantize(await file.readInt8(stored.get(name)!), scale, shape, outputAxis(name)!, values);
+      int8,
+      async fill(name, _shape, values) {
+        const narrow = await int8(name);
+        if (narrow) return dequantizeInt8(narrow, values);
         await file.readFloat32Into(stored.get(name)!, values);
         const i = indexOfNonFinite(values);
         if (i < 0) return;
@@ -102,19 +112,6 @@ export function outputAxis(name: string): 0 | 1 | undefined {
   return /\.c_(attn|proj|fc)\.weight$/.test(name) ? 1 : undefined;
 }
 
-/** int8 [rows, columns], one scale for each index of `axis` -> float32 of the same shape, in `values`. */
-function dequantize(
-  int8: Int8Array,
-  scale: Float32Array,
-  [rows, columns]: readonly number[],
-  axis: 0 | 1,
-  values: Float32Array,
-): void {
-  for (let row = 0, i = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++, i++) values[i] = int8[i] * scale[axis === 0 ? row : column];
-  }
-}
-
 /** The first index of an infinity or a NaN; -1 if there is none, which one pass without branches finds out. */
 function indexOfNonFinite(values: Float32Array): number {
   let zero = 0;
@@ -132,6 +129,7 @@ export function randomWeights(seed: number): WeightSource {
       else fillNormal(values, next++, 0.02);
       return Promise.resolve();
     },
+    int8: () => Promise.resolve(null),
     [Symbol.dispose]() {},
   };
 }

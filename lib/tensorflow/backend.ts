@@ -123,6 +123,11 @@ export class TensorflowBackend {
     for (const { id } of raw) this.binding.deleteTensor(id);
   }
 
+  /** A raw tensor of values that are on the host: its bytes, where JavaScript has no array of the type. */
+  createRaw(shape: number[], dtype: number, values: ArrayBufferView<ArrayBuffer>): TensorMetadata {
+    return { id: this.binding.createTensor(shape, dtype, values), shape, dtype };
+  }
+
   /** A float32 tensor whose values `fill` writes straight into TensorFlow's memory. */
   async createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor> {
     const fillBytes = (bytes: Uint8Array<ArrayBuffer>) =>

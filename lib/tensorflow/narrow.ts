@@ -7,32 +7,76 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { cutInt8, type Int8Weight } from "../int8.ts";
 import { type Activation, geluNew, type Linear } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
-import { joinColumns, type Shard } from "./shards.ts";
+import { keepsPacked } from "./packing.ts";
+import { columnRanges, joinColumns, type Shard, shardName } from "./shards.ts";
 import type { TensorMetadata } from "./tensors.ts";
 
-const { float, qint8, bfloat16 } = DataType;
+const { float, int32, uint8, qint8, bfloat16 } = DataType;
 
-/** Shards of float32 weights -> a layer with int8 weights. Takes over the biases; the weights stay the caller's. */
-export function int8Linear(backend: TensorflowBackend, shards: readonly Shard[], activation: Activation): Linear {
-  const parts = shards.map(({ name, weight, bias }) => ({
-    name,
+/** A shard whose weight is int8 already. */
+export interface Int8Shard extends Pick<Shard, "name" | "bias"> {
+  /** The numbers, [K, m], and the range of each column that −127 and 127 stand for, twice [m]. */
+  weight: TensorMetadata[];
+}
+
+/** What else there is to know of shards. */
+export interface ShardOptions {
+  /** Their weights are [m, K], not [K, m]. */
+  transposed?: boolean;
+  /** How many numbers the whole model has. Default: few. */
+  modelSize?: number;
+}
+
+/** Each column to its largest magnitude. Takes over the bias; the weight stays the caller's. */
+export function quantizedShard(
+  backend: TensorflowBackend,
+  { name, weight, bias }: Shard,
+  { transposed = false }: ShardOptions = {},
+): Int8Shard {
+  const columns = transposed ? 0 : 1;
+  const [values, ...range] = tidied(() => {
+    const [high, low] = [tf.max(weight, 1 - columns), tf.min(weight, 1 - columns)]; // each [m]
+    const limit = tf.maximum(tf.maximum(high, tf.neg(low)), 1e-12);
+    return quantize(backend, weight, tf.neg(limit), limit, [attr.int("axis", columns)]);
+  });
+  return { name, bias, weight: [transposed ? turned(backend, values) : values, ...range] };
+}
+
+/** A weight that is int8 already, as it is; the head's in shards, since nothing else divides it. Takes over the bias. */
+export function int8Shards(
+  backend: TensorflowBackend,
+  name: string,
+  weight: Int8Weight,
+  bias: tf.Tensor1D | null,
+): Int8Shard[] {
+  if (weight.axis === 1) return [{ name: shardName(name), bias, weight: rawInt8(backend, weight) }];
+  return columnRanges(backend, weight.shape[0]).map((range) => ({
+    name: shardName(name),
     bias,
-    weight: tidied(() => {
-      const limit = tf.maximum(tf.max(tf.abs(weight), 0), 1e-12); // [m]
-      return quantize(backend, weight, tf.neg(limit), limit, [attr.int("axis", 1)]);
-    }),
-    noBias: tf.fill<tf.Rank.R1>([weight.shape[1]], 0),
+    weight: rawInt8(backend, cutInt8(weight, 0, [range])),
   }));
+}
+
+/** Shards -> a layer with int8 weights. Takes them over. */
+export function int8Linear(
+  backend: TensorflowBackend,
+  shards: readonly Int8Shard[],
+  activation: Activation,
+  { modelSize = 0 }: ShardOptions = {},
+): Linear {
+  const parts = shards.map((shard) => ({ ...shard, noBias: tf.fill<tf.Rank.R1>([shard.weight[1].shape[0]], 0) }));
   return {
     apply: (x) =>
       tf.tidy(() => {
         const largest = tf.max(tf.abs(x), -1, true); // [N, 1]
         const rows = quantize(backend, divideOrZero(backend, x, largest), tf.scalar(-1), tf.scalar(1));
         const products = parts.map(({ name, weight, bias, noBias }) => {
-          const product = quantizedProduct(backend, rows, weight, noBias, name);
+          const packed = keepsPacked(backend, modelSize);
+          const product = quantizedProduct(backend, rows, weight, noBias, { name, packed });
           const scaled = tf.mul(product, largest) as tf.Tensor2D;
           const y = bias ? tf.add<tf.Tensor2D>(scaled, bias) : scaled;
           return activation === "gelu_new" ? geluNew(y) : y;
@@ -50,11 +94,17 @@ export function int8Linear(backend: TensorflowBackend, shards: readonly Shard[],
 }
 
 /** Shards of float32 weights -> a layer with bfloat16 weights, sums in float32. All of them stay the caller's. */
-export function bfloat16Linear(backend: TensorflowBackend, shards: readonly Shard[], activation: Activation): Linear {
-  const parts = shards.map(({ name, weight, bias }) => ({
-    name,
-    narrow: tidied(() => [weight, bias ?? tf.fill([weight.shape[1]], 0)].map((x) => cast(backend, x, float, bfloat16))),
-  }));
+export function bfloat16Linear(
+  backend: TensorflowBackend,
+  shards: readonly Shard[],
+  activation: Activation,
+  { transposed = false, modelSize = 0 }: ShardOptions = {},
+): Linear {
+  const parts = shards.map(({ name, weight, bias }) => {
+    const values = cast(backend, weight, float, bfloat16), columns = transposed ? turned(backend, values) : values;
+    const shift = tidied(() => cast(backend, bias ?? tf.fill([columns.shape[1]], 0), float, bfloat16));
+    return { name, narrow: [columns, shift] };
+  });
   return {
     apply: (x) => {
       const input = cast(backend, x, float, bfloat16);
@@ -65,7 +115,7 @@ export function bfloat16Linear(backend: TensorflowBackend, shards: readonly Shar
           attr.bool("transpose_b", false),
           attr.int("num_args", 1),
           attr.string("fused_ops", activation === "gelu_new" ? ["BiasAdd", "GeluApproximate"] : ["BiasAdd"]),
-          attr.bool("is_filter_const", backend.binding.isCapturing),
+          attr.bool("is_filter_const", keepsPacked(backend, 2 * modelSize)),
           attr.string("_kernel", "MklNameChangeOp"),
           attr.string("_weight", name),
         ], [input, ...narrow]);
@@ -79,6 +129,33 @@ export function bfloat16Linear(backend: TensorflowBackend, shards: readonly Shar
     dispose: () => backend.free(parts.flatMap(({ narrow }) => narrow)),
   };
 }
+
+/** An int8 weight in TensorFlow's memory: [values [K, m], low [m], high [m]]. */
+function rawInt8(backend: TensorflowBackend, { values, shape, axis, scale }: Int8Weight): TensorMetadata[] {
+  const high = scale.map((scale) => 127 * scale), vector = [high.length];
+  const raw = backend.createRaw([...shape], qint8, values);
+  return [
+    axis === 0 ? turned(backend, raw) : raw,
+    backend.createRaw(vector, float, high.map((limit) => -limit)),
+    backend.createRaw(vector, float, high),
+  ];
+}
+
+/** [m, K] -> [K, m]. Takes the tensor over. int8 goes as plain bytes: TensorFlow does not turn its quantized types. */
+function turned(backend: TensorflowBackend, x: TensorMetadata): TensorMetadata {
+  const plain = x.dtype === qint8 ? uint8 : x.dtype;
+  const bits = bitcast(backend, x, plain), axes = backend.createRaw([2], int32, new Int32Array([1, 0]));
+  const [turned] = backend.executeRaw("Transpose", [attr.type("T", plain), attr.type("Tperm", int32)], [bits, axes]);
+  const y = bitcast(backend, turned, x.dtype);
+  backend.free([x, bits, axes, turned]);
+  return y;
+}
+
+/** The same bytes as another type. */
+function bitcast(backend: TensorflowBackend, x: TensorMetadata, type: number): TensorMetadata {
+  return backend.executeRaw("Bitcast", [attr.type("T", x.dtype), attr.type("type", type)], [x])[0];
+}
+
 /** `tf.tidy` for work that makes raw tensors, which it does not know. */
 function tidied<T>(work: () => T): T {
   let result: T;
@@ -116,7 +193,7 @@ function quantizedProduct(
   [x, xLow, xHigh]: TensorMetadata[],
   [weight, low, high]: TensorMetadata[],
   bias: tf.Tensor1D,
-  kernel: string,
+  { name, packed }: { name: string; packed: boolean },
 ): tf.Tensor2D {
   const [y] = backend.executeRaw("_QuantizedMatMul", [
     attr.type("Tdevice_inputs", [qint8, qint8, float]),
@@ -130,12 +207,12 @@ function quantizedProduct(
     attr.type("Tout", float),
     attr.bool("transpose_a", false),
     attr.bool("transpose_b", false),
-    attr.bool("is_weight_const", backend.binding.isCapturing),
+    attr.bool("is_weight_const", packed),
     attr.bool("is_bias_const", backend.binding.isCapturing),
     attr.string("fused_ops", ["BiasAdd", "Dequantize"]),
     attr.string("input_quant_mode", "SCALED"),
     attr.string("output_quant_mode", "SCALED"),
-    attr.string("_weight", kernel),
+    attr.string("_weight", name),
   ], [x, weight, bias, xLow, xHigh, low, high]);
   return backend.wrap(y) as tf.Tensor2D;
 }

@@ -8,12 +8,16 @@ import { type Activation, type Dtype, geluNew, type Linear, type Ops, plainOps }
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear } from "./narrow.ts";
+import { bfloat16Linear, int8Linear, int8Shards, quantizedShard, type ShardOptions } from "./narrow.ts";
+import { keepsPacked } from "./packing.ts";
 import type { Kernel } from "./probe.ts";
 import { columnShards, disposeShards, joinColumns, type Shard, wholeShard } from "./shards.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
+
+/** With more rows than this a packed weight is no faster, or laid out in yet another way. */
+const PACKED_ROWS = 40;
 
 /** The operations on a TensorFlow backend; in captures, with those of the faster kernels that work. */
 export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<Kernel> = new Set()): Ops {
@@ -44,7 +48,11 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     ], [table, ids, tf.scalar(axis, "int32")]);
 
   /** Keeps the shards. */
-  function float32Linear(shards: readonly Shard[], activation: Activation, { transposed = false } = {}): Linear {
+  function float32Linear(
+    shards: readonly Shard[],
+    activation: Activation,
+    { transposed = false, modelSize = 0 }: ShardOptions,
+  ): Linear {
     const product = [attr.bool("transpose_a", false), attr.bool("transpose_b", transposed)];
     return {
       apply: (x) =>
@@ -52,7 +60,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
           backend,
           shards.map((shard) => {
             if (has("linear")) {
-              const packed = backend.packs && packable(x, shard.weight, transposed, backend.sideBySide);
+              const packed = backend.packs && x.shape[0] <= PACKED_ROWS && keepsPacked(backend, 4 * modelSize);
               return fusedLinear(backend, x, shard, { activation, transposed, packed });
             }
             const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [
@@ -67,15 +75,16 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
   }
 
   /** By dtype: shards, which are taken over -> a layer. */
-  const linearOf: Record<Dtype, (shards: readonly Shard[], activation: Activation) => Linear> = {
+  const linearOf: Record<Dtype, (shards: readonly Shard[], activation: Activation, options: ShardOptions) => Linear> = {
     float32: float32Linear,
-    bfloat16: (shards, activation) => {
-      const layer = bfloat16Linear(backend, shards, activation);
+    bfloat16: (shards, activation, options) => {
+      const layer = bfloat16Linear(backend, shards, activation, options);
       disposeShards(shards);
       return layer;
     },
-    int8: (shards, activation) => {
-      const layer = int8Linear(backend, shards, activation);
+    int8: (shards, activation, options) => {
+      const narrow = shards.map((shard) => quantizedShard(backend, shard, options));
+      const layer = int8Linear(backend, narrow, activation, options);
       for (const { weight } of shards) weight.dispose();
       return layer;
     },
@@ -89,22 +98,19 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       return gather(table, reshape(ids, ints(-1)), 0) as tf.Tensor2D; // tfjs's gather reads its ids back to the host
     },
 
-    linear(weight, bias, { name, activation = "none", dtype }) {
-      return linearOf[dtype]([wholeShard(name, weight, bias)], activation);
+    linear(weight, bias, { name, activation = "none", dtype, modelSize }) {
+      return linearOf[dtype]([wholeShard(name, weight, bias)], activation, { modelSize });
     },
 
-    head(wte, { name, dtype }) {
-      const V = wte.shape[0];
-      if (dtype === "float32") {
-        const noBias = tf.fill<tf.Rank.R1>([V], 0);
-        const shards = columnShards(backend, name, wte, noBias, { transposed: true });
-        noBias.dispose();
-        return float32Linear(shards, "none", { transposed: true });
-      }
-      const weight = tf.tidy(() => transpose<tf.Tensor2D>(wte, 1, 0)),
-        shards = columnShards(backend, name, weight, null);
-      weight.dispose();
-      return linearOf[dtype](shards, "none");
+    head(wte, { name, dtype, modelSize }) {
+      const noBias = dtype === "float32" ? tf.fill<tf.Rank.R1>([wte.shape[0]], 0) : null; // narrow ones need none
+      const shards = columnShards(backend, name, wte, noBias, { transposed: true });
+      noBias?.dispose();
+      return linearOf[dtype](shards, "none", { transposed: true, modelSize });
+    },
+
+    int8Linear(weight, bias, { name, activation = "none", modelSize }) {
+      return int8Linear(backend, int8Shards(backend, name, weight, bias), activation, { modelSize });
     },
 
     layerNorm(x, gain, bias, epsilon) {
@@ -159,19 +165,4 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       ]);
     },
   };
-}
-
-/**
- * Packed copies are kept of weights that are no larger than this, all groups together, and of the head: those of GPT-2 124M,
- * and hardly any of models whose copies would take gigabytes.
- */
-const PACKED_BYTES = 10e6;
-
-/** With more rows than this a packed weight is no faster, or laid out in yet another way. */
-const PACKED_ROWS = 40;
-
-/** Whether a product with one group's weight is to keep a packed copy of it. */
-function packable(x: tf.Tensor2D, weight: tf.Tensor2D, isHead: boolean, groups: number): boolean {
-  const bytes = weight.size * Float32Array.BYTES_PER_ELEMENT * groups;
-  return x.shape[0] <= PACKED_ROWS && (isHead || bytes <= PACKED_BYTES);
 }

@@ -8,7 +8,7 @@ import { geluNew, type Linear, plainOps } from "../ops.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import type { RunOptions } from "./binding.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear } from "./narrow.ts";
+import { bfloat16Linear, int8Linear, quantizedShard } from "./narrow.ts";
 import type { Shard } from "./shards.ts";
 
 /** The kernels that may be there. */
@@ -43,7 +43,11 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
       1e-3,
     ],
     bfloat16: [() => bfloat16Linear(backend, [shard("bfloat16")], activation), linear, 0.2],
-    int8: [() => int8Linear(backend, [{ ...shard("int8"), bias: bias.clone() }], activation), linear, 0.3],
+    int8: [
+      () => int8Linear(backend, [quantizedShard(backend, { ...shard("int8"), bias: bias.clone() })], activation),
+      linear,
+      0.3,
+    ],
   };
   const working = new Set<Kernel>();
   for (const kernel of KERNELS) if (await agrees(backend, x, ...trials[kernel])) working.add(kernel);

@@ -26,9 +26,22 @@ const LEAST_COLUMNS = 32;
 /** Names must be unique in the process: two models may have weights of one name. */
 let weights = 0;
 
+/** A name for a shard of the weight called `name`. */
+export function shardName(name: string): string {
+  return `${name}.${weights++}`;
+}
+
 /** All of a weight [K, M] and its bias [M] as one shard, which takes them over. */
 export function wholeShard(name: string, weight: tf.Tensor2D, bias: tf.Tensor1D): Shard {
-  return { name: `${name}.${weights++}`, weight, bias };
+  return { name: shardName(name), weight, bias };
+}
+
+/** Which of a weight's columns go into each shard. */
+export function columnRanges(backend: TensorflowBackend, columns: number): [start: number, end: number][] {
+  const count = Math.max(1, Math.min(backend.sideBySide, Math.floor(columns / LEAST_COLUMNS)));
+  const starts = Array.from({ length: count + 1 }, (_, i) => Math.floor(columns * i / count / 16) * 16);
+  starts[count] = columns;
+  return starts.slice(1).map((end, i) => [starts[i], end]);
 }
 
 /** Cuts weight [K, M] (with `transposed`, [M, K]) and bias [M] into shards. The tensors stay the caller's. */
@@ -39,14 +52,10 @@ export function columnShards(
   bias: tf.Tensor1D | null,
   { transposed = false }: { transposed?: boolean } = {},
 ): Shard[] {
-  const axis = transposed ? 0 : 1, columns = weight.shape[axis], { sideBySide } = backend;
-  const count = Math.max(1, Math.min(sideBySide, Math.floor(columns / LEAST_COLUMNS)));
-  const starts = Array.from({ length: count + 1 }, (_, i) => Math.floor(columns * i / count / 16) * 16);
-  starts[count] = columns;
-  return Array.from({ length: count }, (_, i) => {
-    const start = starts[i], size = starts[i + 1] - start;
+  return columnRanges(backend, weight.shape[transposed ? 0 : 1]).map(([start, end]) => {
+    const size = end - start;
     return {
-      name: `${name}.${weights++}`,
+      name: shardName(name),
       // Slices of rows share the memory of the whole.
       weight: transposed ? tf.slice(weight, [start, 0], [size, -1]) : tf.slice(weight, [0, start], [-1, size]),
       bias: bias && tf.slice(bias, [start], [size]),
