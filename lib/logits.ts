@@ -5,6 +5,7 @@ import { type Batch, longest, padBatch, realTokens } from "./batch.ts";
 import { CacheView } from "./gpt2/cache_view.ts";
 import type { KvCache } from "./gpt2/kv_cache.ts";
 import type { GPT2 } from "./gpt2/model.ts";
+import { joinColumns } from "./ops.ts";
 
 /** A token that might come next. */
 export interface Candidate {
@@ -83,7 +84,7 @@ export function feed(model: GPT2, cache: KvCache, tokens: readonly (readonly num
     const slots = tf.tensor2d(Array.from({ length: T }, (_, i) => cache.length + i), [T, 1], "int32");
     const positions = tf.tensor2d(lane.positionIds(cache.length, T).flat(), [B, T], "int32");
     const view = new CacheView(ops, lane.tensors, slots);
-    const logits = model.forward(tf.tensor2d(tokens.flat(), [B, T], "int32"), positions, view);
+    const logits = joinColumns(model.forward(tf.tensor2d(tokens.flat(), [B, T], "int32"), positions, view));
     if (!ops.writesInPlace) lane.adopt(view.written);
     return logits;
   });

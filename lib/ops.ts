@@ -25,6 +25,14 @@ export interface Linear {
   dispose(): void;
 }
 
+/** The last layer, from a token's vector to a score for every word. */
+export interface Head {
+  /** [N, D] -> the logits [N, V], in as many parts, side by side, as the backend computes apart. */
+  apply(x: tf.Tensor2D): tf.Tensor2D[];
+  /** Frees the weights. */
+  dispose(): void;
+}
+
 /** How a linear layer is to be made. */
 export interface LinearOptions {
   /** Its name in the checkpoint, e.g. `h.0.mlp.c_fc`. */
@@ -56,12 +64,14 @@ export interface Ops {
   /** weight [K, M], bias [M]: x·weight + bias, then the activation. Takes over both tensors. */
   linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
   /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
-  head(wte: tf.Tensor2D, options: LinearOptions): Linear;
+  head(wte: tf.Tensor2D, options: LinearOptions): Head;
   /**
-   * A linear layer, or the head, of a weight that is int8 already: exactly these numbers and scales. Takes over the bias
-   * [M]. Missing where the backend has no int8.
+   * A linear layer of a weight that is int8 already: exactly these numbers and scales. Takes over the bias [M]. Missing where
+   * the backend has no int8.
    */
-  int8Linear?(weight: Int8Weight, bias: tf.Tensor1D | null, options: Omit<LinearOptions, "dtype">): Linear;
+  int8Linear?(weight: Int8Weight, bias: tf.Tensor1D, options: Omit<LinearOptions, "dtype">): Linear;
+  /** Likewise the head, of an embedding [V, D]. */
+  int8Head?(wte: Int8Weight, options: Omit<LinearOptions, "dtype">): Head;
   /** a, b [N, D] -> [N, D]: their sum. */
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */
@@ -99,10 +109,10 @@ export interface Ops {
   readonly writesInPlace: boolean;
   /** [B·T, D] -> [B, D]: the last of each row's T tokens. `ids` [B, T] says what B and T are. */
   lastToken(x: tf.Tensor2D, ids: tf.Tensor2D): tf.Tensor2D;
-  /** [B, V] -> int [B]: the index of the largest logit. */
-  argMax(logits: tf.Tensor2D): tf.Tensor1D;
-  /** [B, V] -> [B]: the natural logarithm of the probability of the largest logit. */
-  maxLogprob(logits: tf.Tensor2D): tf.Tensor1D;
+  /** [B, V] in parts -> int [B]: the index of the largest logit. */
+  argMax(logits: readonly tf.Tensor2D[]): tf.Tensor1D;
+  /** [B, V] in parts -> [B]: the natural logarithm of the probability of the largest logit. */
+  maxLogprob(logits: readonly tf.Tensor2D[]): tf.Tensor1D;
 }
 
 /** What the mask adds to the score of a token that must not be seen. Finite, so that padding, which sees nothing, is too. */
@@ -127,7 +137,7 @@ export const plainOps: Ops = {
   },
 
   head(wte) {
-    return { apply: (x) => tf.matMul(x, wte, false, true), dispose() {} };
+    return { apply: (x) => [tf.matMul(x, wte, false, true)], dispose() {} };
   },
 
   add(a, b) {
@@ -184,15 +194,20 @@ export const plainOps: Ops = {
   },
 
   argMax(logits) {
-    return tf.argMax(logits, -1) as tf.Tensor1D;
+    return tf.argMax(joinColumns(logits), -1) as tf.Tensor1D;
   },
 
   maxLogprob(logits) {
     // log softmax at the largest logit m: m − log Σ exp(l) = −log Σ exp(l − m)
-    const shifted = tf.sub(logits, tf.max(logits, -1, true));
+    const all = joinColumns(logits), shifted = tf.sub(all, tf.max(all, -1, true));
     return tf.neg(tf.log(tf.sum(tf.exp(shifted), -1)));
   },
 };
+
+/** Parts [N, m] side by side -> [N, M]; a single one is the whole. */
+export function joinColumns(parts: readonly tf.Tensor2D[]): tf.Tensor2D {
+  return parts.length === 1 ? parts[0] : tf.concat([...parts], 1);
+}
 
 /**
  * [N, M] -> [N, M]. GELU by its tanh approximation, as GPT-2 was trained with (Hendrycks and Gimpel 2016, section 2):

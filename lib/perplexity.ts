@@ -33,7 +33,7 @@ export function predict(model: GPT2, rows: readonly (readonly number[])[]): Pred
     const [best, logprobs] = tf.tidy(() => {
       const next = tf.oneHot(tf.tensor1d(column(i + 1), "int32"), model.config.vocab_size);
       const target = tf.sum(tf.mul(logits, next), -1); // [B]
-      return [ops.argMax(logits).dataSync(), tf.sub(target, tf.logSumExp(logits, -1)).dataSync()];
+      return [ops.argMax([logits]).dataSync(), tf.sub(target, tf.logSumExp(logits, -1)).dataSync()];
     });
     logits.dispose();
     best.forEach((id, row) => choices[row].push(id));

@@ -8,6 +8,7 @@ import { generateBatch, type GenerateOptions, generateTokenKvCaching } from "../
 import { CacheView } from "../lib/gpt2/cache_view.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
+import { joinColumns } from "../lib/ops.ts";
 import { seededRandom } from "../lib/random.ts";
 import { testOnEach, workingBackends } from "./backends.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
@@ -48,7 +49,7 @@ async function logitsOf(model: GPT2, rows: readonly number[][], { ignorePadding 
       keys: rest.slice(groups, values) as tf.Tensor4D[],
       values: rest.slice(values) as tf.Tensor4D[],
     }, slots as tf.Tensor2D);
-    const logits = model.forward(ids as tf.Tensor2D, positions as tf.Tensor2D, view);
+    const logits = joinColumns(model.forward(ids as tf.Tensor2D, positions as tf.Tensor2D, view));
     tf.dispose([...view.written.keys, ...view.written.values]);
     return logits;
   };

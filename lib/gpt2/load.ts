@@ -3,7 +3,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { type Backend, useBackend } from "../backend.ts";
 import { cutInt8, type Int8Weight } from "../int8.ts";
-import type { Activation, Dtype, Linear } from "../ops.ts";
+import type { Activation, Dtype, Head, Linear } from "../ops.ts";
 import { type GPT2Config, parameterCount, readConfig } from "./config.ts";
 import { storedPlan } from "../parallelism.ts";
 import { cut, type Range, ranges } from "./groups.ts";
@@ -119,10 +119,10 @@ class Loader {
     return divide(weight, division).map((part, g) => this.#own(ops.linear(part, biases[g], options)));
   }
 
-  async head(wte: tf.Tensor2D): Promise<Linear> {
+  async head(wte: tf.Tensor2D): Promise<Head> {
     const { ops } = this.backend, options = { name: "head", dtype: this.dtype, modelSize: this.#modelSize };
     const int8 = await this.#int8("wte.weight");
-    return this.#own(int8 ? ops.int8Linear!(int8, null, options) : ops.head(wte, options));
+    return this.#own(int8 ? ops.int8Head!(int8, options) : ops.head(wte, options));
   }
 
   /** A weight that the file has as int8, where it is to be int8 too. */

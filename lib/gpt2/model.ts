@@ -6,7 +6,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Backend, CapturedStep } from "../backend.ts";
-import type { Dtype, Linear } from "../ops.ts";
+import type { Dtype, Head } from "../ops.ts";
 import type { GPT2Config } from "./config.ts";
 import type { Plan } from "../parallelism.ts";
 import type { CacheView } from "./cache_view.ts";
@@ -24,7 +24,7 @@ export interface Layers {
   /** The last layer norm. */
   ln_f: LayerNorm;
   /** [N, D] -> [N, V]: the token embedding once more, transposed. */
-  head: Linear;
+  head: Head;
 }
 
 /** A GPT-2 language model. Made by the functions in load.ts; free it with `using` or `[Symbol.dispose]()`. */
@@ -58,10 +58,10 @@ export class GPT2 {
   }
 
   /**
-   * T tokens of each of B rows: inputIds [B, T], positionIds [B, T] -> the logits after the last of them, [B, V].
-   * Appends their keys and values to the cache.
+   * T tokens of each of B rows: inputIds [B, T], positionIds [B, T] -> the logits after the last of them, [B, V],
+   * in one or more parts side by side. Appends their keys and values to the cache.
    */
-  forward(inputIds: tf.Tensor2D, positionIds: tf.Tensor2D, cache: CacheView): tf.Tensor2D {
+  forward(inputIds: tf.Tensor2D, positionIds: tf.Tensor2D, cache: CacheView): tf.Tensor2D[] {
     const { wte, wpe, h, ln_f, head } = this.layers, { ops } = this.backend;
     return tf.tidy(() => {
       const embed = () => ops.add(ops.embed(wte, inputIds), ops.embed(wpe, positionIds));

@@ -27,7 +27,8 @@ export function compiledOps(backend: TensorflowBackend): Ops {
     },
 
     head(wte, options) {
-      return linear(backend, wte, null, options);
+      const layer = linear(backend, wte, null, options);
+      return { apply: (x) => [layer.apply(x)], dispose: layer.dispose };
     },
 
     unpackInputs(packed, cache) {

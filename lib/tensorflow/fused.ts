@@ -24,6 +24,16 @@ export function fusedLayerNorm(
   return backend.execute("_MklLayerNorm", [T, attr.float("epsilon", epsilon)], [x, gain, bias])[0] as tf.Tensor2D;
 }
 
+/**
+ * query [B, H, 1, d], keys [B, H, S, d] -> [B, H, 1, S]: for one query a row, faster than oneDNN's product, which transposes
+ * the keys first. This operation oneDNN leaves alone.
+ */
+export function dotProducts(backend: TensorflowBackend, query: tf.Tensor4D, keys: tf.Tensor4D): tf.Tensor4D {
+  const types = ["Ta", "Tb", "Tout"].map((name) => attr.type(name, DataType.float));
+  const attributes = [...types, attr.bool("adj_x", false), attr.bool("adj_y", true)];
+  return backend.execute("BatchMatMulV3", attributes, [query, keys])[0] as tf.Tensor4D;
+}
+
 /** How {@link fusedLinear} treats its weight. */
 export interface FusedLinearOptions {
   /** What follows. */

@@ -8,11 +8,11 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { cutInt8, type Int8Weight } from "../int8.ts";
-import { type Activation, geluNew, type Linear } from "../ops.ts";
+import { type Activation, geluNew, type Head } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import { keepsPacked } from "./packing.ts";
-import { columnRanges, joinColumns, type Shard, shardName } from "./shards.ts";
+import { columnRanges, type Shard, shardName } from "./shards.ts";
 import type { TensorMetadata } from "./tensors.ts";
 
 const { float, int32, uint8, qint8, bfloat16 } = DataType;
@@ -67,7 +67,7 @@ export function int8Linear(
   shards: readonly Int8Shard[],
   activation: Activation,
   { modelSize = 0 }: ShardOptions = {},
-): Linear {
+): Head {
   const parts = shards.map((shard) => ({ ...shard, noBias: tf.fill<tf.Rank.R1>([shard.weight[1].shape[0]], 0) }));
   return {
     apply: (x) =>
@@ -82,7 +82,7 @@ export function int8Linear(
           return activation === "gelu_new" ? geluNew(y) : y;
         });
         backend.free(rows);
-        return joinColumns(backend, products);
+        return products;
       }),
     dispose: () => {
       for (const { weight, bias, noBias } of parts) {
@@ -99,7 +99,7 @@ export function bfloat16Linear(
   shards: readonly Shard[],
   activation: Activation,
   { transposed = false, modelSize = 0 }: ShardOptions = {},
-): Linear {
+): Head {
   const parts = shards.map(({ name, weight, bias }) => {
     const values = cast(backend, weight, float, bfloat16), columns = transposed ? turned(backend, values) : values;
     const shift = tidied(() => cast(backend, bias ?? tf.fill([columns.shape[1]], 0), float, bfloat16));
@@ -124,7 +124,7 @@ export function bfloat16Linear(
         return wide;
       });
       backend.free([input]);
-      return joinColumns(backend, products);
+      return products;
     },
     dispose: () => backend.free(parts.flatMap(({ narrow }) => narrow)),
   };

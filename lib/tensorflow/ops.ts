@@ -4,20 +4,23 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Activation, type Dtype, geluNew, type Linear, type Ops, plainOps } from "../ops.ts";
+import { type Activation, type Dtype, geluNew, type Head, type Linear, type Ops, plainOps } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
-import { fusedLayerNorm, fusedLinear } from "./fused.ts";
+import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear, int8Linear, int8Shards, quantizedShard, type ShardOptions } from "./narrow.ts";
 import { keepsPacked } from "./packing.ts";
 import type { Kernel } from "./probe.ts";
-import { columnShards, disposeShards, joinColumns, type Shard, wholeShard } from "./shards.ts";
+import { columnShards, disposeShards, type Shard, wholeShard } from "./shards.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
 
 /** With more rows than this a packed weight is no faster, or laid out in yet another way. */
 const PACKED_ROWS = 40;
+
+/** With fewer rows than this a layer norm of several small operations beats the fused one, which sets itself up each time. */
+const FUSED_NORM_ROWS = 7;
 
 /** The operations on a TensorFlow backend; in captures, with those of the faster kernels that work. */
 export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<Kernel> = new Set()): Ops {
@@ -47,35 +50,39 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       attr.int("batch_dims", 0),
     ], [table, ids, tf.scalar(axis, "int32")]);
 
+  const argMax = (x: tf.Tensor2D) =>
+    run<tf.Tensor1D>("ArgMax", [T, attr.type("Tidx", int32), attr.type("output_type", int32)], [
+      x,
+      tf.scalar(1, "int32"),
+    ]);
+
   /** Keeps the shards. */
   function float32Linear(
     shards: readonly Shard[],
     activation: Activation,
     { transposed = false, modelSize = 0 }: ShardOptions,
-  ): Linear {
+  ): Head {
     const product = [attr.bool("transpose_a", false), attr.bool("transpose_b", transposed)];
     return {
-      apply: (x) =>
-        joinColumns(
-          backend,
-          shards.map((shard) => {
-            if (has("linear")) {
-              const packed = backend.packs && x.shape[0] <= PACKED_ROWS && keepsPacked(backend, 4 * modelSize);
-              return fusedLinear(backend, x, shard, { activation, transposed, packed });
-            }
-            const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [
-              run("MatMul", [T, ...product], [x, shard.weight]),
-              shard.bias!,
-            ]);
-            return activation === "gelu_new" ? geluNew(y) : y;
-          }),
-        ),
+      apply: (x) => {
+        // Only steps that run often pack the head: a prefill has fewer rows there than tokens, and would pack it for them.
+        const packed = x.shape[0] <= PACKED_ROWS && (backend.packs || !transposed) &&
+          keepsPacked(backend, 4 * modelSize);
+        return shards.map((shard) => {
+          if (has("linear")) return fusedLinear(backend, x, shard, { activation, transposed, packed });
+          const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [
+            run("MatMul", [T, ...product], [x, shard.weight]),
+            shard.bias!,
+          ]);
+          return activation === "gelu_new" ? geluNew(y) : y;
+        });
+      },
       dispose: () => disposeShards(shards),
     };
   }
 
-  /** By dtype: shards, which are taken over -> a layer. */
-  const linearOf: Record<Dtype, (shards: readonly Shard[], activation: Activation, options: ShardOptions) => Linear> = {
+  /** By dtype: shards, which are taken over -> a layer that makes a part of its output with each. */
+  const sharded: Record<Dtype, (shards: readonly Shard[], activation: Activation, options: ShardOptions) => Head> = {
     float32: float32Linear,
     bfloat16: (shards, activation, options) => {
       const layer = bfloat16Linear(backend, shards, activation, options);
@@ -99,22 +106,26 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     },
 
     linear(weight, bias, { name, activation = "none", dtype, modelSize }) {
-      return linearOf[dtype]([wholeShard(name, weight, bias)], activation, { modelSize });
+      return undivided(sharded[dtype]([wholeShard(name, weight, bias)], activation, { modelSize }));
     },
 
     head(wte, { name, dtype, modelSize }) {
       const noBias = dtype === "float32" ? tf.fill<tf.Rank.R1>([wte.shape[0]], 0) : null; // narrow ones need none
       const shards = columnShards(backend, name, wte, noBias, { transposed: true });
       noBias?.dispose();
-      return linearOf[dtype](shards, "none", { transposed: true, modelSize });
+      return sharded[dtype](shards, "none", { transposed: true, modelSize });
     },
 
     int8Linear(weight, bias, { name, activation = "none", modelSize }) {
-      return int8Linear(backend, int8Shards(backend, name, weight, bias), activation, { modelSize });
+      return undivided(int8Linear(backend, int8Shards(backend, name, weight, bias), activation, { modelSize }));
+    },
+
+    int8Head(wte, { name, modelSize }) {
+      return int8Linear(backend, int8Shards(backend, name, wte, null), "none", { modelSize });
     },
 
     layerNorm(x, gain, bias, epsilon) {
-      if (has("layerNorm")) return fusedLayerNorm(backend, x, gain, bias, epsilon);
+      if (has("layerNorm") && x.shape[0] >= FUSED_NORM_ROWS) return fusedLayerNorm(backend, x, gain, bias, epsilon);
       return plainOps.layerNorm(x, gain, bias, epsilon);
     },
 
@@ -158,11 +169,30 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       ], [tokens, ints(0, -1, 0), ints(0, 0, 0), ints(1, 1, 1)]);
     },
 
+    attend(query, keys, values, mask) {
+      if (!has("attention") || query.shape[2] > 1) return plainOps.attend(query, keys, values, mask);
+      const scores = tf.add(dotProducts(backend, query, keys), mask); // [B, H, 1, S]
+      return tf.matMul(tf.softmax(scores), values) as tf.Tensor4D;
+    },
+
     argMax(logits) {
-      return run("ArgMax", [T, attr.type("Tidx", int32), attr.type("output_type", int32)], [
-        logits,
-        tf.scalar(1, "int32"),
-      ]);
+      let best: { id: tf.Tensor; logit: tf.Tensor } | undefined, first = 0;
+      for (const part of logits) { // each by itself, so that the cores share the work, and nothing is copied
+        const own = argMax(part), id = first ? tf.add(own, tf.scalar(first, "int32")) : own, logit = tf.max(part, 1);
+        first += part.shape[1];
+        best = best
+          ? {
+            id: tf.where(tf.greater(logit, best.logit), id, best.id),
+            logit: tf.maximum(logit, best.logit),
+          }
+          : { id, logit };
+      }
+      return best!.id as tf.Tensor1D;
     },
   };
+}
+
+/** A layer of one shard as one whose output is whole. */
+function undivided({ apply, dispose }: Head): Linear {
+  return { apply: (x) => apply(x)[0], dispose };
 }

@@ -7,7 +7,7 @@
 import type { TensorflowBackend } from "./backend.ts";
 
 /** Copies are kept of models up to this size, in steps that run often and in others. */
-const BYTES = { often: 0.8e9, once: 0.3e9 };
+const BYTES = { often: 0.8e9, once: 0.6e9 };
 
 /** Whether a kernel is to keep a copy of its weight: `modelBytes` is what all of the model's weights take. */
 export function keepsPacked(backend: TensorflowBackend, modelBytes: number): boolean {

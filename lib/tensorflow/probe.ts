@@ -4,15 +4,15 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { geluNew, type Linear, plainOps } from "../ops.ts";
+import { geluNew, type Head, plainOps } from "../ops.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import type { RunOptions } from "./binding.ts";
-import { fusedLayerNorm, fusedLinear } from "./fused.ts";
+import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear, int8Linear, quantizedShard } from "./narrow.ts";
 import type { Shard } from "./shards.ts";
 
 /** The kernels that may be there. */
-export const KERNELS = ["layerNorm", "linear", "bfloat16", "int8"] as const;
+export const KERNELS = ["layerNorm", "linear", "attention", "bfloat16", "int8"] as const;
 
 /** One of {@link KERNELS}. */
 export type Kernel = typeof KERNELS[number];
@@ -26,21 +26,30 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
   const activation = "gelu_new";
   const layerNorm = tf.tidy(() => plainOps.layerNorm(x, gain, shift, 1e-5));
   const linear = tf.tidy(() => plainOps.linear(weight, bias, { name: "probe", activation, dtype: "float32" }).apply(x));
+  const keys = random<tf.Rank.R4>(6, 3, 1, 5, 16),
+    query = (x: tf.Tensor2D) => tf.reshape(x, [3, 1, 1, 16]) as tf.Tensor4D;
+  const flat = (scores: tf.Tensor) => tf.reshape(scores, [3, 5]) as tf.Tensor2D;
+  const scores = tf.tidy(() => flat(tf.matMul(query(x), keys, false, true)));
   const shard = (name: string): Shard => ({ name: `probe.${name}`, weight, bias });
   const nothing = () => {};
-  const trials: Record<Kernel, [make: () => Linear, expected: tf.Tensor2D, tolerance: number]> = {
+  const trials: Record<Kernel, [make: () => Head, expected: tf.Tensor2D, tolerance: number]> = {
     layerNorm: [
-      () => ({ apply: (x) => fusedLayerNorm(backend, x, gain, shift, 1e-5), dispose: nothing }),
+      () => ({ apply: (x) => [fusedLayerNorm(backend, x, gain, shift, 1e-5)], dispose: nothing }),
       layerNorm,
       1e-4,
     ],
     linear: [
       () => ({
-        apply: (x) => fusedLinear(backend, x, shard("float32"), { activation, packed: true }),
+        apply: (x) => [fusedLinear(backend, x, shard("float32"), { activation, packed: true })],
         dispose: nothing,
       }),
       linear,
       1e-3,
+    ],
+    attention: [
+      () => ({ apply: (x) => [flat(dotProducts(backend, query(x), keys))], dispose: nothing }),
+      scores,
+      1e-4,
     ],
     bfloat16: [() => bfloat16Linear(backend, [shard("bfloat16")], activation), linear, 0.2],
     int8: [
@@ -51,7 +60,7 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
   };
   const working = new Set<Kernel>();
   for (const kernel of KERNELS) if (await agrees(backend, x, ...trials[kernel])) working.add(kernel);
-  tf.dispose([x, gain, shift, weight, bias, layerNorm, linear]);
+  tf.dispose([x, gain, shift, weight, bias, keys, scores, layerNorm, linear]);
   return working;
 }
 
@@ -59,7 +68,9 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
 export async function compiles(backend: TensorflowBackend): Promise<boolean> {
   const x = tf.randomNormal<tf.Rank.R2>([3, 16], 0, 1, "float32", 1);
   const expected = tf.tidy(() => geluNew(x));
-  const works = await agrees(backend, x, () => ({ apply: geluNew, dispose() {} }), expected, 1e-3, { compiled: true });
+  const works = await agrees(backend, x, () => ({ apply: (x) => [geluNew(x)], dispose() {} }), expected, 1e-3, {
+    compiled: true,
+  });
   tf.dispose([x, expected]);
   return works;
 }
@@ -67,14 +78,14 @@ export async function compiles(backend: TensorflowBackend): Promise<boolean> {
 async function agrees(
   backend: TensorflowBackend,
   x: tf.Tensor2D,
-  make: () => Linear,
+  make: () => Head,
   expected: tf.Tensor2D,
   tolerance: number,
   options: RunOptions = {},
 ): Promise<boolean> {
   try {
     const layer = make();
-    const captured = backend.capture([x], ([x]) => [layer.apply(x as tf.Tensor2D)]);
+    const captured = backend.capture([x], ([x]) => layer.apply(x as tf.Tensor2D).slice(0, 1));
     const [y] = await captured.run([x], options);
     captured.dispose();
     layer.dispose();

@@ -7,7 +7,6 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
 
 /** Some of a weight's columns. Letters: K inputs, m of the M outputs. */
@@ -61,15 +60,6 @@ export function columnShards(
       bias: bias && tf.slice(bias, [start], [size]),
     };
   });
-}
-
-/** The shards' products, each [N, m] -> [N, M]. Disposes of them if there are several. */
-export function joinColumns(backend: TensorflowBackend, parts: tf.Tensor2D[]): tf.Tensor2D {
-  if (parts.length === 1) return parts[0];
-  const types = [attr.type("T", DataType.float), attr.int("N", parts.length), attr.type("Tidx", DataType.int32)];
-  const joined = tf.tidy(() => backend.execute("ConcatV2", types, [...parts, tf.scalar(1, "int32")])[0]);
-  tf.dispose(parts);
-  return joined as tf.Tensor2D;
 }
 
 /** Frees them. */

@@ -43,9 +43,10 @@ export function webgpuOps(recorder: Recorder, packer: Packer): Ops {
       return {
         apply(x) {
           if (recorder.recording) {
-            return recorder.standIn({ op: "linear", x: of(x), weight, bias: null, gelu: false }, [x.shape[0], outputs]);
+            const product = { op: "linear", x: of(x), weight, bias: null, gelu: false } as const;
+            return [recorder.standIn(product, [x.shape[0], outputs])];
           }
-          return tf.tidy(() => tf.matMul(x, packer.unpack(weight), false, true));
+          return [tf.tidy(() => tf.matMul(x, packer.unpack(weight), false, true))];
         },
         dispose: () => weight.values.dispose(),
       };
@@ -114,12 +115,12 @@ export function webgpuOps(recorder: Recorder, packer: Packer): Ops {
 
     argMax(logits) {
       if (!recorder.recording) return plainOps.argMax(logits);
-      return recorder.standIn({ op: "argMax", logits: of(logits) }, [logits.shape[0]], "int32");
+      return recorder.standIn({ op: "argMax", logits: of(logits[0]) }, [logits[0].shape[0]], "int32");
     },
 
     maxLogprob(logits) {
       if (!recorder.recording) return plainOps.maxLogprob(logits);
-      return recorder.standIn({ op: "maxLogprob", logits: of(logits) }, [logits.shape[0]]);
+      return recorder.standIn({ op: "maxLogprob", logits: of(logits[0]) }, [logits[0].shape[0]]);
     },
   };
 }
