@@ -19,9 +19,6 @@ const T = attr.type("T", float);
 /** With more rows than this a packed weight is no faster, or laid out in yet another way. */
 const PACKED_ROWS = 40;
 
-/** With fewer rows than this a layer norm of several small operations beats the fused one, which sets itself up each time. */
-const FUSED_NORM_ROWS = 7;
-
 /** The operations on a TensorFlow backend; in captures, with those of the faster kernels that work. */
 export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<Kernel> = new Set()): Ops {
   const has = (kernel: Kernel) => backend.binding.isCapturing && kernels.has(kernel);
@@ -125,7 +122,8 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     },
 
     layerNorm(x, gain, bias, epsilon) {
-      if (has("layerNorm") && x.shape[0] >= FUSED_NORM_ROWS) return fusedLayerNorm(backend, x, gain, bias, epsilon);
+      // For one row the plain one is quicker, but rounds differently, and a row's answer must not depend on its companions.
+      if (has("layerNorm")) return fusedLayerNorm(backend, x, gain, bias, epsilon);
       return plainOps.layerNorm(x, gain, bias, epsilon);
     },
 
