@@ -8,7 +8,7 @@ import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/gpt2/safetensors.ts";
 import { checkpointWeights, outputAxis } from "../lib/gpt2/weights.ts";
 import { quantizeInt8 } from "../lib/int8.ts";
-import type { Linear, Ops } from "../lib/ops.ts";
+import { joinColumns, type Linear, type Ops } from "../lib/ops.ts";
 import { quantizeModel } from "../lib/quantize.ts";
 import { assertClose, logitsOf } from "./logits.ts";
 import { writeTinyModel } from "./tiny_models.ts";
@@ -129,6 +129,11 @@ Deno.test({
           const linear = backend.ops.int8Linear!(weight, bias, { ...options, activation: "none" });
           made.set(options.name, [...made.get(options.name) ?? [], linear]);
           return linear;
+        },
+        int8Head(wte, options) {
+          const head = backend.ops.int8Head!(wte, options);
+          made.set(options.name, [{ ...head, apply: (x) => joinColumns(head.apply(x)) }]);
+          return head;
         },
       };
       using _model = await loadGPT2(folder, { backend: { ...backend, groups, ops }, dtype: "int8" });
