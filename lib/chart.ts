@@ -9,7 +9,13 @@ export {
   visibilityGrid,
   type VisibilityOptions,
 } from "./chart/attention.ts";
-export { type ChartPoint, type ChartSeries, latencyChart, throughputChart } from "./chart/by_batch_size.ts";
+export {
+  type ChartPoint,
+  type ChartSeries,
+  latencyChart,
+  type LatencyChartOptions,
+  throughputChart,
+} from "./chart/by_batch_size.ts";
 export { type Factor, factorChart, type FactorChartOptions } from "./chart/factors.ts";
 export { type GridRow, heatmap, type HeatmapOptions, tokenGrid, type TokenGridOptions } from "./chart/grid.ts";
 export { lineChart, type LineChartOptions, type LinePoint, type LineSeries } from "./chart/lines.ts";
@@ -21,7 +27,14 @@ export { progress, type ProgressLike, show } from "./chart/show.ts";
 export { type Chart, type ChartOptions, formatNumber, stackCharts, theme } from "./chart/specification.ts";
 export { type StackedBar, stackedBars, type StackedBarsOptions } from "./chart/stacked_bars.ts";
 export { renderSvg } from "./chart/svg.ts";
-export { sweepChart, type SweepChartOptions, type SweepLike } from "./chart/sweep.ts";
+export {
+  latencyPoints,
+  sweepChart,
+  type SweepChartOptions,
+  type SweepLike,
+  throughputPoints,
+  type TimedPoint,
+} from "./chart/sweep.ts";
 export { showTable, type TableRow } from "./chart/table.ts";
 export { tokenStrip, type TokenStripOptions } from "./chart/token_strip.ts";
 export { tradeOffChart, type TradeOffOptions, type TradeOffPoint } from "./chart/trade_off.ts";

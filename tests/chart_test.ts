@@ -95,6 +95,13 @@ const charts: Record<string, Chart> = {
   }),
   throughput: throughputChart([ours, source], { title: "24x the tokens", subtitle: "GPT-2 124M, 10 new tokens" }),
   latency: latencyChart([ours], { title: "Each token waits longer" }),
+  "latency of machines that are far apart": latencyChart([
+    ours,
+    {
+      name: "a hundred times as fast",
+      points: ours.points.map(({ batchSize, value }) => ({ batchSize, value: value / 100 })),
+    },
+  ], { title: "Two machines", log: true }),
   "one point": throughputChart([series("a", [3.3])], { title: "A single size" }),
   "a wide range": throughputChart([series("a", [0.02, 40_000])], { title: "Six decades" }),
   "a sweep": sweepChart([sweep], { reference: [source] }),
@@ -178,6 +185,20 @@ Deno.test("a sweep's bars span its slowest and its fastest repeat", () => {
   const [throughput, latency] = sweepChart([sweep]).vconcat as { data: { values: { low: number; high: number }[] } }[];
   assert.deepEqual([throughput.data.values[0].low, throughput.data.values[0].high], [20, 10 / 0.3]);
   assert.deepEqual([latency.data.values[0].low, latency.data.values[0].high].map(Math.round), [30, 50]);
+});
+
+Deno.test("latency begins at zero, or on a logarithmic axis gives equal factors equal heights", async () => {
+  const heights = async (log: boolean) => {
+    const points = [1, 10, 100].map((value, i) => ({ batchSize: 2 ** i, value }));
+    const svg = await renderSvg(latencyChart([{ name: "a", points }], { title: "Tenfold", log }));
+    return [...svg.matchAll(/<path transform="translate\([\d.]+,([\d.]+)\)"[^>]*fill="#0072b2"/g)].map((m) =>
+      Number(m[1])
+    );
+  };
+  const [low, middle, high] = await heights(true);
+  assert.ok(Math.abs((low - middle) - (middle - high)) < 0.1, `${low}, ${middle}, ${high}`);
+  const [first, second, third] = await heights(false);
+  assert.ok(second - third > 9 * (first - second), `${first}, ${second}, ${third}`);
 });
 
 Deno.test("results of a sweep are named by what tells them apart", () => {

@@ -42,10 +42,16 @@ export function throughputChart(series: ChartSeries[], options: ChartOptions): C
   return byBatchSize(series, options, { quantity: "Throughput", axisUnit: "tokens/s", unit: "tok/s", log: true });
 }
 
-/** Milliseconds per generated token by batch size, from zero upwards. The values given are seconds. */
-export function latencyChart(series: ChartSeries[], options: ChartOptions): Chart {
+/** What a {@link latencyChart} shows. */
+export interface LatencyChartOptions extends ChartOptions {
+  /** Draws latency on a logarithmic axis: for machines that are many times as fast as each other. Default false. */
+  log?: boolean;
+}
+
+/** Milliseconds per generated token by batch size, from zero upwards unless `log`. The values given are seconds. */
+export function latencyChart(series: ChartSeries[], { log = false, ...options }: LatencyChartOptions): Chart {
   const milliseconds = series.map((one) => ({ ...one, points: one.points.map((point) => scale(point, 1000)) }));
-  return byBatchSize(milliseconds, options, { quantity: "Latency", axisUnit: "ms per token", unit: "ms", log: false });
+  return byBatchSize(milliseconds, options, { quantity: "Latency", axisUnit: "ms per token", unit: "ms", log });
 }
 
 interface LineStyle {

@@ -13,8 +13,18 @@ export interface SweepLike {
   dtype: string;
   /** New tokens of each prompt. */
   maxTokens: number;
-  /** By rising batch size. Throughput is in tokens per second; `repeats` are total seconds. */
-  points: { batchSize: number; throughput: number; repeats: number[] }[];
+  /** By rising batch size. */
+  points: TimedPoint[];
+}
+
+/** One batch size of a sweep. */
+export interface TimedPoint {
+  /** Prompts generated together. */
+  batchSize: number;
+  /** New tokens per second, where there are repeats their median. */
+  throughput: number;
+  /** Total seconds of each run. */
+  repeats: number[];
 }
 
 /** Options of {@link sweepChart}. */
@@ -32,7 +42,10 @@ export function sweepChart(
   { title, subtitle, reference = [] }: SweepChartOptions = {},
 ): Chart {
   const names = distinctNames(results);
-  const measured = results.map((result, i) => ({ name: names[i], points: throughputs(result) }));
+  const measured = results.map(({ points, maxTokens }, i) => ({
+    name: names[i],
+    points: throughputPoints(points, maxTokens),
+  }));
   const throughput = [...measured, ...reference];
   const latency = throughput.map((series) => ({ ...series, points: series.points.map(latencyOf) }));
   const slower = results.length === 1 && `Each token takes ${times(growth(latency[0]))} as long`;
@@ -42,11 +55,40 @@ export function sweepChart(
   );
 }
 
-function throughputs({ maxTokens, points }: SweepLike): ChartPoint[] {
+/**
+ * Points of a sweep as {@link throughputChart} draws them, each with the slowest and the fastest of its repeats.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { throughputPoints } from "../chart.ts";
+ *
+ * const points = [{ batchSize: 8, throughput: 100, repeats: [0.8, 1, 0.5] }];
+ * assert.deepEqual(throughputPoints(points, 10), [{ batchSize: 8, value: 100, low: 80, high: 160 }]);
+ * ```
+ */
+export function throughputPoints(points: readonly TimedPoint[], maxTokens: number): ChartPoint[] {
   return points.map(({ batchSize, throughput, repeats }) => {
     const tokens = batchSize * maxTokens;
     return { batchSize, value: throughput, low: tokens / Math.max(...repeats), high: tokens / Math.min(...repeats) };
   });
+}
+
+/**
+ * Points of a sweep as {@link latencyChart} draws them: seconds for each token of a row, with the fastest and the slowest
+ * of the repeats.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { latencyPoints } from "../chart.ts";
+ *
+ * const points = [{ batchSize: 8, throughput: 100, repeats: [0.8, 1, 0.5] }];
+ * assert.deepEqual(latencyPoints(points, 10), [{ batchSize: 8, value: 0.08, low: 0.05, high: 0.1 }]);
+ * ```
+ */
+export function latencyPoints(points: readonly TimedPoint[], maxTokens: number): ChartPoint[] {
+  return throughputPoints(points, maxTokens).map(latencyOf);
 }
 
 /** Rows of a batch move together, so a token takes batchSize / throughput seconds. */
