@@ -8,6 +8,7 @@
 
 import { cpus } from "node:os";
 import { type Batch, padBatch, paddingShare } from "./batch.ts";
+import { FOX } from "./fox.ts";
 import { decodeStep, prefill } from "./generate.ts";
 import { parameterCount } from "./gpt2/config.ts";
 import { KvCache, type Parallelism } from "./gpt2/kv_cache.ts";
@@ -112,9 +113,6 @@ export const SOURCE_POINTS: readonly { batchSize: number; throughput: number }[]
   { batchSize: 1, throughput: 34 },
   { batchSize: 128, throughput: 1482 },
 ];
-
-/** The first prompt of the running example, `The quick brown fox jumped over the`, in GPT-2's tokens. */
-const FOX = [464, 2068, 7586, 21831, 11687, 625, 262];
 
 /**
  * Times generation at every batch size. Sizes take turns, so that a slow minute of the machine falls on all of them; the

@@ -42,6 +42,7 @@ Deno.test("parseConfig() keeps the switches that change the result", () => {
   });
   assert.equal(config.scale_attn_by_inverse_layer_idx, true);
   assert.equal(config.scale_attn_weights, false);
+  assert.deepEqual(parse({ reorder_and_upcast_attn: true }), gpt2Config("gpt2"), "scores are float32 anyway");
 });
 
 Deno.test("parseConfig() reads a missing end-of-text token, and one that cannot come, as none", () => {

@@ -1,8 +1,13 @@
-/** `load_memory.ts FOLDER DTYPE`: loads a model, generates, and prints how much memory that took at most, as JSON. */
+/**
+ * Loads a model, generates, and prints how much memory that took at most, as JSON.
+ *
+ *     deno run -A tests/load_memory.ts FOLDER [DTYPE [BATCH_SIZE PROMPT_TOKENS NEW_TOKENS]]
+ */
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { useBackend } from "../lib/backend.ts";
+import { padBatch } from "../lib/batch.ts";
 import { generateBatch } from "../lib/generate.ts";
 import { parameterCount } from "../lib/gpt2/config.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
@@ -21,9 +26,21 @@ export interface LoadMemory {
   tokens: number[][];
 }
 
+/** What is generated. */
+export interface LoadWork {
+  batchSize: number;
+  promptTokens: number;
+  maxTokens: number;
+}
+
+/** Enough to show that it can. */
+const LITTLE: LoadWork = { batchSize: 2, promptTokens: 3, maxTokens: 3 };
+
 /** Loads the model in `folder` and generates with it, in a process of its own. */
-export async function loadInItsOwnProcess(folder: string, dtype: Dtype): Promise<LoadMemory> {
+export async function loadInItsOwnProcess(folder: string, dtype: Dtype, work = LITTLE): Promise<LoadMemory> {
+  const { batchSize, promptTokens, maxTokens } = work;
   const args = ["run", "-A", fileURLToPath(import.meta.url), folder, dtype];
+  args.push(...[batchSize, promptTokens, maxTokens].map(String));
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
   assert.equal(code, 0, new TextDecoder().decode(stderr));
   return JSON.parse(new TextDecoder().decode(stdout));
@@ -34,13 +51,17 @@ function peak(): number {
   return 1024 * Number(/VmHWM:\s*(\d+) kB/.exec(Deno.readTextFileSync("/proc/self/status"))![1]);
 }
 
-async function measure(folder: string, dtype: Dtype): Promise<LoadMemory> {
+async function measure(folder: string, dtype: Dtype, work: LoadWork): Promise<LoadMemory> {
+  const { batchSize, promptTokens, maxTokens } = work;
   const backend = await useBackend("tensorflow", { log: () => {} });
   const ready = peak(), start = performance.now();
   using model = await loadGPT2(folder, { backend, dtype });
   const loaded = peak(), afterLoad = performance.now();
-  const inputs = { inputIds: [[1, 2, 3], [4, 5, 6]], attentionMask: [[1, 1, 1], [1, 1, 1]] };
-  const answers = await generateBatch(model, inputs, { maxTokens: 3, ignoreEos: true });
+  const prompts = Array.from({ length: batchSize }, (_, row) => {
+    return Array.from({ length: promptTokens }, (_, i) => (row * promptTokens + i) % model.config.vocab_size);
+  });
+  const inputs = padBatch(prompts, { padTokenId: 0 });
+  const answers = await generateBatch(model, inputs, { maxTokens, ignoreEos: true });
   return {
     parameters: parameterCount(model.config),
     ready,
@@ -52,4 +73,8 @@ async function measure(folder: string, dtype: Dtype): Promise<LoadMemory> {
   };
 }
 
-if (import.meta.main) console.log(JSON.stringify(await measure(Deno.args[0], Deno.args[1] as Dtype)));
+if (import.meta.main) {
+  const [folder, dtype = "float32", ...numbers] = Deno.args;
+  const [batchSize, promptTokens, maxTokens] = numbers.length ? numbers.map(Number) : Object.values(LITTLE);
+  console.log(JSON.stringify(await measure(folder, dtype as Dtype, { batchSize, promptTokens, maxTokens })));
+}

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { lines } from "../lib/lines.ts";
 import { seededRandom } from "../lib/random.ts";
 import { modelFiles, namesIn, Place, TOKEN } from "./hub_place.ts";
 
@@ -71,6 +72,36 @@ Deno.test("killed at ten random moments, a download is finished by the next run,
     moments.push(`${Math.round(100 * moment / size)}%${there ? " (whole)" : ""}`);
   }
   console.log(`killed after ${moments.join(", ")} of ${size} bytes (seed ${seed})`);
+});
+
+Deno.test("a process that waits goes on where the one it waits for is killed", async () => {
+  const files = await modelFiles({ vocab_size: 8000 }), size = files.get("model.safetensors")!.length;
+  await using place = await Place.make(files);
+  const { hub } = place;
+  hub.fault = () => ({ slow: 10 });
+  const first = start(place);
+  const halfWay = new Promise<void>((resolve) => hub.onBytes = (sent) => sent > size / 2 && resolve());
+  await halfWay;
+  hub.onBytes = () => {};
+  const second = start(place), [reader, aside] = second.stderr.tee();
+  for await (const line of lines(reader)) if (line.startsWith("Waiting for another process")) break;
+  first.kill("SIGKILL");
+  const said = lines(aside);
+  const [{ success }] = await Promise.all([second.status, Array.fromAsync(said), second.stdout.cancel()]);
+  assert.ok(success);
+  assert.notEqual((await end(first)).code, 0);
+  await place.assertInstalled();
+  const ranges = hub.requests.filter(({ server }) => server === "storage").map(({ range }) => range);
+  assert.equal(ranges[0], null);
+  assert.match(ranges.at(-1)!, /^bytes=[1-9]\d{5,}-$/);
+});
+
+Deno.test("what is being downloaded shows how fast it comes and how long it will take", async () => {
+  await using place = await Place.make();
+  place.hub.fault = () => ({ slow: 80 }); // 27 chunks: more than the second after which the rate is known
+  const { code, stderr } = await end(start(place));
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /^tester\/tiny {2}[\d.]+ [kM]B of 1\.7 MB {2}[\d.]+ [kM]B\/s {2}\d+ s left$/m);
 });
 
 Deno.test("two processes at once download it once, and both succeed", async () => {

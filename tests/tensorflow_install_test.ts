@@ -8,6 +8,7 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { crc32, deflateRawSync } from "node:zlib";
+import { lines } from "../lib/lines.ts";
 import { unpack } from "../lib/tensorflow/unpack.ts";
 import { SetupError, type Wheel, wheelsFor } from "../lib/tensorflow/wheels.ts";
 
@@ -442,25 +443,18 @@ const PROGRAM = `
 /** Calls one function of the module under test in a process of its own. */
 class Run {
   readonly #events: Event[] = [];
-  readonly #lines: ReadableStreamDefaultReader<Event>;
+  readonly #lines: AsyncGenerator<string>;
 
   constructor(readonly process: Deno.ChildProcess) {
-    let rest = "";
-    const parse = new TransformStream<string, Event>({
-      transform(text, controller) {
-        const lines = (rest + text).split("\n");
-        rest = lines.pop()!;
-        for (const line of lines) controller.enqueue(JSON.parse(line));
-      },
-    });
-    this.#lines = process.stdout.pipeThrough(new TextDecoderStream()).pipeThrough(parse).getReader();
+    this.#lines = lines(process.stdout);
   }
 
   /** Reads on to the first event that `matches`, or to the end. */
   async until(matches: (event: Event) => boolean | undefined) {
-    for (let next; !(next = await this.#lines.read()).done;) {
-      this.#events.push(next.value);
-      if (matches(next.value)) return;
+    for (let next; !(next = await this.#lines.next()).done;) {
+      const event: Event = JSON.parse(next.value);
+      this.#events.push(event);
+      if (matches(event)) return;
     }
   }
 
@@ -484,7 +478,7 @@ class Run {
   async kill() {
     this.process.kill("SIGKILL");
     await this.process.status;
-    await this.#lines.cancel();
+    await this.#lines.return(undefined);
   }
 }
 

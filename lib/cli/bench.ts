@@ -10,14 +10,12 @@ import { benchModel } from "../../tests/peers/model.ts";
 import { absences, answers, benchChart, RATES, tables } from "../../tests/peers/report.ts";
 import { renderSvg } from "../chart.ts";
 import { writeTextFile } from "../files.ts";
+import { FOX } from "../fox.ts";
 import { DTYPES } from "../ops.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { formatBytes, withProgress } from "./progress.ts";
 
 const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
-
-/** `The quick brown fox jumped over the`, in GPT-2's tokens. */
-const FOX = [464, 2068, 7586, 21831, 11687, 625, 262];
 
 await run({
   name: "bench",

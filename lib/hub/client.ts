@@ -30,6 +30,7 @@ export const RANGE_NOT_SATISFIABLE = 416;
 /** Sends requests to one hub. */
 export class HubClient {
   readonly #endpoint: URL;
+  readonly #token?: string;
   readonly #authorization: { authorization?: string };
   readonly #tokenNote: string;
   readonly #stallSeconds: number;
@@ -37,6 +38,7 @@ export class HubClient {
   /** The token goes to the endpoint's own host only, and only over https or within this machine. */
   constructor({ endpoint, token }: Pick<HubSettings, "endpoint" | "token">, { stallSeconds = 30 }: ClientOptions = {}) {
     this.#endpoint = endpoint;
+    this.#token = token;
     const safe = endpoint.protocol === "https:" || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(endpoint.hostname);
     this.#authorization = token && safe ? { authorization: `Bearer ${token}` } : {};
     this.#tokenNote = !token
@@ -85,7 +87,7 @@ export class HubClient {
         throw this.#refusal(url, response);
       }
       await response.body?.cancel();
-      url = redirectTarget(url, response.headers.get("location"));
+      url = redirectTarget(url, response.headers.get("location"), this.#token);
     }
     throw new HubError(`${this.#endpoint.host} redirects more than ${MAX_REDIRECTS} times. Check HF_ENDPOINT`);
   }

@@ -57,7 +57,8 @@ const WORK = ".downloads";
 export async function installModel(name: string, options: InstallOptions = {}): Promise<InstalledModel> {
   const model = hubModel(name, options.revision);
   const settings = options.settings ?? await hubSettings();
-  const { into = MODELS_FOLDER, log = console.error } = options;
+  const { into = MODELS_FOLDER } = options;
+  const log = (line: string) => (options.log ?? console.error)(withoutToken(line, settings));
   const work = join(into, WORK), staging = join(work, model.folder), lock = `${staging}.lock`;
   const folder = join(into, model.folder);
   try {
@@ -67,24 +68,28 @@ export async function installModel(name: string, options: InstallOptions = {}): 
     if (await kindOf(folder)) return await verify(folder, options.revision);
 
     await Deno.mkdir(staging, { recursive: true });
-    const record = await fill(staging, model, settings, options);
+    const record = await fill(staging, model, settings, { ...options, log });
     const parameters = await orRefuse(staging, model, () => checkModel(staging));
     await writeRecord(staging, record);
     await Deno.rename(staging, folder);
     return { folder, record, parameters, wasThere: false };
   } catch (error) {
-    throw withoutToken(
+    throw errorWithoutToken(
       error instanceof HubError ? new HubError(`Cannot get ${model.repository}: ${error.message}.`) : error as Error,
       settings,
     );
   }
 }
 
-/** Names of files and what is in them may be quoted in errors, and a hub could put there what it was sent. */
-function withoutToken(error: Error, { token }: HubSettings): Error {
-  if (!token || !Deno.inspect(error).includes(token)) return error;
+/** Names of files and what is in them may be quoted, and a hub could put there what it was sent. */
+function withoutToken(text: string, { token }: HubSettings): string {
+  return token ? text.replaceAll(token, "…") : text;
+}
+
+function errorWithoutToken(error: Error, settings: HubSettings): Error {
+  if (!settings.token || !Deno.inspect(error).includes(settings.token)) return error;
   const Kind = error instanceof HubError ? HubError : RangeError;
-  return new Kind(error.message.replaceAll(token, "…"));
+  return new Kind(withoutToken(error.message, settings));
 }
 
 /** What is there already: right, or in the way. */

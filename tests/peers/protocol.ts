@@ -4,6 +4,8 @@
  * `{"ids": […]}`, with `{"logits": […]}`. Whatever goes wrong ends it; the last line on its stderr says why.
  */
 
+import { lines } from "../../lib/lines.ts";
+
 /** What a peer says when it is ready. */
 export interface Introduction {
   /** Which of its ways it uses, in a few words. */
@@ -42,13 +44,13 @@ export interface Generator {
 
 /** A peer's process. */
 export class Peer implements Generator, AsyncDisposable {
-  #lines: ReadableStreamDefaultReader<string>;
+  #lines: AsyncGenerator<string>;
   #input: WritableStreamDefaultWriter<Uint8Array>;
   #said = "";
   #stderr: Promise<void>;
 
   private constructor(private readonly process: Deno.ChildProcess) {
-    this.#lines = process.stdout.pipeThrough(new TextDecoderStream()).pipeThrough(splitLines()).getReader();
+    this.#lines = lines(process.stdout);
     this.#input = process.stdin.getWriter();
     this.#stderr = this.#listen();
   }
@@ -88,12 +90,12 @@ export class Peer implements Generator, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#input.close().catch(() => {}); // it may have ended by itself
     await this.process.status;
-    await this.#lines.cancel();
+    await this.#lines.return(undefined);
     await this.#stderr;
   }
 
   async #answer<T>(): Promise<T> {
-    const { value } = await this.#lines.read();
+    const { value } = await this.#lines.next();
     if (value !== undefined) return JSON.parse(value);
     const { code, signal } = await this.process.status;
     await this.#stderr;
@@ -112,7 +114,7 @@ export class Peer implements Generator, AsyncDisposable {
 export async function serve(introduction: Introduction, generator: Generator): Promise<void> {
   const answer = (message: unknown) => Deno.stdout.write(new TextEncoder().encode(JSON.stringify(message) + "\n"));
   await answer(introduction);
-  for await (const line of Deno.stdin.readable.pipeThrough(new TextDecoderStream()).pipeThrough(splitLines())) {
+  for await (const line of lines(Deno.stdin.readable)) {
     const request: Work = JSON.parse(line);
     await answer(
       request.batchSize ? await generator.generate(request) : {
@@ -120,15 +122,4 @@ export async function serve(introduction: Introduction, generator: Generator): P
       },
     );
   }
-}
-
-function splitLines(): TransformStream<string, string> {
-  let rest = "";
-  return new TransformStream({
-    transform(text, controller) {
-      const lines = (rest + text).split("\n");
-      rest = lines.pop()!;
-      for (const line of lines) controller.enqueue(line);
-    },
-  });
 }

@@ -12,6 +12,7 @@ import { useBackend } from "../../lib/backend.ts";
 import { padBatch } from "../../lib/batch.ts";
 import { table } from "../../lib/cli/table.ts";
 import { loadOrMakeModel } from "../../lib/cli/model_flags.ts";
+import { FOX } from "../../lib/fox.ts";
 import { decodeStep, prefill } from "../../lib/generate.ts";
 import type { GPT2 } from "../../lib/gpt2/model.ts";
 import { median } from "../../lib/measure.ts";
@@ -27,7 +28,6 @@ const { values: flags } = parseArgs({
   },
 });
 const rounds = Number(flags.rounds), steps = Number(flags.steps);
-const FOX = [464, 2068, 7586, 21831, 11687, 625, 262];
 
 const { model: captured } = await loadOrMakeModel(flags.model, { backend: "webgpu", dtype: flags.dtype });
 using _ = captured;

@@ -8,6 +8,7 @@ import { parseArgs } from "node:util";
 import { padBatch } from "../../lib/batch.ts";
 import { table } from "../../lib/cli/table.ts";
 import { loadOrMakeModel } from "../../lib/cli/model_flags.ts";
+import { FOX } from "../../lib/fox.ts";
 import { decodeStep, prefill } from "../../lib/generate.ts";
 import { median } from "../../lib/measure.ts";
 
@@ -20,7 +21,7 @@ const { values: flags } = parseArgs({
     prefill: { type: "boolean", default: false },
   },
 });
-const FOX = [464, 2068, 7586, 21831, 11687, 625, 262], repeats = Number(flags.repeats);
+const repeats = Number(flags.repeats);
 
 /** A dispatch as it was recorded. */
 interface Dispatch {
