@@ -1,5 +1,7 @@
 /** Weights as int8 numbers: symmetric, −127 to 127, each output channel scaled to its largest magnitude. */
 
+import type { Range } from "./ranges.ts";
+
 /** An int8 weight: a matrix of numbers, and what each output channel's are to be multiplied with. */
 export interface Int8Weight {
   /** [K, M], or [M, K] if `axis` is 0; row by row. */
@@ -34,7 +36,7 @@ export function dequantizeInt8({ values, shape, axis, scale }: Int8Weight, desti
 export function cutInt8(
   weight: Int8Weight,
   axis: 0 | 1,
-  ranges: readonly (readonly [start: number, end: number])[],
+  ranges: readonly Range[],
 ): Int8Weight {
   const [rows, columns] = weight.shape, kept = ranges.reduce((sum, [start, end]) => sum + end - start, 0);
   const scale = axis === weight.axis

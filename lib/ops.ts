@@ -168,8 +168,7 @@ export const plainOps: Ops = {
   },
 
   attend(query, keys, values, mask) {
-    const scores = tf.add(tf.matMul(query, keys, false, true), mask); // [B, H, T, S]
-    return tf.matMul(tf.softmax(scores), values) as tf.Tensor4D;
+    return weigh(tf.matMul(query, keys, false, true), values, mask);
   },
 
   emptyCaches(shape, count) {
@@ -203,6 +202,11 @@ export const plainOps: Ops = {
     return tf.neg(tf.log(tf.sum(tf.exp(shifted), -1)));
   },
 };
+
+/** Scores [B, H, T, S] of S values [B, H, S, D/H] for each of T queries, mask [B, 1, T, S] -> [B, H, T, D/H]: their mean. */
+export function weigh(scores: tf.Tensor4D, values: tf.Tensor4D, mask: tf.Tensor4D): tf.Tensor4D {
+  return tf.matMul(tf.softmax(tf.add(scores, mask)), values);
+}
 
 /** Parts [N, m] side by side -> [N, M]; a single one is the whole. */
 export function joinColumns(parts: readonly tf.Tensor2D[]): tf.Tensor2D {

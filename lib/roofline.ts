@@ -8,7 +8,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Backend } from "./backend.ts";
 import type { GPT2Config } from "./gpt2/config.ts";
-import { type Range, ranges } from "./gpt2/groups.ts";
+import { type Range, ranges } from "./ranges.ts";
 import type { Parallelism } from "./gpt2/kv_cache.ts";
 import type { Dtype, Linear } from "./ops.ts";
 

@@ -10,6 +10,7 @@ import { loadGPT2 } from "../lib/gpt2/load.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
 import { joinColumns } from "../lib/ops.ts";
 import { seededRandom } from "../lib/random.ts";
+import { fromTensors, toTensors } from "../lib/step_tensors.ts";
 import { testOnEach, workingBackends } from "./backends.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
 import { assertClose, distance } from "./logits.ts";
@@ -28,37 +29,24 @@ const folders = [
 
 /** The logits after the last token of each prompt, in one batch, by a captured step where the backend has those. */
 async function logitsOf(model: GPT2, rows: readonly number[][], { ignorePadding = false } = {}): Promise<number[][]> {
-  const { inputIds } = padBatch(rows, { padTokenId: 0 }), [B, T] = [rows.length, inputIds[0].length];
+  const { inputIds } = padBatch(rows, { padTokenId: 0 }), T = inputIds[0].length;
   using cache = model.allocateCache(rows.map((row) => ignorePadding ? 0 : T - row.length), T, {
     lanes: 1,
     threads: model.backend.threads,
   });
-  const { backend, config: { n_layer } } = model, [lane] = cache.lanes, { tensors } = lane;
-  const inputs = [
-    tf.tensor2d(inputIds, [B, T], "int32"),
-    tf.tensor2d(lane.positionIds(0, T), [B, T], "int32"),
-    tf.tensor2d(Array.from({ length: T }, (_, i) => i), [T, 1], "int32"),
-  ];
-  const groups = tensors.rowStarts.length;
+  const { backend, config: { n_layer } } = model, { all, own } = toTensors(backend.ops, cache.lanes[0], 0, inputIds);
   const forward = (all: readonly tf.Tensor[]) => {
-    const [ids, positions, slots, padding, cacheSlots, ...rest] = all, values = groups * (1 + n_layer);
-    const view = new CacheView(backend.ops, {
-      padding: padding as tf.Tensor4D,
-      slots: cacheSlots as tf.Tensor1D,
-      rowStarts: rest.slice(0, groups) as tf.Tensor3D[],
-      keys: rest.slice(groups, values) as tf.Tensor4D[],
-      values: rest.slice(values) as tf.Tensor4D[],
-    }, slots as tf.Tensor2D);
-    const logits = joinColumns(model.forward(ids as tf.Tensor2D, positions as tf.Tensor2D, view));
+    const { tokens, positions, newSlots, cache } = fromTensors(backend.ops, all, n_layer);
+    const view = new CacheView(backend.ops, cache, newSlots);
+    const logits = joinColumns(model.forward(tokens, positions, view));
     tf.dispose([...view.written.keys, ...view.written.values]);
     return logits;
   };
-  const all = [...inputs, tensors.padding, tensors.slots, ...tensors.rowStarts, ...tensors.keys, ...tensors.values];
   const captured = backend.capture?.(all, (standIns) => [forward(standIns)], { repeated: false });
   const [logits] = captured ? await captured.run(all, cache.parallelism) : [tf.tidy(() => forward(all))];
   const result = await logits.array() as number[][];
   captured?.dispose();
-  tf.dispose([logits, ...inputs]);
+  tf.dispose([logits, ...own]);
   return result;
 }
 

@@ -1,7 +1,7 @@
 /**
  * A model too large for a test, with random weights: what loading it and generating with it take at most, against its
- * weights in the type that it computes with and 1.5 GB more. Fails if that is not enough; the
- * limit is meant for the largest sizes and a small batch.
+ * weights in the type that it computes with and 1.5 GB more. Fails if that is not enough; the limit is meant for the
+ * largest sizes and a small batch.
  *
  *     deno run -A tests/large_model.ts [--size gpt2-xl] [--shards 1,3] [--dtypes float32,bfloat16,int8] [--narrow-file]
  *       [--batch-size 2] [--prompt-tokens 3] [--max-tokens 3]

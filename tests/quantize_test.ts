@@ -3,7 +3,7 @@ import { join } from "node:path";
 import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../lib/backend.ts";
 import { readConfig } from "../lib/gpt2/config.ts";
-import { type Range, ranges } from "../lib/gpt2/groups.ts";
+import { type Range, ranges } from "../lib/ranges.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/gpt2/safetensors.ts";
 import { checkpointWeights, outputAxis } from "../lib/gpt2/weights.ts";

@@ -7,12 +7,12 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { cutInt8, type Int8Weight } from "../int8.ts";
+import type { Int8Weight } from "../int8.ts";
 import { type Activation, geluNew, type Head } from "../ops.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import { keepsPacked } from "./packing.ts";
-import { columnRanges, type Shard, shardName } from "./shards.ts";
+import { type Shard, shardName } from "./shards.ts";
 import type { TensorMetadata } from "./tensors.ts";
 
 const { float, int32, uint8, qint8, bfloat16 } = DataType;
@@ -46,19 +46,14 @@ export function quantizedShard(
   return { name, bias, weight: [transposed ? turned(backend, values) : values, ...range] };
 }
 
-/** A weight that is int8 already, as it is; the head's in shards, since nothing else divides it. Takes over the bias. */
-export function int8Shards(
+/** A weight that is int8 already, as it is. Takes over the bias. */
+export function int8Shard(
   backend: TensorflowBackend,
   name: string,
   weight: Int8Weight,
   bias: tf.Tensor1D | null,
-): Int8Shard[] {
-  if (weight.axis === 1) return [{ name: shardName(name), bias, weight: rawInt8(backend, weight) }];
-  return columnRanges(backend, weight.shape[0]).map((range) => ({
-    name: shardName(name),
-    bias,
-    weight: rawInt8(backend, cutInt8(weight, 0, [range])),
-  }));
+): Int8Shard {
+  return { name: shardName(name), bias, weight: rawInt8(backend, weight) };
 }
 
 /** Shards -> a layer with int8 weights. Takes them over. */

@@ -4,14 +4,15 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Activation, type Dtype, geluNew, type Head, type Linear, type Ops, plainOps } from "../ops.ts";
+import { type Activation, type Dtype, geluNew, type Head, type Linear, type Ops, plainOps, weigh } from "../ops.ts";
+import { cutInt8 } from "../int8.ts";
 import { attr, DataType } from "./attributes.ts";
 import type { TensorflowBackend } from "./backend.ts";
 import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear, int8Shards, quantizedShard, type ShardOptions } from "./narrow.ts";
+import { bfloat16Linear, int8Linear, int8Shard, quantizedShard, type ShardOptions } from "./narrow.ts";
 import { keepsPacked } from "./packing.ts";
 import type { Kernel } from "./probe.ts";
-import { columnShards, disposeShards, type Shard, wholeShard } from "./shards.ts";
+import { columnRanges, columnShards, disposeShards, type Shard, wholeShard } from "./shards.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
@@ -114,11 +115,13 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     },
 
     int8Linear(weight, bias, { name, activation = "none", modelSize }) {
-      return undivided(int8Linear(backend, int8Shards(backend, name, weight, bias), activation, { modelSize }));
+      return undivided(int8Linear(backend, [int8Shard(backend, name, weight, bias)], activation, { modelSize }));
     },
 
     int8Head(wte, { name, modelSize }) {
-      return int8Linear(backend, int8Shards(backend, name, wte, null), "none", { modelSize });
+      const shards = columnRanges(backend, wte.shape[0])
+        .map((range) => int8Shard(backend, name, cutInt8(wte, 0, [range]), null));
+      return int8Linear(backend, shards, "none", { modelSize });
     },
 
     layerNorm(x, gain, bias, epsilon) {
@@ -169,8 +172,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
 
     attend(query, keys, values, mask) {
       if (!has("attention") || query.shape[2] > 1) return plainOps.attend(query, keys, values, mask);
-      const scores = tf.add(dotProducts(backend, query, keys), mask); // [B, H, 1, S]
-      return tf.matMul(tf.softmax(scores), values) as tf.Tensor4D;
+      return weigh(dotProducts(backend, query, keys), values, mask);
     },
 
     argMax(logits) {

@@ -7,6 +7,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { type Range, ranges } from "../ranges.ts";
 import type { TensorflowBackend } from "./backend.ts";
 
 /** Some of a weight's columns. Letters: K inputs, m of the M outputs. */
@@ -36,11 +37,8 @@ export function wholeShard(name: string, weight: tf.Tensor2D, bias: tf.Tensor1D)
 }
 
 /** Which of a weight's columns go into each shard. */
-export function columnRanges(backend: TensorflowBackend, columns: number): [start: number, end: number][] {
-  const count = Math.max(1, Math.min(backend.sideBySide, Math.floor(columns / LEAST_COLUMNS)));
-  const starts = Array.from({ length: count + 1 }, (_, i) => Math.floor(columns * i / count / 16) * 16);
-  starts[count] = columns;
-  return starts.slice(1).map((end, i) => [starts[i], end]);
+export function columnRanges(backend: TensorflowBackend, columns: number): Range[] {
+  return ranges(columns, Math.min(backend.sideBySide, Math.floor(columns / LEAST_COLUMNS)), 16);
 }
 
 /** Cuts weight [K, M] (with `transposed`, [M, K]) and bias [M] into shards. The tensors stay the caller's. */
