@@ -148,6 +148,18 @@ for (const [name, chart] of Object.entries(charts)) {
   });
 }
 
+Deno.test("the numbers at the ends of many lines cover neither each other nor the legend", async () => {
+  const last = [601, 602, 603, 604, 605, 606];
+  const lines = last.map((value) => series(`line ${value}`, [value / 10, value]));
+  const drawn = texts(await renderSvg(throughputChart(lines, { title: "All alike" })));
+  const legend = Math.max(...drawn.filter(({ text }) => text.startsWith("line ")).map(({ y }) => y));
+  const ends = last.map((value) => drawn.find(({ text }) => text === String(value))!.y);
+  for (const [i, y] of ends.entries()) {
+    assert.ok(y - legend > 13, `${last[i]} is ${y - legend} below the legend`);
+    if (i) assert.ok(ends[i - 1] - y > 13, `${last[i]} is ${ends[i - 1] - y} above ${last[i - 1]}`);
+  }
+});
+
 Deno.test("the check for words outside the picture finds them in a picture cut in half", async () => {
   const svg = await renderSvg(charts.throughput);
   assert.ok(outside(svg.replace(/width="(\d+)"/, (_, width) => `width="${width / 2}"`)).length > 3);

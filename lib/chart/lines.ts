@@ -182,7 +182,7 @@ export function drawLines<P extends object>(
   });
 }
 
-/** The numbers at one end of the lines, moved apart where they would cover each other. */
+/** The numbers at one end of the lines, moved apart where they would cover each other, and kept within the axis. */
 function endLabels<P extends object>(
   series: readonly { name: string; points: readonly P[] }[],
   end: number,
@@ -190,8 +190,8 @@ function endLabels<P extends object>(
 ) {
   const [to, from] = type === "log" ? [Math.log, Math.exp] : [Number, Number];
   const gap = 14 / plot.height * (to(high) - to(low));
-  let free = -Infinity;
-  return series
+  let free = -Infinity, ceiling = to(high);
+  const labels = series
     .filter(({ points }) => points.length > (end ? 0 : 1)) // a single point needs one label
     .map(({ name, points }) => ({ ...points.at(end)!, series: name }))
     .map((point) => ({ ...point, value: (point as unknown as Record<string, number>)[field] }))
@@ -199,8 +199,13 @@ function endLabels<P extends object>(
     .map(({ value, ...rest }) => {
       const at = Math.max(to(value), free);
       free = at + gap;
-      return { ...rest, at: from(at), text: formatNumber(value) };
+      return { ...rest, at, text: formatNumber(value) };
     });
+  return labels.reverse().map((label) => { // back down from the top, above which is the legend
+    const at = Math.min(label.at, ceiling);
+    ceiling = at - gap;
+    return { ...label, at: from(at) };
+  });
 }
 
 /** A colour for each line; grey for those that are muted. */
