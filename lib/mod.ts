@@ -16,25 +16,25 @@
  * @module
  */
 
-export * from "./backend.ts";
-export * from "./batch.ts";
-export * from "./generate.ts";
+export * from "./backend/select.ts";
+export * from "./tokenizer/batch.ts";
+export * from "./engine/generate.ts";
 export * from "./gpt2/cache_view.ts";
 export * from "./gpt2/config.ts";
-export * from "./gpt2/kv_cache.ts";
+export * from "./engine/kv_cache.ts";
 export * from "./gpt2/layers.ts";
 export * from "./gpt2/load.ts";
 export * from "./gpt2/model.ts";
-export { Interrupted, interruptSignal } from "./interrupt.ts";
+export { Interrupted, interruptSignal } from "./util/interrupt.ts";
 export * from "./gpt2/plain.ts";
-export { type Candidate, nextTokenLogits, topTokens } from "./logits.ts";
-export * from "./measure.ts";
-export * from "./ops.ts";
-export * from "./parallelism.ts";
-export * from "./profile.ts";
-export { quantizeModel } from "./quantize.ts";
-export * from "./roofline.ts";
-export * from "./step.ts";
-export * from "./tokenizer.ts";
-export * from "./without_cache.ts";
-export type { OperationTime } from "./tensorflow/trace.ts";
+export { type Candidate, nextTokenLogits, topTokens } from "./engine/logits.ts";
+export * from "./bench/measure.ts";
+export * from "./backend/ops.ts";
+export * from "./engine/parallelism.ts";
+export * from "./bench/profile.ts";
+export { quantizeModel } from "./gpt2/quantize.ts";
+export * from "./bench/roofline.ts";
+export * from "./engine/step.ts";
+export * from "./tokenizer/tokenizer.ts";
+export * from "./engine/without_cache.ts";
+export type { OperationTime } from "./tensorflow/capi/trace.ts";

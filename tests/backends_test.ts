@@ -2,19 +2,19 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import type { Backend } from "../lib/backend.ts";
-import { type Batch, padBatch } from "../lib/batch.ts";
-import { generateBatch, type GenerateOptions, generateTokenKvCaching } from "../lib/generate.ts";
+import type { Backend } from "../lib/backend/select.ts";
+import { type Batch, padBatch } from "../lib/tokenizer/batch.ts";
+import { generateBatch, type GenerateOptions, generateTokenKvCaching } from "../lib/engine/generate.ts";
 import { CacheView } from "../lib/gpt2/cache_view.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
-import { joinColumns } from "../lib/ops.ts";
-import { seededRandom } from "../lib/random.ts";
-import { fromTensors, toTensors } from "../lib/step_tensors.ts";
-import { testOnEach, workingBackends } from "./backends.ts";
+import { joinColumns } from "../lib/backend/ops.ts";
+import { seededRandom } from "../lib/util/random.ts";
+import { fromTensors, toTensors } from "../lib/engine/step_tensors.ts";
+import { testOnEach, workingBackends } from "./_support/backends.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
-import { assertClose, distance } from "./logits.ts";
-import { TINY, writeTinyModel } from "./tiny_models.ts";
+import { assertClose, distance } from "./_support/logits.ts";
+import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 const backends = await workingBackends();
 const TOLERANCE = 2e-4;

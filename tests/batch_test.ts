@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { type Batch, padBatch, paddingShare, positionIds, realTokens } from "../lib/batch.ts";
-import { seededRandom } from "../lib/random.ts";
+import { type Batch, padBatch, paddingShare, positionIds, realTokens } from "../lib/tokenizer/batch.ts";
+import { seededRandom } from "../lib/util/random.ts";
 
 const vocabSize = 50257;
 

@@ -1,7 +1,7 @@
 /** The side-by-side bench without the others' downloads: stand-ins generate, and small workers speak the protocol. */
 
 import assert from "node:assert/strict";
-import { startAll } from "./peers/catalog.ts";
+import { startAll } from "../lib/bench/peers/catalog.ts";
 import {
   compare,
   type Contestant,
@@ -11,10 +11,10 @@ import {
   ratiosOf,
   relativeError,
   type Standing,
-} from "./peers/compare.ts";
-import { refuseCuda } from "./peers/environment.ts";
-import { Peer } from "./peers/protocol.ts";
-import { absences, tables } from "./peers/report.ts";
+} from "../lib/bench/peers/compare.ts";
+import { refuseCuda } from "../lib/bench/peers/environment.ts";
+import { Peer } from "../lib/bench/peers/protocol.ts";
+import { absences, tables } from "../lib/bench/peers/report.ts";
 
 const root = new URL("..", import.meta.url);
 
@@ -128,7 +128,7 @@ Deno.test({
   async fn() {
     const code = `
 import sys
-sys.path.insert(0, "tests/peers")
+sys.path.insert(0, "lib/bench/peers")
 from worker import serve
 class StandIn:
     about, versions = "a stand-in", {"stand": "1"}

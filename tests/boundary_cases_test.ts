@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { TensorflowBinding } from "../lib/tensorflow/binding.ts";
-import { ensureLibtensorflow } from "../lib/tensorflow/install.ts";
-import { Library } from "../lib/tensorflow/library.ts";
-import { cases, microseconds } from "./peers/boundary/cases.mjs";
+import { TensorflowBinding } from "../lib/tensorflow/capi/binding.ts";
+import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
+import { Library } from "../lib/tensorflow/capi/library.ts";
+import { cases, microseconds } from "../lib/bench/peers/boundary/cases.mjs";
 
 Deno.test("what the boundary benchmark times works, and frees what it makes", async () => {
   const binding = new TensorflowBinding(new Library(await ensureLibtensorflow()), { intraOp: 1, interOp: 1 });

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { attr, type Attribute, AttributeType, DataType } from "../lib/tensorflow/attributes.ts";
-import { TensorflowBackend } from "../lib/tensorflow/backend.ts";
-import { ensureLibtensorflow } from "../lib/tensorflow/install.ts";
-import { TensorflowError } from "../lib/tensorflow/library.ts";
-import { collectGarbage } from "./garbage.ts";
+import { attr, type Attribute, AttributeType, DataType } from "../lib/tensorflow/capi/attributes.ts";
+import { TensorflowBackend } from "../lib/tensorflow/tfjs/backend.ts";
+import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
+import { TensorflowError } from "../lib/tensorflow/capi/library.ts";
+import { collectGarbage } from "./_support/garbage.ts";
 
 const backend = new TensorflowBackend(await ensureLibtensorflow(), { intraOp: 2, interOp: 1 });
 await tf.setBackend("tensorflow");

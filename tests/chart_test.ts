@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { padBatch } from "../lib/batch.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
 import {
   attentionHeads,
   batchGrid,

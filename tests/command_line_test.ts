@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import settings from "../deno.json" with { type: "json" };
 import { openGpu } from "../lib/webgpu/device.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
-import { assertClose } from "./logits.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { assertClose } from "./_support/logits.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const root = new URL("..", import.meta.url);
 

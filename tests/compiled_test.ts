@@ -2,15 +2,15 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
-import { padBatch } from "../lib/batch.ts";
-import { generateBatch, generateTokenKvCaching } from "../lib/generate.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
+import { generateBatch, generateTokenKvCaching } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import type { Dtype } from "../lib/ops.ts";
-import { openTensorflow } from "../lib/tensorflow/backend.ts";
+import type { Dtype } from "../lib/backend/ops.ts";
+import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
 import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
-import { assertClose } from "./logits.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { assertClose } from "./_support/logits.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const plain = await useBackend("tensorflow"), compiled = await tensorflowOnGpu(await openTensorflow());
 const folder = await writeTinyModel({ seed: 1 });

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import type { Attribute } from "../lib/tensorflow/attributes.ts";
-import { TensorflowBinding } from "../lib/tensorflow/binding.ts";
-import { ensureLibtensorflow } from "../lib/tensorflow/install.ts";
-import { Library } from "../lib/tensorflow/library.ts";
+import type { Attribute } from "../lib/tensorflow/capi/attributes.ts";
+import { TensorflowBinding } from "../lib/tensorflow/capi/binding.ts";
+import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
+import { Library } from "../lib/tensorflow/capi/library.ts";
 import { runPublishedTests } from "./conformance/suite.ts";
 
 const library = new Library(await ensureLibtensorflow()), threads = { intraOp: 2, interOp: 1 };

@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
-import { padBatch } from "../lib/batch.ts";
-import { generateBatch } from "../lib/generate.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
+import { generateBatch } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { predict } from "../lib/perplexity.ts";
-import { quantizeModel } from "../lib/quantize.ts";
-import { seededRandom } from "../lib/random.ts";
-import { AutoTokenizer } from "../lib/tokenizer.ts";
+import { predict } from "../lib/bench/perplexity.ts";
+import { quantizeModel } from "../lib/gpt2/quantize.ts";
+import { seededRandom } from "../lib/util/random.ts";
+import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
-import { assertClose, distance, logitsOf } from "./logits.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { assertClose, distance, logitsOf } from "./_support/logits.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
 const narrow = backend.dtypes.filter((dtype) => dtype !== "float32");

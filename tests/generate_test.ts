@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
-import { type Batch, padBatch } from "../lib/batch.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { type Batch, padBatch } from "../lib/tokenizer/batch.ts";
 import {
   decodeStep,
   generateBatch,
@@ -9,12 +9,12 @@ import {
   generateSteps,
   generateTokenKvCaching,
   prefill,
-} from "../lib/generate.ts";
+} from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { AutoTokenizer } from "../lib/tokenizer.ts";
+import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
-import { assertClose, logitsOf } from "./logits.ts";
-import { TINY, writeTinyModel } from "./tiny_models.ts";
+import { assertClose, logitsOf } from "./_support/logits.ts";
+import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
 const small = await loadGPT2("models/small", { backend });

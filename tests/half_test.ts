@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "../lib/half.ts";
-import { seededRandom } from "../lib/random.ts";
+import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "../lib/util/half.ts";
+import { seededRandom } from "../lib/util/random.ts";
 
 const everyPattern = Uint16Array.from({ length: 2 ** 16 }, (_, i) => i);
 

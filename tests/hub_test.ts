@@ -8,8 +8,8 @@ import { HubError } from "../lib/hub/error.ts";
 import { hubModel, isCommit, KNOWN_MODELS } from "../lib/hub/name.ts";
 import { redirectTarget } from "../lib/hub/redirect.ts";
 import { hubSettings } from "../lib/hub/settings.ts";
-import { type Fault, gitChecksum, type Seen, sha256 } from "./fake_hub.ts";
-import { modelFiles, namesIn, Place, TOKEN } from "./hub_place.ts";
+import { type Fault, gitChecksum, type Seen, sha256 } from "./_support/fake_hub.ts";
+import { modelFiles, namesIn, Place, TOKEN } from "./_support/hub_place.ts";
 
 const WEIGHTS = "model.safetensors";
 type TensorHeader = { dtype: string; shape: number[]; data_offsets: [number, number] };

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type CellOutput, KernelSession } from "./kernel_session.ts";
+import { type CellOutput, KernelSession } from "./_support/kernel_session.ts";
 
 const ignore = Deno.build.os === "windows"; // there the kernel gets messages, not signals
 

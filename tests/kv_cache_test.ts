@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
+import { useBackend } from "../lib/backend/select.ts";
 import { parseConfig } from "../lib/gpt2/config.ts";
-import { KvCache } from "../lib/gpt2/kv_cache.ts";
+import { KvCache } from "../lib/engine/kv_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { checkMemory, prefillChunk } from "../lib/memory.ts";
-import { step } from "../lib/step.ts";
-import { assertClose } from "./logits.ts";
-import { TINY, writeTinyModel } from "./tiny_models.ts";
+import { checkMemory, prefillChunk } from "../lib/engine/memory.ts";
+import { step } from "../lib/engine/step.ts";
+import { assertClose } from "./_support/logits.ts";
+import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
 const config = parseConfig({ model_type: "gpt2", ...TINY }, "tiny");

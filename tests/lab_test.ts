@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
-import { findChromium, installChromium, Page } from "./browser.ts";
-import { chartsOf, NOTEBOOKS, storedNotebooks } from "./stored_notebooks.ts";
+import { findChromium, installChromium, Page } from "./_support/browser.ts";
+import { chartsOf, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
 
 const full = Boolean(Deno.env.get("OMNIBUS_FULL"));
 const chromium = await findChromium() ?? (full ? await installChromium() : null);

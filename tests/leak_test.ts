@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
-import { generateBatch } from "../lib/generate.ts";
-import { openTensorflow } from "../lib/tensorflow/backend.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { generateBatch } from "../lib/engine/generate.ts";
+import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { padBatch } from "../lib/batch.ts";
-import { collectGarbage } from "./garbage.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
+import { collectGarbage } from "./_support/garbage.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 Deno.test("a thousand generations leave the number of tensors and the resident memory where they were", async () => {
   using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend: await useBackend("tensorflow") });

@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
-import { padBatch } from "../lib/batch.ts";
-import { generateBatch } from "../lib/generate.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
+import { generateBatch } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { nextTokenLogits, topTokens } from "../lib/logits.ts";
+import { nextTokenLogits, topTokens } from "../lib/engine/logits.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
-import { assertClose, distance } from "./logits.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { assertClose, distance } from "./_support/logits.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
 const small = await loadGPT2("models/small", { backend });

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { lines } from "../lib/lines.ts";
-import { seededRandom } from "../lib/random.ts";
-import { modelFiles, namesIn, Place, TOKEN } from "./hub_place.ts";
+import { lines } from "../lib/util/lines.ts";
+import { seededRandom } from "../lib/util/random.ts";
+import { modelFiles, namesIn, Place, TOKEN } from "./_support/hub_place.ts";
 
 const FOLDER = "tester--tiny";
 

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
-import { padBatch } from "../lib/batch.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { seededRandom } from "../lib/random.ts";
-import { assertClose, cacheFor, distance, feed, logitsOf } from "./logits.ts";
-import { TINY, writeTinyModel } from "./tiny_models.ts";
+import { seededRandom } from "../lib/util/random.ts";
+import { assertClose, cacheFor, distance, feed, logitsOf } from "./_support/logits.ts";
+import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 const TOLERANCE = 2e-4;
 const backend = await useBackend("tensorflow");

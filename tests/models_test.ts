@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { GPT2_SIZES, gpt2Config, type GPT2Size, parameterCount, readConfig } from "../lib/gpt2/config.ts";
-import { KvCache } from "../lib/gpt2/kv_cache.ts";
-import { openWeights } from "../lib/gpt2/safetensors.ts";
-import { sha256 } from "./fake_hub.ts";
-import { loadInItsOwnProcess } from "./load_memory.ts";
-import { writeRandomCheckpoint } from "./random_checkpoint.ts";
+import { KvCache } from "../lib/engine/kv_cache.ts";
+import { openWeights } from "../lib/safetensors/reader.ts";
+import { sha256 } from "./_support/fake_hub.ts";
+import { loadInItsOwnProcess } from "./_support/load_memory.ts";
+import { writeRandomCheckpoint } from "./_support/random_checkpoint.ts";
 
 Deno.test("the shipped model's card tells the truth about its files", async () => {
   const card = await Deno.readTextFile("models/small/README.md");

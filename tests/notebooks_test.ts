@@ -4,7 +4,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
 import { executeNotebook } from "../lib/jupyter/execute.ts";
-import { storedNotebooks } from "./stored_notebooks.ts";
+import { storedNotebooks } from "./_support/stored_notebooks.ts";
 
 const project = fileURLToPath(new URL("..", import.meta.url));
 const library = JSON.stringify(import.meta.resolve("../lib/chart.ts"));

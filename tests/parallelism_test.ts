@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { useBackend } from "../lib/backend.ts";
-import { padBatch } from "../lib/batch.ts";
-import { generateBatch } from "../lib/generate.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
+import { generateBatch } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { calibrate, parallelismFor, storedPlan, storePlan, waysToSpread } from "../lib/parallelism.ts";
-import { assertClose } from "./logits.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { calibrate, parallelismFor, storedPlan, storePlan, waysToSpread } from "../lib/engine/parallelism.ts";
+import { assertClose } from "./_support/logits.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
 const model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });

@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
-import { padBatch, type PaddingSide, positionIds } from "../lib/batch.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { padBatch, type PaddingSide, positionIds } from "../lib/tokenizer/batch.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { PlainGPT2 } from "../lib/gpt2/plain.ts";
-import { seededRandom } from "../lib/random.ts";
+import { seededRandom } from "../lib/util/random.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
-import { assertClose, distance, logitsOf } from "./logits.ts";
-import { TINY, writeTinyModel } from "./tiny_models.ts";
+import { assertClose, distance, logitsOf } from "./_support/logits.ts";
+import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 const TOLERANCE = 2e-4;
 const backend = await useBackend("tensorflow");

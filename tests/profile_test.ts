@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
+import { useBackend } from "../lib/backend/select.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { profileStep } from "../lib/profile.ts";
-import { TINY, writeTinyModel } from "./tiny_models.ts";
+import { profileStep } from "../lib/bench/profile.ts";
+import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 Deno.test("a profile says what a step did in each part of the model, and frees what it needed", async () => {
   const backend = await useBackend("tensorflow");

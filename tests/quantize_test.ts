@@ -1,17 +1,17 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
+import { useBackend } from "../lib/backend/select.ts";
 import { readConfig } from "../lib/gpt2/config.ts";
-import { type Range, ranges } from "../lib/ranges.ts";
+import { type Range, ranges } from "../lib/util/ranges.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/gpt2/safetensors.ts";
+import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/safetensors/reader.ts";
 import { checkpointWeights, outputAxis } from "../lib/gpt2/weights.ts";
-import { quantizeInt8 } from "../lib/int8.ts";
-import { joinColumns, type Linear, type Ops } from "../lib/ops.ts";
-import { quantizeModel } from "../lib/quantize.ts";
-import { assertClose, logitsOf } from "./logits.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { quantizeInt8 } from "../lib/backend/int8.ts";
+import { joinColumns, type Linear, type Ops } from "../lib/backend/ops.ts";
+import { quantizeModel } from "../lib/gpt2/quantize.ts";
+import { assertClose, logitsOf } from "./_support/logits.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const DTYPES = ["int8", "bfloat16"] as const;
 const ROWS = [[1, 2, 3, 40], [5], [96, 7, 8]];

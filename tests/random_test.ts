@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { fillNormal, seededNormal, seededRandom } from "../lib/random.ts";
+import { fillNormal, seededNormal, seededRandom } from "../lib/util/random.ts";
 
 const take = (count: number, next: () => number) => Array.from({ length: count }, next);
 

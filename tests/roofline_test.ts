@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
+import { useBackend } from "../lib/backend/select.ts";
 import { gpt2Config, type GPT2Size, parameterCount } from "../lib/gpt2/config.ts";
 import { loadGPT2, randomGPT2 } from "../lib/gpt2/load.ts";
-import { timeDecodeSteps } from "../lib/measure.ts";
-import { DTYPES } from "../lib/ops.ts";
+import { timeDecodeSteps } from "../lib/bench/measure.ts";
+import { DTYPES } from "../lib/backend/ops.ts";
 import {
   decodeStepCost,
   decodeStepParts,
@@ -12,8 +12,8 @@ import {
   measureRoofs,
   rooflineSeconds,
   timeLinear,
-} from "../lib/roofline.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+} from "../lib/bench/roofline.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const gpt2 = gpt2Config("gpt2");
 const backend = await useBackend("tensorflow");

@@ -7,9 +7,9 @@ import {
   streamSafetensors,
   type TensorDeclaration,
   writeSafetensors,
-} from "../lib/gpt2/safetensors.ts";
-import type { TensorData } from "../lib/gpt2/safetensors.ts";
-import { seededNormal, seededRandom } from "../lib/random.ts";
+} from "../lib/safetensors/reader.ts";
+import type { TensorData } from "../lib/safetensors/reader.ts";
+import { seededNormal, seededRandom } from "../lib/util/random.ts";
 
 async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir();

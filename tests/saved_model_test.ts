@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { attr, AttributeType, DataType } from "../lib/tensorflow/attributes.ts";
-import { TensorflowBinding } from "../lib/tensorflow/binding.ts";
-import { ensureLibtensorflow } from "../lib/tensorflow/install.ts";
-import { Library } from "../lib/tensorflow/library.ts";
-import { type Model, type Node, writeSavedModel } from "./saved_models.ts";
+import { attr, AttributeType, DataType } from "../lib/tensorflow/capi/attributes.ts";
+import { TensorflowBinding } from "../lib/tensorflow/capi/binding.ts";
+import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
+import { Library } from "../lib/tensorflow/capi/library.ts";
+import { type Model, type Node, writeSavedModel } from "./_support/saved_models.ts";
 
 const binding = new TensorflowBinding(new Library(await ensureLibtensorflow()), { intraOp: 2, interOp: 1 });
 const { float, string, resource } = DataType;

@@ -3,8 +3,8 @@ import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
 import { coverOf } from "../lib/jupyter/cover.ts";
 import { missingForms } from "../lib/jupyter/execute.ts";
 import citedFacts from "./fixtures/cited_facts.json" with { type: "json" };
-import { unfoundedClaims, unusedFacts } from "./notebook_claims.ts";
-import { chartsOf, type Notebook, NOTEBOOKS, storedNotebooks } from "./stored_notebooks.ts";
+import { unfoundedClaims, unusedFacts } from "./_support/notebook_claims.ts";
+import { chartsOf, type Notebook, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
 
 /** By notebook: words with a number that no run computes, as they stand there, and where the number comes from. */
 const facts: Record<string, { words: string; source: string }[]> = citedFacts;

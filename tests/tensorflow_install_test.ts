@@ -8,9 +8,9 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { crc32, deflateRawSync } from "node:zlib";
-import { lines } from "../lib/lines.ts";
-import { unpack } from "../lib/tensorflow/unpack.ts";
-import { SetupError, type Wheel, wheelsFor } from "../lib/tensorflow/wheels.ts";
+import { lines } from "../lib/util/lines.ts";
+import { unpack } from "../lib/tensorflow/install/unpack.ts";
+import { SetupError, type Wheel, wheelsFor } from "../lib/tensorflow/install/wheels.ts";
 
 const LIBRARIES = {
   linux: ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"],

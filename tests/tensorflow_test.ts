@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { attr, DataType } from "../lib/tensorflow/attributes.ts";
-import { TensorflowBackend } from "../lib/tensorflow/backend.ts";
-import { ensureLibtensorflow } from "../lib/tensorflow/install.ts";
-import { TensorflowError } from "../lib/tensorflow/library.ts";
+import { attr, DataType } from "../lib/tensorflow/capi/attributes.ts";
+import { TensorflowBackend } from "../lib/tensorflow/tfjs/backend.ts";
+import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
+import { TensorflowError } from "../lib/tensorflow/capi/library.ts";
 import { tensorflowOps } from "../lib/tensorflow/ops.ts";
-import { joinColumns, plainOps } from "../lib/ops.ts";
-import { assertClose } from "./logits.ts";
+import { joinColumns, plainOps } from "../lib/backend/ops.ts";
+import { assertClose } from "./_support/logits.ts";
 
 const backend = new TensorflowBackend(await ensureLibtensorflow(), { intraOp: 2, interOp: 1 });
 await tf.setBackend("tensorflow");
@@ -213,7 +213,7 @@ Deno.test("TensorFlow's versions of GPT-2's operations agree with the plain ones
 Deno.test("a program that used TensorFlow ends cleanly and leaves stderr empty", async () => {
   const program = `
     import * as tf from "@tensorflow/tfjs";
-    import { useBackend } from "${new URL("../lib/backend.ts", import.meta.url)}";
+    import { useBackend } from "${new URL("../lib/backend/select.ts", import.meta.url)}";
     await useBackend("tensorflow");
     console.log(tf.sum(tf.ones([1000])).dataSync()[0]);`;
   const output = await new Deno.Command(Deno.execPath(), {

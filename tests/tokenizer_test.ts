@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { AutoTokenizer, type Tokenizer } from "../lib/tokenizer.ts";
-import { seededRandom } from "../lib/random.ts";
+import { AutoTokenizer, type Tokenizer } from "../lib/tokenizer/tokenizer.ts";
+import { seededRandom } from "../lib/util/random.ts";
 
 interface Golden {
   prompt: string;

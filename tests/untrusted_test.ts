@@ -6,11 +6,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type GPT2Config, readConfig } from "../lib/gpt2/config.ts";
-import { SafetensorsError } from "../lib/gpt2/safetensors.ts";
+import { SafetensorsError } from "../lib/safetensors/reader.ts";
 import { checkpointWeights, weightShapes } from "../lib/gpt2/weights.ts";
-import { quantizeModel } from "../lib/quantize.ts";
-import { seededRandom } from "../lib/random.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { quantizeModel } from "../lib/gpt2/quantize.ts";
+import { seededRandom } from "../lib/util/random.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 /** `deno task test --full` tries this many; without it, the first of them. */
 const COUNT = Deno.env.get("OMNIBUS_FULL") ? 12_000 : 2_000;

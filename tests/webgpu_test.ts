@@ -2,20 +2,20 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { type Backend, useBackend } from "../lib/backend.ts";
-import { padBatch } from "../lib/batch.ts";
-import { decodeStep, generateBatch, prefill } from "../lib/generate.ts";
+import { type Backend, useBackend } from "../lib/backend/select.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
+import { decodeStep, generateBatch, prefill } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { bfloat16ToFloat32, float32ToBfloat16 } from "../lib/half.ts";
-import { seededNormal } from "../lib/random.ts";
+import { bfloat16ToFloat32, float32ToBfloat16 } from "../lib/util/half.ts";
+import { seededNormal } from "../lib/util/random.ts";
 import { type Gpu, openGpu } from "../lib/webgpu/device.ts";
 import { linearKernel, type LinearOptions } from "../lib/webgpu/kernels/linear.ts";
 import { chooseKernel, searchKernel, searchWords } from "../lib/webgpu/kernels/choose.ts";
 import { embedKernel } from "../lib/webgpu/kernels/embed.ts";
 import { type Kernel, STEP_HEADER } from "../lib/webgpu/kernels/wgsl.ts";
 import { ReadBack } from "../lib/webgpu/read_back.ts";
-import { countGpuWork } from "./peers/gpu_work.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { countGpuWork } from "../lib/bench/peers/gpu_work.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const { gpu, reason } = await openGpu({ allowSoftware: true }).then(
   (gpu) => ({ gpu, reason: "" }),

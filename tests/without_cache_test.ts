@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../lib/backend.ts";
-import { padBatch } from "../lib/batch.ts";
-import { type Generated, type GenerateOptions, generateSteps, type Step } from "../lib/generate.ts";
+import { useBackend } from "../lib/backend/select.ts";
+import { padBatch } from "../lib/tokenizer/batch.ts";
+import { type Generated, type GenerateOptions, generateSteps, type Step } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { generateStepsWithoutCache } from "../lib/without_cache.ts";
-import { assertClose } from "./logits.ts";
-import { writeTinyModel } from "./tiny_models.ts";
+import { generateStepsWithoutCache } from "../lib/engine/without_cache.ts";
+import { assertClose } from "./_support/logits.ts";
+import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
 const tiny = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });

@@ -1,6 +1,6 @@
 /** Pictures of batches: what stands where, which cells are padding, and how much of the work that is. */
 
-import { type Batch, longest, paddingShare, positionIds } from "../batch.ts";
+import { type Batch, longest, paddingShare, positionIds } from "../tokenizer/batch.ts";
 import { tokenGrid } from "./grid.ts";
 import { type Chart, type ChartOptions, formatNumber, makeChart, stackCharts } from "./specification.ts";
 
@@ -60,7 +60,7 @@ export function batchGrid(
  *
  * @example
  * ```ts
- * import { padBatch, positionIds } from "../batch.ts";
+ * import { padBatch, positionIds } from "../tokenizer/batch.ts";
  * import { paddingGrids, show } from "../chart.ts";
  *
  * const batch = padBatch([[1, 2, 3], [4]], { padTokenId: 0 });
@@ -95,7 +95,7 @@ export function paddingGrids(batch: Batch, names: TokenNames): Chart {
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { padBatch } from "../batch.ts";
+ * import { padBatch } from "../tokenizer/batch.ts";
  * import { paddingBars } from "../chart.ts";
  *
  * const batch = padBatch([[1, 2, 3], [4]], { padTokenId: 0 });

@@ -1,6 +1,6 @@
 /** Charts and progress where the program runs: in a notebook's cell, or in words on a terminal. */
 
-import { Progress } from "../cli/progress.ts";
+import { Progress } from "../util/progress.ts";
 import type { Chart } from "./specification.ts";
 import { renderSvg } from "./svg.ts";
 

@@ -1,6 +1,6 @@
 /** Tables in a notebook: the same rows as Markdown, and as plain text for readers who see no Markdown. */
 
-import { table } from "../cli/table.ts";
+import { table } from "../util/table.ts";
 import { type Bundle, display } from "./show.ts";
 import { formatNumber } from "./specification.ts";
 

@@ -3,17 +3,17 @@
 import { cpus } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { CANDIDATES, startAll } from "../../tests/peers/catalog.ts";
-import { compare, doubts, ratiosOf } from "../../tests/peers/compare.ts";
-import { BENCH_FOLDER, missingPackages } from "../../tests/peers/environment.ts";
-import { benchModel } from "../../tests/peers/model.ts";
-import { absences, answers, benchChart, RATES, tables } from "../../tests/peers/report.ts";
+import { CANDIDATES, startAll } from "../bench/peers/catalog.ts";
+import { compare, doubts, ratiosOf } from "../bench/peers/compare.ts";
+import { BENCH_FOLDER, missingPackages } from "../bench/peers/environment.ts";
+import { benchModel } from "../bench/peers/model.ts";
+import { absences, answers, benchChart, RATES, tables } from "../bench/peers/report.ts";
 import { renderSvg } from "../chart.ts";
-import { writeTextFile } from "../files.ts";
-import { FOX } from "../fox.ts";
-import { DTYPES } from "../ops.ts";
+import { writeTextFile } from "../util/files.ts";
+import { FOX } from "../bench/fox.ts";
+import { DTYPES } from "../backend/ops.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { formatBytes, withProgress } from "./progress.ts";
+import { formatBytes, withProgress } from "../util/progress.ts";
 
 const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
 

@@ -3,14 +3,14 @@
 import { createRequire } from "node:module";
 import { cpus } from "node:os";
 import { fileURLToPath } from "node:url";
-import { cases, microseconds } from "../../tests/peers/boundary/cases.mjs";
-import { nativeBinding } from "../../tests/peers/boundary/native.ts";
-import { Peer } from "../../tests/peers/protocol.ts";
-import { TensorflowBinding } from "../tensorflow/binding.ts";
-import { ensureLibtensorflow } from "../tensorflow/install.ts";
-import { Library } from "../tensorflow/library.ts";
+import { cases, microseconds } from "../bench/peers/boundary/cases.mjs";
+import { nativeBinding } from "../bench/peers/boundary/native.ts";
+import { Peer } from "../bench/peers/protocol.ts";
+import { TensorflowBinding } from "../tensorflow/capi/binding.ts";
+import { ensureLibtensorflow } from "../tensorflow/install/install.ts";
+import { Library } from "../tensorflow/capi/library.ts";
 import { run, wholeNumber } from "./command.ts";
-import { table } from "./table.ts";
+import { table } from "../util/table.ts";
 
 await run({
   name: "boundary",
@@ -26,7 +26,7 @@ await run({
   const threads = navigator.hardwareConcurrency;
   const ours = new TensorflowBinding(library, { intraOp: threads, interOp: threads });
   const native = createRequire(import.meta.url)(addon);
-  const worker = fileURLToPath(new URL("../../tests/peers/boundary/node.mjs", import.meta.url));
+  const worker = fileURLToPath(new URL("../bench/peers/boundary/node.mjs", import.meta.url));
   await using node = await Peer.start(["node", worker, addon]);
 
   const rows = [[

@@ -1,10 +1,10 @@
 /** Results of several sweeps side by side: what `deno task sweep --compare` does. */
 
 import { renderSvg, sweepChart } from "../chart.ts";
-import { writeTextFile } from "../files.ts";
-import type { SweepResult } from "../measure.ts";
+import { writeTextFile } from "../util/files.ts";
+import type { SweepResult } from "../bench/measure.ts";
 import { UsageError, userPath } from "./command.ts";
-import { table } from "./table.ts";
+import { table } from "../util/table.ts";
 
 /** Prints throughput by batch size of each file's sweep, and draws all of them into one chart. */
 export async function compareSweeps(files: readonly string[], chart: string): Promise<void> {

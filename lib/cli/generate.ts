@@ -1,8 +1,8 @@
 /** `deno task generate`: text from prompts, as it comes. */
 
-import { padBatch } from "../batch.ts";
-import { generateSteps } from "../generate.ts";
-import { AutoTokenizer } from "../tokenizer.ts";
+import { padBatch } from "../tokenizer/batch.ts";
+import { generateSteps } from "../engine/generate.ts";
+import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, loadModel, modelFlags } from "./model_flags.ts";
 import { Printer } from "./printer.ts";

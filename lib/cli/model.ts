@@ -3,7 +3,7 @@
 import { installModel } from "../hub/install.ts";
 import { KNOWN_MODELS } from "../hub/name.ts";
 import { run, UsageError, userPath } from "./command.ts";
-import { formatBytes, withProgress } from "./progress.ts";
+import { formatBytes, withProgress } from "../util/progress.ts";
 
 const NAMES = Object.keys(KNOWN_MODELS).join(", ");
 

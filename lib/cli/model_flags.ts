@@ -1,15 +1,15 @@
 /** What `--model`, `--backend` and `--dtype` mean: shared by the commands that run a model. */
 
 import { join } from "node:path";
-import { type Backend, type BackendName, BACKENDS, useBackend } from "../backend.ts";
+import { type Backend, type BackendName, BACKENDS, useBackend } from "../backend/select.ts";
 import { GPT2_SIZES, gpt2Config, type GPT2Size } from "../gpt2/config.ts";
 import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
-import type { Parallelism } from "../gpt2/kv_cache.ts";
+import type { Parallelism } from "../engine/kv_cache.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
-import { calibrate, storePlan } from "../parallelism.ts";
-import { type Dtype, DTYPES } from "../ops.ts";
-import { formatBytes, withProgress } from "./progress.ts";
+import { calibrate, storePlan } from "../engine/parallelism.ts";
+import { type Dtype, DTYPES } from "../backend/ops.ts";
+import { formatBytes, withProgress } from "../util/progress.ts";
 import { type Flag, UsageError, userPath, wholeNumber } from "./command.ts";
 
 /** The flags that say which model runs where. */

@@ -2,12 +2,12 @@
 
 import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { writeTextFile } from "../files.ts";
+import { writeTextFile } from "../util/files.ts";
 import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { coverOf } from "../jupyter/cover.ts";
 import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
 import { run, UsageError, wholeNumber } from "./command.ts";
-import { formatSeconds, withProgress } from "./progress.ts";
+import { formatSeconds, withProgress } from "../util/progress.ts";
 
 const folder = fileURLToPath(new URL("../../notebooks", import.meta.url));
 

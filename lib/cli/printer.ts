@@ -1,6 +1,6 @@
 /** Text of many rows on one terminal, as it comes. */
 
-import type { TextStream, Tokenizer } from "../tokenizer.ts";
+import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
 
 /** Prints one row live, and then the next one, with what it has got by then. */
 export class Printer {

@@ -1,6 +1,6 @@
 /** `deno task quantize`: a model with narrow weights, as a folder of its own. */
 
-import { quantizeModel } from "../quantize.ts";
+import { quantizeModel } from "../gpt2/quantize.ts";
 import { run, UsageError, userPath } from "./command.ts";
 import { existingModelFolder } from "./model_flags.ts";
 

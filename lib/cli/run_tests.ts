@@ -1,7 +1,7 @@
 /** `deno task test`: every check of the project, with one count at the end. */
 
 import { fileURLToPath } from "node:url";
-import { ensureLibtensorflow } from "../tensorflow/install.ts";
+import { ensureLibtensorflow } from "../tensorflow/install/install.ts";
 import { run } from "./command.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));

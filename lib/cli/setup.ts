@@ -1,11 +1,11 @@
 /** `deno task setup`: puts on this machine what the other tasks need, or takes it away again. */
 
 import { jupyterEnvironment, removeJupyter } from "../jupyter/environment.ts";
-import { installLibtensorflow, removeLibtensorflow } from "../tensorflow/install.ts";
-import { findLibtensorflow, installedLibtensorflow, type Libtensorflow } from "../tensorflow/locate.ts";
-import { Library } from "../tensorflow/library.ts";
+import { installLibtensorflow, removeLibtensorflow } from "../tensorflow/install/install.ts";
+import { findLibtensorflow, installedLibtensorflow, type Libtensorflow } from "../tensorflow/install/locate.ts";
+import { Library } from "../tensorflow/capi/library.ts";
 import { run, UsageError } from "./command.ts";
-import { formatBytes, withProgress } from "./progress.ts";
+import { formatBytes, withProgress } from "../util/progress.ts";
 
 await run({
   name: "setup",

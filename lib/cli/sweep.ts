@@ -2,14 +2,14 @@
 
 import { fileURLToPath } from "node:url";
 import { renderSvg, sweepChart } from "../chart.ts";
-import { writeTextFile } from "../files.ts";
-import { type Profile, profileStep } from "../profile.ts";
-import { SOURCE_POINTS, sweep, type SweepResult } from "../measure.ts";
+import { writeTextFile } from "../util/files.ts";
+import { type Profile, profileStep } from "../bench/profile.ts";
+import { SOURCE_POINTS, sweep, type SweepResult } from "../bench/measure.ts";
 import { compareSweeps } from "./compare.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, ensurePlan, loadOrMakeModel, modelFlags } from "./model_flags.ts";
-import { formatBytes, withProgress } from "./progress.ts";
-import { table } from "./table.ts";
+import { formatBytes, withProgress } from "../util/progress.ts";
+import { table } from "../util/table.ts";
 
 const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
 

@@ -1,7 +1,7 @@
 /** What one step of the model sees of the KV cache. */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Ops } from "../ops.ts";
+import type { Ops } from "../backend/ops.ts";
 
 /** The cache's tensors, of the rows that go through the model together. */
 export interface CacheTensors {

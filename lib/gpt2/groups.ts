@@ -1,7 +1,7 @@
 /** Weights divided into groups of heads or hidden units; see layers.ts. */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Range } from "../ranges.ts";
+import type { Range } from "../util/ranges.ts";
 
 /**
  * Parts of a tensor along `axis`, side by side. One stretch of rows is, where the backend can, the memory of the whole.

@@ -9,7 +9,7 @@
 
 import type * as tf from "@tensorflow/tfjs";
 import { tidy } from "@tensorflow/tfjs";
-import type { Linear, Ops } from "../ops.ts";
+import type { Linear, Ops } from "../backend/ops.ts";
 import type { CacheView } from "./cache_view.ts";
 
 /**

@@ -1,12 +1,12 @@
 /** Models from weights: each tensor is read straight into the backend's memory and handed to its layer. */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Backend, useBackend } from "../backend.ts";
-import { cutInt8, type Int8Weight } from "../int8.ts";
-import type { Activation, Dtype, Head, Linear } from "../ops.ts";
+import { type Backend, useBackend } from "../backend/select.ts";
+import { cutInt8, type Int8Weight } from "../backend/int8.ts";
+import type { Activation, Dtype, Head, Linear } from "../backend/ops.ts";
 import { type GPT2Config, parameterCount, readConfig } from "./config.ts";
-import { storedPlan } from "../parallelism.ts";
-import { type Range, ranges } from "../ranges.ts";
+import { storedPlan } from "../engine/parallelism.ts";
+import { type Range, ranges } from "../util/ranges.ts";
 import { cut } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
 import { GPT2 } from "./model.ts";

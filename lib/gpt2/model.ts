@@ -5,12 +5,12 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Backend, CapturedStep } from "../backend.ts";
-import type { Dtype, Head } from "../ops.ts";
+import type { Backend, CapturedStep } from "../backend/select.ts";
+import type { Dtype, Head } from "../backend/ops.ts";
 import type { GPT2Config } from "./config.ts";
-import type { Plan } from "../parallelism.ts";
+import type { Plan } from "../engine/parallelism.ts";
 import type { CacheView } from "./cache_view.ts";
-import { KvCache, type Parallelism } from "./kv_cache.ts";
+import { KvCache, type Parallelism } from "../engine/kv_cache.ts";
 import { type Block, type LayerNorm, type Residual, sumOf } from "./layers.ts";
 
 /** The layers of a GPT-2, under the checkpoint's names. */

@@ -7,8 +7,8 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { useBackend } from "../backend.ts";
-import { geluNew, plainOps } from "../ops.ts";
+import { useBackend } from "../backend/select.ts";
+import { geluNew, plainOps } from "../backend/ops.ts";
 import { type GPT2Config, readConfig } from "./config.ts";
 import { checkpointWeights, weightShapes, type WeightSource } from "./weights.ts";
 

@@ -1,9 +1,9 @@
 /** Where a model's weights come from: a checkpoint, or a seed. */
 
-import { dequantizeInt8, type Int8Weight } from "../int8.ts";
-import { fillNormal } from "../random.ts";
+import { dequantizeInt8, type Int8Weight } from "../backend/int8.ts";
+import { fillNormal } from "../util/random.ts";
 import type { GPT2Config } from "./config.ts";
-import { openWeights, SafetensorsError, type Weights } from "./safetensors.ts";
+import { openWeights, SafetensorsError, type Weights } from "../safetensors/reader.ts";
 
 /** Gives weights by their checkpoint names, without the prefix `transformer.`. */
 export interface WeightSource extends Disposable {

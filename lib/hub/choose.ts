@@ -1,6 +1,6 @@
 /** Which of a repository's files make a model. */
 
-import { readShardIndex } from "../gpt2/safetensors.ts";
+import { readShardIndex } from "../safetensors/reader.ts";
 import type { HubFile } from "./checksum.ts";
 import { HubError } from "./error.ts";
 import type { Listing } from "./listing.ts";

@@ -1,10 +1,10 @@
 /** A model's folder when it is complete: what it holds, where that came from, and whether it still does. */
 
 import { join } from "node:path";
-import { writeTextFile } from "../files.ts";
+import { writeTextFile } from "../util/files.ts";
 import { parameterCount, readConfig } from "../gpt2/config.ts";
 import { checkpointWeights } from "../gpt2/weights.ts";
-import { AutoTokenizer } from "../tokenizer.ts";
+import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { type HubFile, isIntact } from "./checksum.ts";
 import { HubError } from "./error.ts";
 

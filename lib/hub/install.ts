@@ -6,7 +6,7 @@
 
 import { join } from "node:path";
 import { readConfig } from "../gpt2/config.ts";
-import { lockFile } from "../lock.ts";
+import { lockFile } from "../util/lock.ts";
 import { HubCache } from "./cache.ts";
 import { type HubFile, isIntact } from "./checksum.ts";
 import { smallFiles, weightFiles } from "./choose.ts";

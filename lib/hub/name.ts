@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import type { GPT2Size } from "../gpt2/config.ts";
-import { quote } from "../gpt2/safetensors_header.ts";
+import { quote } from "../safetensors/header.ts";
 
 /** The project's `models/`. */
 export const MODELS_FOLDER: string = fileURLToPath(new URL("../../models", import.meta.url));

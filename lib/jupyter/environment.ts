@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { lockFile } from "../lock.ts";
+import { lockFile } from "../util/lock.ts";
 
 const project = fileURLToPath(new URL("../../", import.meta.url));
 const windows = Deno.build.os === "windows";

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import type { JupyterEnvironment } from "./environment.ts";
-import { lines } from "../lines.ts";
+import { lines } from "../util/lines.ts";
 
 /** Options of {@link executeNotebook}. */
 export interface ExecuteOptions {

@@ -7,12 +7,12 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Activation, geluNew, type Linear, type LinearOptions, type Ops, plainOps } from "../ops.ts";
-import { attr, DataType } from "./attributes.ts";
-import type { TensorflowBackend } from "./backend.ts";
-import { cast } from "./narrow.ts";
+import { type Activation, geluNew, type Linear, type LinearOptions, type Ops, plainOps } from "../backend/ops.ts";
+import { attr, DataType } from "./capi/attributes.ts";
+import type { TensorflowBackend } from "./tfjs/backend.ts";
+import { cast } from "./low_precision.ts";
 import { tensorflowOps } from "./ops.ts";
-import type { TensorMetadata } from "./tensors.ts";
+import type { TensorMetadata } from "./capi/tensors.ts";
 
 const { float, int32, bfloat16 } = DataType;
 

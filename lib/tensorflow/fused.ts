@@ -6,9 +6,9 @@
  */
 
 import type * as tf from "@tensorflow/tfjs";
-import type { Activation } from "../ops.ts";
-import { attr, DataType } from "./attributes.ts";
-import type { TensorflowBackend } from "./backend.ts";
+import type { Activation } from "../backend/ops.ts";
+import { attr, DataType } from "./capi/attributes.ts";
+import type { TensorflowBackend } from "./tfjs/backend.ts";
 import type { Shard } from "./shards.ts";
 
 const T = attr.type("T", DataType.float);

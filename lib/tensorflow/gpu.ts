@@ -1,7 +1,7 @@
 /** How models run on libtensorflow where that runs on a GPU. */
 
-import type { Backend } from "../backend.ts";
-import type { TensorflowBackend } from "./backend.ts";
+import type { Backend } from "../backend/select.ts";
+import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { compiledOps } from "./compiled.ts";
 import { tensorflowOps } from "./ops.ts";
 import { compiles } from "./probe.ts";

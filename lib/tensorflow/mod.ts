@@ -16,15 +16,15 @@
  */
 
 import type * as tf from "@tensorflow/tfjs";
-import type { Attribute } from "./attributes.ts";
-import { openTensorflow, type TensorflowOptions } from "./backend.ts";
-import type { RunOptions } from "./binding.ts";
+import type { Attribute } from "./capi/attributes.ts";
+import { openTensorflow, type TensorflowOptions } from "./tfjs/backend.ts";
+import type { RunOptions } from "./capi/binding.ts";
 
-export { attr, type Attribute, DataType } from "./attributes.ts";
-export type { TensorflowOptions } from "./backend.ts";
-export type { RunOptions } from "./binding.ts";
-export type { Threads } from "./context.ts";
-export { TensorflowError } from "./library.ts";
+export { attr, type Attribute, DataType } from "./capi/attributes.ts";
+export type { TensorflowOptions } from "./tfjs/backend.ts";
+export type { RunOptions } from "./capi/binding.ts";
+export type { Threads } from "./capi/context.ts";
+export { TensorflowError } from "./capi/library.ts";
 
 /** What TensorFlow can do that tfjs has no words for. */
 export interface Tensorflow {

@@ -4,12 +4,21 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Activation, type Dtype, geluNew, type Head, type Linear, type Ops, plainOps, weigh } from "../ops.ts";
-import { cutInt8 } from "../int8.ts";
-import { attr, DataType } from "./attributes.ts";
-import type { TensorflowBackend } from "./backend.ts";
+import {
+  type Activation,
+  type Dtype,
+  geluNew,
+  type Head,
+  type Linear,
+  type Ops,
+  plainOps,
+  weigh,
+} from "../backend/ops.ts";
+import { cutInt8 } from "../backend/int8.ts";
+import { attr, DataType } from "./capi/attributes.ts";
+import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear, int8Shard, quantizedShard, type ShardOptions } from "./narrow.ts";
+import { bfloat16Linear, int8Linear, int8Shard, quantizedShard, type ShardOptions } from "./low_precision.ts";
 import { keepsPacked } from "./packing.ts";
 import type { Kernel } from "./probe.ts";
 import { columnRanges, columnShards, disposeShards, type Shard, wholeShard } from "./shards.ts";

@@ -4,7 +4,7 @@
  * 124M's size up to twice as fast, and would take several times their own memory for the largest.
  */
 
-import type { TensorflowBackend } from "./backend.ts";
+import type { TensorflowBackend } from "./tfjs/backend.ts";
 
 /** Copies are kept of models up to this size, in steps that run often and in others. */
 const BYTES = { often: 0.8e9, once: 0.6e9 };

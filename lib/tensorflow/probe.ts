@@ -4,11 +4,11 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { geluNew, type Head, plainOps } from "../ops.ts";
-import type { TensorflowBackend } from "./backend.ts";
-import type { RunOptions } from "./binding.ts";
+import { geluNew, type Head, plainOps } from "../backend/ops.ts";
+import type { TensorflowBackend } from "./tfjs/backend.ts";
+import type { RunOptions } from "./capi/binding.ts";
 import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear, quantizedShard } from "./narrow.ts";
+import { bfloat16Linear, int8Linear, quantizedShard } from "./low_precision.ts";
 import type { Shard } from "./shards.ts";
 
 /** The kernels that may be there. */

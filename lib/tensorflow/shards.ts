@@ -7,8 +7,8 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Range, ranges } from "../ranges.ts";
-import type { TensorflowBackend } from "./backend.ts";
+import { type Range, ranges } from "../util/ranges.ts";
+import type { TensorflowBackend } from "./tfjs/backend.ts";
 
 /** Some of a weight's columns. Letters: K inputs, m of the M outputs. */
 export interface Shard {

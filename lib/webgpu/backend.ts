@@ -1,8 +1,8 @@
 /** The WebGPU backend: tfjs's operations one by one, and captured steps with kernels of our own. */
 
 import type * as tf from "@tensorflow/tfjs";
-import type { Ops } from "../ops.ts";
-import type { Roofs } from "../roofline.ts";
+import type { Ops } from "../backend/ops.ts";
+import type { Roofs } from "../bench/roofline.ts";
 import { CapturedPlan } from "./captured.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { Recorder } from "./expression.ts";

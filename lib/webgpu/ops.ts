@@ -1,7 +1,7 @@
 /** GPT-2's operations on WebGPU: recorded while a step is captured, tfjs's own ones otherwise. */
 
 import * as tf from "@tensorflow/tfjs";
-import { geluNew, type Ops, plainOps } from "../ops.ts";
+import { geluNew, type Ops, plainOps } from "../backend/ops.ts";
 import type { Recorder, Weight } from "./expression.ts";
 import type { Packer } from "./pack.ts";
 

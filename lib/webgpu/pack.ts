@@ -1,7 +1,7 @@
 /** Weights in bfloat16: half the bytes, two to a word, so that no GPU needs to know the type. */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Dtype } from "../ops.ts";
+import type { Dtype } from "../backend/ops.ts";
 import type { Weight } from "./expression.ts";
 import type { TfjsOnGpu } from "./tfjs.ts";
 

@@ -7,8 +7,8 @@ import { build, type Plugin, stop } from "esbuild";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import type { TensorflowBinding } from "../../lib/tensorflow/binding.ts";
-import { mendKernels, mendNodeUtil } from "../../lib/tensorflow/mends.ts";
+import type { TensorflowBinding } from "../../lib/tensorflow/capi/binding.ts";
+import { mendKernels, mendNodeUtil } from "../../lib/tensorflow/tfjs/patches.ts";
 
 /** Where the packages are. */
 const ROOT = new URL("../../", import.meta.url);

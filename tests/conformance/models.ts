@@ -1,8 +1,8 @@
 /** The SavedModels that tfjs-node's own tests load, which its package does not bring. */
 
 import { join } from "node:path";
-import { attr, AttributeType, DataType } from "../../lib/tensorflow/attributes.ts";
-import { type Model, type Node, type Ports, writeSavedModel } from "../saved_models.ts";
+import { attr, AttributeType, DataType } from "../../lib/tensorflow/capi/attributes.ts";
+import { type Model, type Node, type Ports, writeSavedModel } from "../_support/saved_models.ts";
 
 const { float, int32, int64, uint8 } = DataType;
 

@@ -1,7 +1,7 @@
 /** Runs the tests that tfjs publishes on our binding, and counts. */
 
 import jasmineRequire from "jasmine-core";
-import type { TensorflowBinding } from "../../lib/tensorflow/binding.ts";
+import type { TensorflowBinding } from "../../lib/tensorflow/capi/binding.ts";
 import { publishedTests } from "./bundle.ts";
 import { IGNORED, ignoredByTfjsNode } from "./ignored.ts";
 import { writeTestModels } from "./models.ts";

@@ -1,0 +1,101 @@
+/** What a comparison looks like: tables and a chart. */
+
+import { type Chart, stackCharts, throughputChart } from "../../chart.ts";
+import { table } from "../../util/table.ts";
+import { DTYPES } from "../../backend/ops.ts";
+import { type Missing, percent, type Point, type Ratio, ratiosOf, type Standing } from "./compare.ts";
+
+/** The rates that are reported, with their headings. */
+export const RATES: readonly [heading: string, rate: (point: Point) => number | null][] = [
+  ["end to end", (point) => point.throughput],
+  ["decode only", (point) => point.decodeThroughput],
+];
+
+/**
+ * For each precision and rate a table of tokens per second: a line for each batch size, a column for each contestant.
+ * Below it, how `name` stands to each of them over all batch sizes.
+ */
+export function tables(standings: readonly Standing[], name = "omnibus"): string {
+  const sections = [];
+  for (const [dtype, group] of byDtype(standings)) {
+    for (const [heading, rate] of RATES) {
+      if (group.some(({ points }) => points.some((point) => rate(point) === null))) continue;
+      const ratios = ratiosOf(group, name, rate), best = ratios.find(({ against }) => against === "best");
+      const rows = group[0].points.map(({ batchSize }, i) => [
+        `${batchSize}`,
+        ...group.map(({ points }) => `${rate(points[i])!.toFixed(1)} ±${spread(points[i])}`),
+        ...best ? [times(best.ratios[i])] : [],
+      ]);
+      const summary = (label: string, value: (ratio: Ratio) => number) => [
+        label,
+        ...group.map((one) => ratios.find(({ against }) => against === one.name)).map((r) => r ? times(value(r)) : ""),
+        times(value(best!)),
+      ];
+      if (best) rows.push(summary("geo. mean", (r) => r.geometricMean), summary("least", (r) => r.least));
+      const columns = ["batch", ...group.map((one) => one.name), ...best ? [`${name}/best`] : []];
+      sections.push(`${dtype}, tokens per second ${heading}\n\n${table([columns, ...rows])}`);
+    }
+  }
+  return sections.join("\n\n");
+}
+
+/** How far each contestant's answer is from the reference's. */
+export function answers(standings: readonly Standing[]): string {
+  const rows = standings.map(({ name, dtype, logitsError, sameTokens }) => [
+    `${name} ${dtype}`,
+    percent(logitsError),
+    sameTokens ? "same" : "other",
+  ]);
+  return table([["", "error of the logits", "tokens"], ...rows]);
+}
+
+/** Who is missing, a sentence each. */
+export function absences(missing: readonly Missing[]): string[] {
+  return missing.map(({ name, dtype, reason }) => `Missing: ${name} ${dtype}. ${reason}`);
+}
+
+/** End-to-end throughput: a chart for each precision, one below the other. */
+export function benchChart(standings: readonly Standing[], { maxTokens, subtitle }: {
+  maxTokens: number;
+  subtitle: string;
+}): Chart {
+  return stackCharts(
+    ...byDtype(standings).map(([dtype, group]) =>
+      throughputChart(
+        group.map(({ name, points }) => ({
+          name,
+          points: points.map(({ batchSize, throughput, repeats }) => {
+            const tokens = batchSize * maxTokens;
+            return {
+              batchSize,
+              value: throughput,
+              low: tokens / Math.max(...repeats),
+              high: tokens / Math.min(...repeats),
+            };
+          }).sort((a, b) => a.batchSize - b.batchSize),
+        })),
+        { title: `${dtype}: ${finding(group)}`, subtitle },
+      )
+    ),
+  );
+}
+
+function finding(group: readonly Standing[]): string {
+  const best = ratiosOf(group, "omnibus", (point) => point.throughput).find(({ against }) => against === "best");
+  return best
+    ? `Omnibus makes ${times(best.geometricMean)} the tokens of the best peer`
+    : group.map((one) => one.name).join(", ");
+}
+
+function byDtype(standings: readonly Standing[]): [string, Standing[]][] {
+  return DTYPES.map((dtype): [string, Standing[]] => [dtype, standings.filter((one) => one.dtype === dtype)])
+    .filter(([, group]) => group.length);
+}
+
+function spread({ repeats, totalSeconds }: Point): string {
+  return `${Math.round((Math.max(...repeats) - Math.min(...repeats)) / totalSeconds * 50)}%`;
+}
+
+function times(ratio: number): string {
+  return `${ratio.toFixed(2)}x`;
+}

@@ -1,0 +1,229 @@
+/**
+ * Generating text for a batch: prefill the prompts once, then decode a token at a time for every row.
+ *
+ * @example
+ * ```ts
+ * import { AutoModelForCausalLM, AutoTokenizer, generateBatch } from "../mod.ts";
+ *
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+ * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+ * const inputs = tokenizer(["Call me", "It is a truth universally"], { padding: true });
+ * for (const { tokens } of await generateBatch(model, inputs, { maxTokens: 10 })) console.log(tokenizer.decode(tokens));
+ * ```
+ *
+ * @module
+ */
+
+import { type Batch, longest, padBatch, realTokens } from "../tokenizer/batch.ts";
+import { hearInterrupts, interruptSignal } from "../util/interrupt.ts";
+import { checkContext, checkMaxTokens } from "./limits.ts";
+import { checkMemory, prefillChunk } from "./memory.ts";
+import type { KvCache, Parallelism } from "./kv_cache.ts";
+import type { GPT2 } from "../gpt2/model.ts";
+import { parallelismFor } from "./parallelism.ts";
+import { type NextTokens, step, type StepOptions } from "./step.ts";
+
+/** How to generate. */
+export interface GenerateOptions extends StepOptions {
+  /** The most tokens that a row gets: a whole number from 1 up. */
+  maxTokens: number;
+  /** Go on after the end-of-text token, as one does for timing. Otherwise a row ends with it. */
+  ignoreEos?: boolean;
+  /** How to spread the rows over the processor. Default: as the model's plan says. */
+  parallelism?: Parallelism;
+  /** Stops between two steps: the call then throws the signal's reason. A notebook's stop button does so by itself. */
+  signal?: AbortSignal;
+}
+
+/** One row's answer. */
+export interface Generated {
+  /** The new tokens, with the end-of-text token if it ended the row. */
+  tokens: number[];
+  /** Why the row ended: at the end-of-text token, or at `maxTokens`. */
+  finishReason: "stop" | "length";
+  /** For each new token the natural logarithm of its probability, if asked for. */
+  logprobs?: number[];
+}
+
+/** What one step added. */
+export interface Step {
+  /** 0 for the token that prefill chooses. */
+  index: number;
+  /** [B]: each row's new token, or null for a row that had ended before. */
+  tokens: (number | null)[];
+}
+
+/** Generates for a whole batch: one answer per row of `inputs`, in order. A single prompt is a batch of one. */
+export async function generateBatch(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generated[]> {
+  using generation = await prefill(model, inputs, options);
+  while (!generation.finished) await decodeStep(model, generation);
+  return generation.rows;
+}
+
+/** Like {@link generateBatch}, but yields each step as it comes; the last value returned is the answers. */
+export async function* generateSteps(
+  model: GPT2,
+  inputs: Batch,
+  options: GenerateOptions,
+): AsyncGenerator<Step, Generated[]> {
+  using generation = await prefill(model, inputs, options); // freed whichever way the loop ends
+  yield generation.lastStep;
+  while (!generation.finished) yield await decodeStep(model, generation);
+  return generation.rows;
+}
+
+/**
+ * Runs the prompts through the model and chooses each row's first new token.
+ *
+ * Throws a RangeError when the batch, the options, the model's context or the memory do not allow what is asked, and the
+ * signal's reason if it is aborted.
+ */
+export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generation> {
+  checkMaxTokens(options.maxTokens);
+  const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
+  const promptLength = longest(rows);
+  checkContext(promptLength, options.maxTokens, model.config.n_positions);
+  checkMemory(model.config, rows.length, promptLength, options.maxTokens);
+  options.signal?.throwIfAborted();
+  const { cache, nextTokenIds, logprobs } = await generateTokenKvCaching(model, inputs, options);
+  const generation = new Generation(cache, options, model.config.eos_token_id);
+  generation.add({ ids: nextTokenIds, logprobs });
+  return generation;
+}
+
+/** Feeds each row's last token and chooses its next one. Throws the signal's reason if it is aborted. */
+export async function decodeStep(model: GPT2, generation: Generation): Promise<Step> {
+  generation.options.signal?.throwIfAborted();
+  const inputIds = generation.lastIds.map((id) => [id]);
+  const { nextTokenIds, logprobs } = await generateTokenKvCaching(
+    model,
+    { inputIds, cache: generation.cache },
+    generation.options,
+  );
+  return generation.add({ ids: nextTokenIds, logprobs });
+}
+
+/** What {@link generateTokenKvCaching} gives back. */
+export interface NextToken {
+  /** [B]: each row's most likely next token. */
+  nextTokenIds: number[];
+  /** [B]: the logarithm of its probability, if asked for. */
+  logprobs?: number[];
+  /** Holds the keys and values of all tokens so far. The caller frees it. */
+  cache: KvCache;
+}
+
+/**
+ * The next token of every row, and the cache to go on with: the step that generation repeats.
+ *
+ * Without a cache, `inputIds` [B, T] are prompts, padded on either side as `attentionMask` says, and a cache is made
+ * (prefill), with room for `maxTokens` new ones where that costs nothing. With one, they are what follows what it holds,
+ * [B, 1] (decode).
+ *
+ * @example
+ * ```ts
+ * import { AutoModelForCausalLM, AutoTokenizer, generateTokenKvCaching } from "../mod.ts";
+ *
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+ * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+ * const prompts = tokenizer(["Call me", "What comes up must"], { padding: true });
+ * const { nextTokenIds, cache } = await generateTokenKvCaching(model, prompts);
+ * const next = await generateTokenKvCaching(model, { inputIds: nextTokenIds.map((id) => [id]), cache });
+ * console.log(tokenizer.decode(next.nextTokenIds));
+ * cache[Symbol.dispose]();
+ * ```
+ */
+export async function generateTokenKvCaching(
+  model: GPT2,
+  inputs: Batch | { inputIds: number[][]; cache: KvCache },
+  options: StepOptions & Partial<Pick<GenerateOptions, "parallelism" | "maxTokens">> = {},
+): Promise<NextToken> {
+  if ("cache" in inputs) {
+    const { ids, logprobs } = await interruptibleStep(model, inputs.cache, inputs.inputIds, options);
+    return { nextTokenIds: ids, logprobs, cache: inputs.cache };
+  }
+  // Padding on any side, or none, becomes padding on the left: then all rows end at the same slot.
+  const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
+  const { inputIds } = padBatch(rows, { padTokenId: 0 });
+  const width = inputIds[0].length;
+  const { parallelism = parallelismFor(model, rows.length), maxTokens = 1 } = options;
+  const capacity = model.backend.emptySlotsAreFree ? width + maxTokens - 1 : width;
+  const cache = model.allocateCache(rows.map((row) => width - row.length), capacity, parallelism);
+  try {
+    let next: NextTokens | undefined;
+    const chunk = prefillChunk(model.config, rows.length, width);
+    for (let start = 0; start < width; start += chunk) {
+      next = await interruptibleStep(model, cache, inputIds.map((row) => row.slice(start, start + chunk)), options);
+    }
+    return { nextTokenIds: next!.ids, logprobs: next!.logprobs, cache };
+  } catch (error) {
+    cache[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** A step; in a notebook, one that the stop button makes the last. */
+async function interruptibleStep(
+  model: GPT2,
+  cache: KvCache,
+  tokens: readonly (readonly number[])[],
+  options: StepOptions,
+): Promise<NextTokens> {
+  const stop = interruptSignal();
+  const next = await step(model, cache, tokens, options);
+  await hearInterrupts();
+  stop.throwIfAborted();
+  return next;
+}
+
+/** A batch that is being generated. Made by {@link prefill}; frees its cache with `using` or `[Symbol.dispose]()`. */
+export class Generation implements Disposable {
+  /** What each row has got so far. */
+  readonly rows: Generated[];
+  /** [B]: the tokens to feed next. */
+  lastIds: number[] = [];
+  #lastStep: Step = { index: -1, tokens: [] };
+
+  /** Made by {@link prefill}. */
+  constructor(
+    /** Keys and values of all tokens fed so far. */
+    readonly cache: KvCache,
+    /** How to generate. */
+    readonly options: GenerateOptions,
+    private readonly eosTokenId: number | null,
+  ) {
+    this.rows = cache.padding.map(() => ({
+      tokens: [],
+      finishReason: "length",
+      ...options.logprobs && { logprobs: [] },
+    }));
+  }
+
+  /** What the latest step added. */
+  get lastStep(): Step {
+    return this.#lastStep;
+  }
+
+  /** True when no row wants another token. */
+  get finished(): boolean {
+    return this.#lastStep.index + 1 >= this.options.maxTokens || this.rows.every((row) => row.finishReason === "stop");
+  }
+
+  /** Takes in the tokens that a step chose. Rows that have ended are computed along with the rest, and ignored. */
+  add({ ids, logprobs }: NextTokens): Step {
+    const open = this.rows.map((row) => row.finishReason !== "stop");
+    for (const [i, row] of this.rows.entries()) {
+      if (!open[i]) continue;
+      row.tokens.push(ids[i]);
+      row.logprobs?.push(logprobs![i]);
+      if (ids[i] === this.eosTokenId && !this.options.ignoreEos) row.finishReason = "stop";
+    }
+    this.lastIds = ids;
+    return this.#lastStep = { index: this.#lastStep.index + 1, tokens: ids.map((id, i) => open[i] ? id : null) };
+  }
+
+  /** Frees the cache. */
+  [Symbol.dispose](): void {
+    this.cache[Symbol.dispose]();
+  }
+}

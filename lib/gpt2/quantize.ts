@@ -1,0 +1,91 @@
+/**
+ * Models made narrow on disk: the weights of linear layers, and the embedding that is the head too, as int8 with a scale
+ * for each output channel, or as bfloat16.
+ *
+ * Weights are read, rounded and written one by one. A file's int8 weights are used exactly as they are by a model that is
+ * loaded as int8.
+ */
+
+import { basename, dirname, join, resolve } from "node:path";
+import { readConfig } from "./config.ts";
+import { streamSafetensors, type TensorDeclaration } from "../safetensors/reader.ts";
+import { checkpointWeights, outputAxis, weightShapes, type WeightSource } from "./weights.ts";
+import { quantizeInt8 } from "../backend/int8.ts";
+import type { Dtype } from "../backend/ops.ts";
+
+/** What weights can be made. */
+export type NarrowDtype = Exclude<Dtype, "float32">;
+
+/** Copied when they are there. */
+const COMPANIONS = ["tokenizer.json", "tokenizer_config.json"];
+
+/**
+ * Writes the model in `folder` to `output`, a folder that must not exist, with weights of type `dtype`. It appears whole or
+ * not at all. Throws a RangeError if `output` is there, and what loading the model would throw.
+ *
+ * @example
+ * ```ts
+ * import { loadGPT2 } from "./load.ts";
+ * import { quantizeModel } from "./quantize.ts";
+ *
+ * const output = `${await Deno.makeTempDir()}/small-int8`;
+ * await quantizeModel("models/small", output, "int8");
+ * using model = await loadGPT2(output);
+ * ```
+ */
+export async function quantizeModel(folder: string, output: string, dtype: NarrowDtype): Promise<void> {
+  if (await Deno.lstat(output).then(() => true, () => false)) {
+    throw new RangeError(`Cannot write to ${output}: it is there already. Name a new folder.`);
+  }
+  const config = await readConfig(folder);
+  using weights = await checkpointWeights(folder, config);
+  const whole = resolve(output);
+  await Deno.mkdir(dirname(whole), { recursive: true });
+  const work = await Deno.makeTempDir({ dir: dirname(whole), prefix: `.writing-${basename(whole)}-` });
+  try {
+    await Deno.copyFile(join(folder, "config.json"), join(work, "config.json"));
+    for (const name of COMPANIONS) {
+      await Deno.copyFile(join(folder, name), join(work, name)).catch((error) => {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      });
+    }
+    await writeNarrow(join(work, "model.safetensors"), weights, weightShapes(config), dtype);
+    await Deno.chmod(work, 0o755).catch(() => {}); // temporary folders are private; Windows has no modes
+    await Deno.rename(work, whole);
+  } catch (error) {
+    await Deno.remove(work, { recursive: true });
+    throw error;
+  }
+}
+
+/** Writes weights of those names and shapes one by one, so that no more than one of them is in memory. */
+async function writeNarrow(
+  path: string,
+  weights: WeightSource,
+  shapes: ReadonlyMap<string, number[]>,
+  dtype: NarrowDtype,
+): Promise<void> {
+  const declared = new Map<string, TensorDeclaration>();
+  for (const [name, shape] of shapes) {
+    const axis = outputAxis(name);
+    declared.set(name, { dtype: axis === undefined ? "F32" : dtype === "int8" ? "I8" : "BF16", shape });
+    if (axis !== undefined && dtype === "int8") declared.set(`${name}.scale`, { dtype: "F32", shape: [shape[axis]] });
+  }
+  const quantization = dtype === "int8" ? "int8, symmetric, one scale per output channel" : "bfloat16";
+  await streamSafetensors(path, declared, { format: "pt", quantization }, async (put) => {
+    for (const [name, shape] of shapes) {
+      const axis = outputAxis(name);
+      const read = async () => {
+        const data = new Float32Array(shape.reduce((product, length) => product * length, 1));
+        await weights.fill(name, shape, data);
+        return data;
+      };
+      if (axis === undefined || dtype === "bfloat16") await put(name, await read());
+      else {
+        const { values, scale } = await weights.int8(name) ?? quantizeInt8(await read(), [shape[0], shape[1]], axis);
+        await put(name, values);
+        await put(`${name}.scale`, scale);
+      }
+    }
+  });
+}

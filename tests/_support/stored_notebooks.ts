@@ -1,0 +1,51 @@
+/** The notebooks as they are stored. */
+
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** Where they lie. */
+export const NOTEBOOKS = fileURLToPath(new URL("../../notebooks", import.meta.url));
+
+/** A notebook of format 4, as far as tests look into it. */
+export interface Notebook {
+  cells: {
+    id: string;
+    cell_type: string;
+    metadata: { tags?: string[] };
+    source: string[];
+    outputs?: Output[];
+    execution_count?: number;
+  }[];
+  metadata: { kernelspec: { name: string } };
+  nbformat: number;
+  nbformat_minor: number;
+}
+
+/** One output of a cell. */
+export interface Output {
+  name?: string;
+  text?: string[];
+  data?: Record<string, unknown>;
+}
+
+/** All of them, by name: `04_batching`. */
+export async function storedNotebooks(): Promise<{ name: string; path: string; text: string; notebook: Notebook }[]> {
+  const paths = (await Array.fromAsync(Deno.readDir(NOTEBOOKS))).map(({ name }) => name)
+    .filter((name) => name.endsWith(".ipynb")).sort().map((name) => join(NOTEBOOKS, name));
+  return await Promise.all(paths.map(async (path) => {
+    const text = await Deno.readTextFile(path);
+    return { name: basename(path, ".ipynb"), path, text, notebook: JSON.parse(text) };
+  }));
+}
+
+/** The charts among a notebook's outputs, in order. */
+export function chartsOf(
+  { cells }: Notebook,
+): { cell: string; data: Record<string, unknown>; specification: Record<string, unknown> }[] {
+  return cells.flatMap(({ id, outputs = [] }) =>
+    outputs.flatMap(({ data = {} }) => {
+      const type = Object.keys(data).find((type) => type.startsWith("application/vnd.vega"));
+      return type ? [{ cell: id, data, specification: data[type] as Record<string, unknown> }] : [];
+    })
+  );
+}
