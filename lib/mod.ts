@@ -17,6 +17,8 @@
  */
 
 export * from "./backend/select.ts";
+export * from "./backend/types.ts";
+export * from "./backend/plain.ts";
 export * from "./tokenizer/batch.ts";
 export * from "./engine/generate.ts";
 export * from "./gpt2/cache_view.ts";

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import type { Backend } from "../lib/backend/select.ts";
+import type { Backend } from "../lib/backend/types.ts";
 import { type Batch, padBatch } from "../lib/tokenizer/batch.ts";
 import { generateBatch, type GenerateOptions, generateTokenKvCaching } from "../lib/engine/generate.ts";
 import { CacheView } from "../lib/gpt2/cache_view.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
-import { joinColumns } from "../lib/backend/ops.ts";
+import { joinColumns } from "../lib/backend/plain.ts";
 import { seededRandom } from "../lib/util/random.ts";
 import { fromTensors, toTensors } from "../lib/engine/step_tensors.ts";
 import { testOnEach, workingBackends } from "./_support/backends.ts";

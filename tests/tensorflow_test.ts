@@ -5,7 +5,7 @@ import { TensorflowBackend } from "../lib/tensorflow/tfjs/backend.ts";
 import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
 import { TensorflowError } from "../lib/tensorflow/capi/library.ts";
 import { tensorflowOps } from "../lib/tensorflow/ops.ts";
-import { joinColumns, plainOps } from "../lib/backend/ops.ts";
+import { joinColumns, plainOps } from "../lib/backend/plain.ts";
 import { assertClose } from "./_support/logits.ts";
 
 const backend = new TensorflowBackend(await ensureLibtensorflow(), { intraOp: 2, interOp: 1 });

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
-import { type Backend, useBackend } from "../lib/backend/select.ts";
+import type { Backend } from "../lib/backend/types.ts";
+import { useBackend } from "../lib/backend/select.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { decodeStep, generateBatch, prefill } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";

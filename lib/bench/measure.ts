@@ -11,13 +11,15 @@ import { type Batch, padBatch, paddingShare } from "../tokenizer/batch.ts";
 import { FOX } from "./fox.ts";
 import { decodeStep, prefill } from "../engine/generate.ts";
 import { parameterCount } from "../gpt2/config.ts";
-import { KvCache, type Parallelism } from "../engine/kv_cache.ts";
+import { KvCache } from "../engine/kv_cache.ts";
+import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { checkMemory } from "../engine/memory.ts";
 import type { Dtype } from "../backend/ops.ts";
 import { parallelismFor } from "../engine/parallelism.ts";
 import { seededRandom } from "../util/random.ts";
-import { decodeStepCost, measureRoofs, type Roofs } from "./roofline.ts";
+import { decodeStepCost, measureRoofs } from "./roofline.ts";
+import type { Roofs } from "../backend/types.ts";
 import { step } from "../engine/step.ts";
 
 /** What to measure. */

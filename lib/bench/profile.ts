@@ -1,6 +1,6 @@
 /** Where the time of a decode step goes: TensorFlow's trace of it, added up by part of the model and operation. */
 
-import type { Parallelism } from "../engine/kv_cache.ts";
+import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { parallelismFor } from "../engine/parallelism.ts";
 import { decodeStepOf } from "../engine/step.ts";

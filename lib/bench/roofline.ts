@@ -6,19 +6,10 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Backend } from "../backend/select.ts";
+import type { Backend, Parallelism, Roofs } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
 import { type Range, ranges } from "../util/ranges.ts";
-import type { Parallelism } from "../engine/kv_cache.ts";
 import type { Dtype, Linear } from "../backend/ops.ts";
-
-/** What a machine could do at most, measured. */
-export interface Roofs {
-  /** Bytes per second from memory. */
-  bandwidth: number;
-  /** Operations per second in a large matrix product; a multiplication and an addition are two. */
-  flops: number;
-}
 
 /** What one decode step of a batch has to do. */
 export interface StepCost {

@@ -1,10 +1,11 @@
 /** What `--model`, `--backend` and `--dtype` mean: shared by the commands that run a model. */
 
 import { join } from "node:path";
-import { type Backend, type BackendName, BACKENDS, useBackend } from "../backend/select.ts";
+import { type Backend, type BackendName, BACKENDS } from "../backend/types.ts";
+import { useBackend } from "../backend/select.ts";
 import { GPT2_SIZES, gpt2Config, type GPT2Size } from "../gpt2/config.ts";
 import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
-import type { Parallelism } from "../engine/kv_cache.ts";
+import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
 import { calibrate, storePlan } from "../engine/parallelism.ts";

@@ -18,7 +18,8 @@ import { type Batch, longest, padBatch, realTokens } from "../tokenizer/batch.ts
 import { hearInterrupts, interruptSignal } from "../util/interrupt.ts";
 import { checkContext, checkMaxTokens } from "./limits.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
-import type { KvCache, Parallelism } from "./kv_cache.ts";
+import type { KvCache } from "./kv_cache.ts";
+import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { parallelismFor } from "./parallelism.ts";
 import { type NextTokens, step, type StepOptions } from "./step.ts";

@@ -15,16 +15,10 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { CacheTensors } from "../gpt2/cache_view.ts";
-import { type Ops, plainOps } from "../backend/ops.ts";
+import type { Ops } from "../backend/ops.ts";
+import { plainOps } from "../backend/plain.ts";
+import type { Parallelism } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
-
-/** How a batch is spread over the processor. */
-export interface Parallelism {
-  /** Groups of rows that go through the model side by side. */
-  lanes: number;
-  /** Threads that each of them uses. */
-  threads: number;
-}
 
 /** Slots come in multiples of this: growing is rare, and little is attended to in vain. */
 const BUCKET = 16;

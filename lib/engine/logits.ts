@@ -5,7 +5,7 @@ import { type Batch, longest, padBatch, realTokens } from "../tokenizer/batch.ts
 import { CacheView } from "../gpt2/cache_view.ts";
 import type { KvCache } from "./kv_cache.ts";
 import type { GPT2 } from "../gpt2/model.ts";
-import { joinColumns } from "../backend/ops.ts";
+import { joinColumns } from "../backend/plain.ts";
 
 /** A token that might come next. */
 export interface Candidate {

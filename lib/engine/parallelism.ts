@@ -11,7 +11,7 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { padBatch } from "../tokenizer/batch.ts";
 import { writeTextFile } from "../util/files.ts";
-import type { Parallelism } from "./kv_cache.ts";
+import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { median, timeGeneration } from "../bench/measure.ts";
 import { cacheFolder } from "../tensorflow/install/locate.ts";

@@ -1,7 +1,7 @@
 /** One step of a batch: T tokens of every row go in, the next token of every row comes out. */
 
 import * as tf from "@tensorflow/tfjs";
-import type { CapturedStep } from "../backend/select.ts";
+import type { CapturedStep } from "../backend/types.ts";
 import { CacheView } from "../gpt2/cache_view.ts";
 import type { KvCache, Lane } from "./kv_cache.ts";
 import type { GPT2 } from "../gpt2/model.ts";

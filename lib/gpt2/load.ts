@@ -1,7 +1,8 @@
 /** Models from weights: each tensor is read straight into the backend's memory and handed to its layer. */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Backend, useBackend } from "../backend/select.ts";
+import type { Backend } from "../backend/types.ts";
+import { useBackend } from "../backend/select.ts";
 import { cutInt8, type Int8Weight } from "../backend/int8.ts";
 import type { Activation, Dtype, Head, Linear } from "../backend/ops.ts";
 import { type GPT2Config, parameterCount, readConfig } from "./config.ts";

@@ -5,12 +5,13 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Backend, CapturedStep } from "../backend/select.ts";
+import type { Backend, CapturedStep } from "../backend/types.ts";
 import type { Dtype, Head } from "../backend/ops.ts";
 import type { GPT2Config } from "./config.ts";
 import type { Plan } from "../engine/parallelism.ts";
 import type { CacheView } from "./cache_view.ts";
-import { KvCache, type Parallelism } from "../engine/kv_cache.ts";
+import { KvCache } from "../engine/kv_cache.ts";
+import type { Parallelism } from "../backend/types.ts";
 import { type Block, type LayerNorm, type Residual, sumOf } from "./layers.ts";
 
 /** The layers of a GPT-2, under the checkpoint's names. */

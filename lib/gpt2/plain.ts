@@ -8,7 +8,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../backend/select.ts";
-import { geluNew, plainOps } from "../backend/ops.ts";
+import { geluNew, plainOps } from "../backend/plain.ts";
 import { type GPT2Config, readConfig } from "./config.ts";
 import { checkpointWeights, weightShapes, type WeightSource } from "./weights.ts";
 

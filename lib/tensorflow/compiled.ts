@@ -7,7 +7,8 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { type Activation, geluNew, type Linear, type LinearOptions, type Ops, plainOps } from "../backend/ops.ts";
+import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
+import { geluNew, plainOps } from "../backend/plain.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { cast } from "./low_precision.ts";

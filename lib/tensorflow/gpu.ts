@@ -1,6 +1,6 @@
 /** How models run on libtensorflow where that runs on a GPU. */
 
-import type { Backend } from "../backend/select.ts";
+import type { Backend } from "../backend/types.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { compiledOps } from "./compiled.ts";
 import { tensorflowOps } from "./ops.ts";

@@ -8,7 +8,8 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Int8Weight } from "../backend/int8.ts";
-import { type Activation, geluNew, type Head } from "../backend/ops.ts";
+import type { Activation, Head } from "../backend/ops.ts";
+import { geluNew } from "../backend/plain.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { keepsPacked } from "./packing.ts";

@@ -4,16 +4,8 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import {
-  type Activation,
-  type Dtype,
-  geluNew,
-  type Head,
-  type Linear,
-  type Ops,
-  plainOps,
-  weigh,
-} from "../backend/ops.ts";
+import type { Activation, Dtype, Head, Linear, Ops } from "../backend/ops.ts";
+import { geluNew, plainOps, weigh } from "../backend/plain.ts";
 import { cutInt8 } from "../backend/int8.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";

@@ -4,7 +4,8 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { geluNew, type Head, plainOps } from "../backend/ops.ts";
+import { geluNew, plainOps } from "../backend/plain.ts";
+import type { Head } from "../backend/ops.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import type { RunOptions } from "./capi/binding.ts";
 import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";

@@ -2,7 +2,7 @@
 
 import type * as tf from "@tensorflow/tfjs";
 import type { Ops } from "../backend/ops.ts";
-import type { Roofs } from "../bench/roofline.ts";
+import type { Backend, Roofs } from "../backend/types.ts";
 import { CapturedPlan } from "./captured.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { Recorder } from "./expression.ts";
@@ -13,6 +13,26 @@ import { ReadBack, READS_EARLY } from "./read_back.ts";
 import { measureGpuRoofs } from "./roofs.ts";
 import { Scratch } from "./scratch.ts";
 import { TfjsOnGpu } from "./tfjs.ts";
+
+/** How models run on a GPU through WebGPU. */
+export async function startWebgpu(allowance: Parameters<typeof openGpu>[0]): Promise<Backend> {
+  const backend = await WebgpuBackend.start(allowance);
+  return {
+    name: "webgpu",
+    description: backend.description,
+    threads: 1,
+    groups: 1,
+    ops: backend.ops,
+    dtypes: ["float32", "bfloat16"],
+    createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capture: (inputs, build) => backend.capture(inputs, build),
+    measureRoofs: () => backend.measureRoofs(),
+    emptySlotsAreFree: true,
+    get failed() {
+      return backend.gpu.failed;
+    },
+  };
+}
 
 /** A GPU with what models need. */
 export class WebgpuBackend {

@@ -1,7 +1,8 @@
 /** GPT-2's operations on WebGPU: recorded while a step is captured, tfjs's own ones otherwise. */
 
 import * as tf from "@tensorflow/tfjs";
-import { geluNew, type Ops, plainOps } from "../backend/ops.ts";
+import { geluNew, plainOps } from "../backend/plain.ts";
+import type { Ops } from "../backend/ops.ts";
 import type { Recorder, Weight } from "./expression.ts";
 import type { Packer } from "./pack.ts";
 

@@ -1,6 +1,6 @@
 /** What a GPU could do at most: how fast it reads its memory, and how fast it multiplies. */
 
-import type { Roofs } from "../bench/roofline.ts";
+import type { Roofs } from "../backend/types.ts";
 import { linearKernel } from "./kernels/linear.ts";
 import { type Kernel, STEP_HEADER } from "./kernels/wgsl.ts";
 import type { ReadBack } from "./read_back.ts";

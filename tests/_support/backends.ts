@@ -1,6 +1,7 @@
 /** The backends that this machine has, for tests that run on each of them. */
 
-import { type Backend, type BackendName, BACKENDS, useBackend } from "../../lib/backend/select.ts";
+import { type Backend, type BackendName, BACKENDS } from "../../lib/backend/types.ts";
+import { useBackend } from "../../lib/backend/select.ts";
 
 /** Backends that work here, by name; of the others, why not. A software GPU counts: the tests are how it is told. */
 export async function workingBackends(): Promise<{ working: Backend[]; missing: Map<BackendName, string> }> {

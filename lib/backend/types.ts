@@ -1,0 +1,79 @@
+/** What a backend is: a place where models run. */
+
+import type * as tf from "@tensorflow/tfjs";
+import type { OperationTime } from "../tensorflow/capi/trace.ts";
+import type { Dtype, Ops } from "./ops.ts";
+
+/** What a machine could do at most, measured. */
+export interface Roofs {
+  /** Bytes per second from memory. */
+  bandwidth: number;
+  /** Operations per second in a large matrix product; a multiplication and an addition are two. */
+  flops: number;
+}
+
+/** How a batch is spread over the processor. */
+export interface Parallelism {
+  /** Groups of rows that go through the model side by side. */
+  lanes: number;
+  /** Threads that each of them uses. */
+  threads: number;
+}
+
+/** The backends there are, best first. */
+export const BACKENDS = ["tensorflow", "webgpu", "wasm", "cpu"] as const;
+
+/** The name of a backend. */
+export type BackendName = typeof BACKENDS[number];
+
+/** A captured step: one call for all of its operations. */
+export interface CapturedStep {
+  /** Runs it on inputs in the order of the capture, as one of `lanes` such calls with `threads` threads each. */
+  run(inputs: readonly tf.Tensor[], parallelism: Parallelism): Promise<tf.Tensor[]>;
+  /** Frees it. */
+  dispose(): void;
+}
+
+/** A place where models run. */
+export interface Backend {
+  /** Its name in tfjs. */
+  readonly name: BackendName;
+  /** For people: library, version, device, threads. */
+  readonly description: string;
+  /** Threads that a step uses. */
+  readonly threads: number;
+  /** In how many groups of heads and hidden units a model is best divided, to be computed side by side. */
+  readonly groups: number;
+  /** The operations that models are made of. */
+  readonly ops: Ops;
+  /** Element types that the weights of linear layers can have. */
+  readonly dtypes: readonly Dtype[];
+  /** A float32 tensor whose values `fill` writes into the backend's own memory, where it can. */
+  createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor>;
+  /** Keeps what `build` does as one function of its inputs; missing where the backend cannot. */
+  capture?(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    options: CaptureOptions,
+  ): CapturedStep;
+  /** Captures, runs that once and says when each operation ran; missing where the backend cannot. */
+  trace?(
+    inputs: readonly tf.Tensor[],
+    build: (standIns: tf.Tensor[]) => tf.Tensor[],
+    parallelism: Parallelism,
+  ): Promise<OperationTime[]>;
+  /** Steps of so many tokens want kernels of their own: those of different classes are captured apart. */
+  sizeClass?(tokens: number): string;
+  /** Measures what the device could do at most, where tfjs's operations would not show it. */
+  measureRoofs?(): Promise<Roofs>;
+  /** A step takes no longer for slots of the cache that are empty, so a cache may be made as large as it will become. */
+  readonly emptySlotsAreFree?: boolean;
+  /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it anew. */
+  readonly failed?: boolean;
+}
+
+/** What a captured step is for. */
+export interface CaptureOptions {
+  /** It will run often: memory for faster kernels is well spent. */
+  repeated: boolean;
+}

@@ -1,0 +1,44 @@
+/** How models run on libtensorflow. */
+
+import { DTYPES } from "../backend/ops.ts";
+import type { Backend, Parallelism } from "../backend/types.ts";
+import { tensorflowOnGpu } from "./gpu.ts";
+import { tensorflowOps } from "./ops.ts";
+import { KERNELS, workingKernels } from "./probe.ts";
+import { openTensorflow, type TensorflowBackend, type TensorflowOptions } from "./tfjs/backend.ts";
+
+/** Opens libtensorflow, on a GPU if that is what it is built for and there is one. */
+export async function startTensorflow(options: TensorflowOptions): Promise<Backend> {
+  const { threads = navigator.hardwareConcurrency } = options;
+  const backend = await openTensorflow({ ...options, threads });
+  return backend.onGpu ? await tensorflowOnGpu(backend) : await tensorflowOnCpu(backend, threads);
+}
+
+async function tensorflowOnCpu(backend: TensorflowBackend, threads: number): Promise<Backend> {
+  const kernels = await workingKernels(backend), missing = KERNELS.filter((kernel) => !kernels.has(kernel));
+  return {
+    name: "tensorflow",
+    description: `libtensorflow ${backend.binding.TF_Version} on the CPU, ${threads} threads` +
+      (missing.length ? `, without the kernels ${missing.join(" and ")}` : ""),
+    threads,
+    groups: backend.sideBySide,
+    ops: tensorflowOps(backend, kernels),
+    dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
+    createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capture(inputs, build, { repeated }) {
+      const captured = backend.capture(inputs, build, { packs: repeated });
+      return {
+        run: (inputs, parallelism) => captured.run(inputs, { threads: spread(parallelism) }),
+        dispose: () => captured.dispose(),
+      };
+    },
+    trace: (inputs, build, parallelism) => backend.trace(inputs, build, spread(parallelism)),
+    // oneDNN lays out weights in one of two ways, and in the wrong one a product takes twice as long.
+    sizeClass: (tokens) => tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
+  };
+}
+
+/** Operations stay on one thread each; lanes, and the shards of a lane's products, run side by side. */
+function spread({ lanes, threads }: Parallelism) {
+  return { intraOp: 1, interOp: lanes * threads };
+}
