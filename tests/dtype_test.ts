@@ -28,12 +28,12 @@ Deno.test("a prompt's logits are the same in any batch as alone, with narrow wei
     const random = seededRandom(1), upTo = (n: number) => 1 + Math.floor(random() * n);
     for (let batch = 0; batch < 8; batch++) {
       const rows = Array.from({ length: upTo(16) }, () => Array.from({ length: upTo(60) }, () => upTo(97) - 1));
-      const together = logitsOf(model, rows), exact = logitsOf(wide, rows);
+      const together = await logitsOf(model, rows), exact = await logitsOf(wide, rows);
       for (const [i, row] of rows.entries()) {
         const spread = Math.max(...exact[i]) - Math.min(...exact[i]);
         assertClose(
           together[i],
-          logitsOf(model, [row])[0],
+          (await logitsOf(model, [row]))[0],
           SAME[dtype] * spread,
           `${dtype}, row ${i} of ${rows.length}`,
         );
@@ -76,14 +76,14 @@ Deno.test("narrow weights cost little: perplexity on held-out text, and agreemen
     for (let i = 0; i < perText; i++) rows.push(tokens.slice(i * window, (i + 1) * window));
   }
   using wide = await loadGPT2("models/small", { backend });
-  const exact = predict(wide, rows);
+  const exact = await predict(wide, rows);
   assert.ok(exact.perplexity > 50 && exact.perplexity < 110, `float32 has perplexity ${exact.perplexity}`);
   const parent = await Deno.makeTempDir();
   for (const [dtype, from] of narrow.flatMap((dtype) => [[dtype, "made so"], [dtype, "from such a file"]] as const)) {
     const file = `${parent}/${dtype}`;
     if (from === "from such a file") await quantizeModel("models/small", file, dtype);
     using model = await loadGPT2(from === "made so" ? "models/small" : file, { backend, dtype });
-    const { perplexity, choices } = predict(model, rows);
+    const { perplexity, choices } = await predict(model, rows);
     const all = choices.flat(), agreed = all.filter((id, i) => id === exact.choices.flat()[i]).length / all.length;
     const loss = perplexity / exact.perplexity - 1;
     console.log(

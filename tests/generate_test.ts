@@ -10,6 +10,7 @@ import {
   generateTokenKvCaching,
   prefill,
 } from "../lib/engine/generate.ts";
+import { Runner } from "../lib/engine/runner.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
@@ -54,8 +55,8 @@ Deno.test("the shipped model gives the reference's answers without capture", asy
   answers.forEach((answer, i) => assertGolden(answer, i, "op by op"));
 });
 
-Deno.test("the shipped model's logits after the prompt are the reference's", () => {
-  logitsOf(small, prompts).forEach((logits, i) => {
+Deno.test("the shipped model's logits after the prompt are the reference's", async () => {
+  (await logitsOf(small, prompts)).forEach((logits, i) => {
     const { first16, topTokens, topLogits } = golden[i].prefill;
     assertClose(logits.slice(0, 16), first16, 2e-3, `first logits of prompt ${i}`);
     assertClose(topTokens.map((token) => logits[token]), topLogits, 2e-3, `top logits of prompt ${i}`);
@@ -74,13 +75,13 @@ Deno.test("one captured step serves other batch sizes and cache lengths", async 
     }
   }
   // Prefill and decode, few rows or some or many, with log-probabilities or without: no more, whatever the sizes.
-  const kinds = small.capturedSteps.size;
+  const kinds = Runner.of(small).captures;
   assert.ok(kinds <= 2 * 3 * 2, `${kinds} steps were captured`);
   for (const [rows, length] of [[3, 2], [4, 30], [2, 35]]) {
     const batch = batchOf(Array.from({ length: rows }, () => Array(length).fill(7)));
     await generateBatch(small, batch, { maxTokens: 30, ignoreEos: true, logprobs: true });
   }
-  assert.equal(small.capturedSteps.size, kinds);
+  assert.equal(Runner.of(small).captures, kinds);
 });
 
 Deno.test("padding may be anywhere: only the mask says what is real", async () => {

@@ -5,61 +5,68 @@ import { parseConfig } from "../lib/gpt2/config.ts";
 import { KvCache } from "../lib/engine/kv_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { checkMemory, prefillChunk } from "../lib/engine/memory.ts";
-import { step } from "../lib/engine/step.ts";
+import { Runner } from "../lib/engine/runner.ts";
 import { assertClose } from "./_support/logits.ts";
 import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
 const config = parseConfig({ model_type: "gpt2", ...TINY }, "tiny");
 
-Deno.test("a cache takes the memory that the formula says", () => {
+Deno.test("a cache takes the memory that the formula says", async () => {
+  using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
   for (const lanes of [1, 3]) {
     const before = tf.memory().numBytes;
-    using cache = KvCache.allocate(config, [0, 1, 2, 0, 5], 40, { parallelism: { lanes, threads: 1 } });
-    const indices = cache.lanes.flatMap(({ tensors: { padding, slots, rowStarts } }) => [padding, slots, ...rowStarts]);
-    const rest = indices.reduce((bytes, tensor) => bytes + 4 * tensor.size, 0);
-    assert.equal(tf.memory().numBytes - before - rest, KvCache.bytes(config, 5, 40));
+    using cache = new KvCache(model, { lanes, threads: 1 });
+    cache.admit({ slots: [40, 33, 48, 47, 35] });
+    assert.equal(tf.memory().numBytes - before, KvCache.bytes(config, 5, 40));
+    assert.equal(cache.bytes, KvCache.bytes(config, 5, 40));
   }
 });
 
-Deno.test("every row is in one lane, in order, and lanes differ by a row at most", () => {
-  for (const [rows, lanes] of [[1, 1], [5, 2], [7, 3], [2, 4], [128, 16]]) {
-    using cache = KvCache.allocate(config, Array.from({ length: rows }, (_, i) => i % 3), 4, {
-      parallelism: { lanes, threads: 1 },
-    });
-    const all = Array.from({ length: rows }, (_, i) => i);
-    assert.deepEqual(cache.lanes.flatMap((lane) => lane.rowsOf(all)), all);
-    const sizes = cache.lanes.map((lane) => lane.padding.length);
-    assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1 && Math.min(...sizes) >= 1, `${sizes}`);
-    assert.deepEqual(cache.lanes.flatMap((lane) => lane.padding), cache.padding);
+Deno.test("lanes differ by a row at most, and a row stays in its lane", async () => {
+  using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
+  for (const [count, lanes] of [[1, 1], [5, 2], [7, 3], [2, 4], [128, 16]]) {
+    using cache = new KvCache(model, { lanes, threads: 1 });
+    const rows = cache.admit({ slots: Array(count).fill(4) });
+    const laneOf = () => rows.map((row) => cache.lanes.findIndex(({ buckets }) => buckets.includes(row.bucket)));
+    const lane = laneOf(), sizes = cache.lanes.map((_, i) => lane.filter((other) => other === i).length);
+    assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1, `${sizes}`);
+    cache.reserve(rows, rows.map((_, i) => 4 + 30 * (i % 3)));
+    assert.deepEqual(laneOf(), lane);
   }
 });
 
 Deno.test("a cache that grows gives what one gives that was large from the start", async () => {
   using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
-  const run = async (capacity: number) => {
-    using cache = model.allocateCache([0, 2], capacity, { lanes: 1, threads: 1 });
-    const ids: number[][] = [], logprobs: number[] = [];
-    let tokens = [[1, 2, 3], [0, 0, 4]];
+  const run = async (slots: number) => {
+    using cache = new KvCache(model);
+    const rows = cache.admit({ slots: [slots, slots] }), ids: number[][] = [], logprobs: number[] = [];
+    let tokens = [[1, 2, 3], [4]];
     for (let i = 0; i < 60; i++) {
-      const next = await step(model, cache, tokens, { logprobs: true });
+      const feeds = rows.map((row, r) => ({ row, tokens: tokens[r] }));
+      const next = await Runner.of(model).step(cache, feeds, { logprobs: true });
       tokens = next.ids.map((id) => [id]);
       ids.push(next.ids);
       logprobs.push(...next.logprobs!);
     }
-    return { ids, logprobs, capacity: cache.capacity };
+    return { ids, logprobs, slots: rows.map(({ bucket }) => bucket.slots) };
   };
   const grown = await run(3), large = await run(62);
-  assert.deepEqual([grown.capacity, large.capacity], [64, 64]);
+  assert.deepEqual([grown.slots, large.slots], [[64, 64], [64, 64]]);
   assert.deepEqual(grown.ids, large.ids);
   assertClose(grown.logprobs, large.logprobs, 1e-4, "log-probabilities");
 });
 
-Deno.test("positions count from each row's first real token, and padding looks up position 0", () => {
-  using cache = KvCache.allocate(config, [0, 3], 7);
-  const [lane] = cache.lanes;
-  assert.deepEqual(lane.positionIds(0, 5), [[0, 1, 2, 3, 4], [0, 0, 0, 0, 1]]);
-  assert.deepEqual(lane.positionIds(7, 1), [[7], [4]]);
+Deno.test("rows that leave make room: a cache of which few rows are left is small", async () => {
+  using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
+  using cache = new KvCache(model);
+  const rows = cache.admit({ slots: Array(32).fill(10) });
+  assert.equal(cache.bytes, KvCache.bytes(config, 32, 10));
+  for (const row of rows.slice(2)) cache.release(row);
+  assert.deepEqual(cache.rows, rows.slice(0, 2));
+  assert.ok(cache.bytes <= KvCache.bytes(config, 8, 10), `${cache.bytes}`);
+  for (const row of rows.slice(0, 2)) cache.release(row);
+  assert.equal(cache.bytes, 0);
 });
 
 Deno.test("long prompts of large batches are prefilled in stretches; what cannot fit is refused beforehand", () => {
@@ -74,25 +81,25 @@ Deno.test("long prompts of large batches are prefilled in stretches; what cannot
 
 Deno.test("a row's keys and values read the same in a batch, in lanes and in groups of heads as alone", async () => {
   const folder = await writeTinyModel({ seed: 1 }), text = [5, 6, 7, 8];
-  const read = async (groups: number, padding: number[], row: number, lanes: number) => {
+  const read = async (groups: number, texts: number[][], row: number, lanes: number) => {
     using model = await loadGPT2(folder, { backend: { ...backend, groups } });
-    using cache = model.allocateCache(padding, 6, { lanes, threads: 1 });
-    const width = text.length + padding[row];
-    await step(model, cache, padding.map((_, i) => Array.from({ length: width }, (_, j) => text[j - padding[i]] ?? 0)));
+    using cache = new KvCache(model, { lanes, threads: 1 });
+    const rows = cache.admit({ slots: texts.map(({ length }) => length) });
+    await Runner.of(model).step(cache, texts.map((tokens, i) => ({ row: rows[i], tokens })));
     const before = tf.memory().numTensors;
     const layers = [await cache.read(row, 0), await cache.read(row, 1)];
     assert.equal(tf.memory().numTensors, before);
     await assert.rejects(cache.read(row, 2), {
-      message: `Cannot read layer 2 of row ${row}: the cache has 2 layers and ${padding.length} rows.`,
+      message: `Cannot read layer 2 of row ${row}: the cache has 2 layers and ${texts.length} rows.`,
     });
-    await assert.rejects(cache.read(padding.length, 0), RangeError);
+    await assert.rejects(cache.read(texts.length, 0), RangeError);
     return layers.flatMap(({ keys, values }) => [keys, values]);
   };
-  const alone = await read(1, [0], 0, 1);
+  const alone = await read(1, [text], 0, 1);
   assert.deepEqual(alone.map((rows) => [rows.length, rows[0].length]), Array(4).fill([text.length, TINY.n_embd]));
   for (const groups of [1, 3]) {
     for (const lanes of [1, 2]) {
-      const inBatch = await read(groups, [0, 1, 2], 2, lanes);
+      const inBatch = await read(groups, [[1], [1, 2, 3, 4, 5, 6], text], 2, lanes);
       const what = `${groups} groups, ${lanes} lanes`;
       inBatch.forEach((rows, i) => rows.forEach((vector, j) => assertClose(vector, alone[i][j], 1e-5, what)));
     }

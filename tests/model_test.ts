@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../lib/backend/select.ts";
-import { padBatch } from "../lib/tokenizer/batch.ts";
+import { generateTokenKvCaching } from "../lib/engine/generate.ts";
+import { KvCache } from "../lib/engine/kv_cache.ts";
+import { Runner } from "../lib/engine/runner.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { seededRandom } from "../lib/util/random.ts";
-import { assertClose, cacheFor, distance, feed, logitsOf } from "./_support/logits.ts";
+import { assertClose, distance, logitsOf } from "./_support/logits.ts";
 import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 const TOLERANCE = 2e-4;
@@ -27,79 +29,89 @@ function* randomBatches(seed: number, count: number): Generator<number[][]> {
   }
 }
 
-Deno.test("a prompt's logits are the same in any batch as alone", () => {
+Deno.test("a prompt's logits are the same in any batch as alone", async () => {
   for (const [m, model] of tiny.entries()) {
     for (const rows of randomBatches(1 + m, 20)) {
-      const together = logitsOf(model, rows);
+      const together = await logitsOf(model, rows);
       for (const [i, row] of rows.entries()) {
-        assertClose(together[i], logitsOf(model, [row])[0], TOLERANCE, `model ${m}, row ${i} of ${rows.length}`);
+        assertClose(
+          together[i],
+          (await logitsOf(model, [row]))[0],
+          TOLERANCE,
+          `model ${m}, row ${i} of ${rows.length}`,
+        );
       }
     }
   }
 });
 
-Deno.test("control: without the mask, padding changes the logits", () => {
-  const [model] = tiny;
-  const rows = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]];
-  const [full, padded] = logitsOf(model, rows, { ignorePadding: true });
-  assertClose(full, logitsOf(model, [rows[0]])[0], TOLERANCE, "the row without padding");
-  assert.ok(distance(padded, logitsOf(model, [rows[1]])[0]) > 100 * TOLERANCE);
-});
-
-Deno.test("sixteen steps with the cache give the logits that the whole text gives without it", () => {
+Deno.test("sixteen steps with the cache give the logits that the whole text gives without it", async () => {
   for (const [m, model] of tiny.entries()) {
-    for (const rows of randomBatches(3 + m, 4)) {
-      using cache = cacheFor(model, rows);
-      let texts = rows, logits = feed(model, cache, padBatch(rows, { padTokenId: 0 }).inputIds);
+    for (const prompts of randomBatches(3 + m, 4)) {
+      using cache = new KvCache(model);
+      const rows = cache.admit({ slots: prompts.map(({ length }) => length) }), runner = Runner.of(model);
+      let texts = prompts, logits = await runner.logits(cache, prompts.map((tokens, i) => ({ row: rows[i], tokens })));
       for (let step = 0; step < 16; step++) {
-        const uncached = logitsOf(model, texts);
-        logits.forEach((row, i) => assertClose(row, uncached[i], TOLERANCE, `model ${m}, step ${step}, row ${i}`));
+        const uncached = await logitsOf(model, texts);
+        logits.forEach((row, i) => assertClose([...row], uncached[i], TOLERANCE, `model ${m}, step ${step}, row ${i}`));
         const next = logits.map((row) => row.indexOf(Math.max(...row)));
         texts = texts.map((text, i) => [...text, next[i]]);
-        logits = feed(model, cache, next.map((id) => [id]));
+        logits = await runner.logits(cache, next.map((id, i) => ({ row: rows[i], tokens: [id] })));
       }
     }
   }
 });
 
-Deno.test("a prompt may be fed in stretches", () => {
-  const [model] = tiny;
-  const rows = padBatch([[1, 2, 3, 4, 5, 6, 7, 8, 9], [10, 11, 12]], { padTokenId: 0 }).inputIds;
-  const whole = logitsOf(model, [[1, 2, 3, 4, 5, 6, 7, 8, 9], [10, 11, 12]]);
-  for (const stretch of [1, 2, 5, 8]) {
-    using cache = cacheFor(model, [rows[0], rows[1].slice(6)]);
-    let logits: number[][] = [];
-    for (let i = 0; i < 9; i += stretch) logits = feed(model, cache, rows.map((row) => row.slice(i, i + stretch)));
-    logits.forEach((row, i) => assertClose(row, whole[i], TOLERANCE, `stretches of ${stretch}, row ${i}`));
+Deno.test("a prompt may be fed in chunks", async () => {
+  const [model] = tiny, runner = Runner.of(model), prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+  const [whole] = await logitsOf(model, [prompt]);
+  for (const chunk of [1, 2, 5, 8]) {
+    using cache = new KvCache(model);
+    const [row, other] = cache.admit({ slots: [9, 9] });
+    let logits: Float32Array[] = [];
+    for (let i = 0; i < 9; i += chunk) {
+      const feeds = [{ row, tokens: prompt.slice(i, i + chunk) }, { row: other, tokens: [i], wanted: [] }];
+      logits = await runner.logits(cache, feeds);
+      assert.equal(logits.length, 1); // nothing is wanted of the other
+    }
+    assertClose([...logits[0]], whole, TOLERANCE, `chunks of ${chunk}`);
   }
 });
 
-Deno.test("rows of padding stay finite, so they cannot spoil anything", () => {
-  const [model] = tiny;
-  using cache = cacheFor(model, [[1, 2, 3, 4], [5]]);
-  for (const logits of feed(model, cache, [[1, 2], [0, 0]])) assert.ok(logits.every(Number.isFinite));
+Deno.test("logits may be wanted after any of the tokens, and more than once", async () => {
+  const [model] = tiny, prompts = [[1, 2, 3, 4, 5], [6, 7, 8]], wanted = [[0, 4, 4, 2], [1]];
+  using cache = new KvCache(model);
+  const rows = cache.admit({ slots: [5, 3] });
+  const logits = await Runner.of(model).logits(
+    cache,
+    prompts.map((tokens, i) => ({ row: rows[i], tokens, wanted: wanted[i] })),
+  );
+  const expected = wanted.flatMap((places, i) => places.map((place) => prompts[i].slice(0, place + 1)));
+  assert.equal(logits.length, expected.length);
+  for (const [i, text] of expected.entries()) {
+    assertClose([...logits[i]], (await logitsOf(model, [text]))[0], TOLERANCE, `after ${text}`);
+  }
 });
 
-Deno.test("layers do not share weights: two layers' caches differ on the same token", () => {
-  const [model] = tiny;
-  using cache = cacheFor(model, [[7]]);
-  feed(model, cache, [[7]]);
-  const [first, second] = cache.lanes[0].tensors.keys.map((keys) => Array.from(keys.dataSync().subarray(0, 8)));
-  assert.ok(distance(first, second) > 0.01);
+Deno.test("layers do not share weights: two layers' caches differ on the same token", async () => {
+  const { cache } = await generateTokenKvCaching(tiny[0], { inputIds: [[7]], attentionMask: [[1]] });
+  const [first, second] = [await cache.read(0, 0), await cache.read(0, 1)];
+  cache[Symbol.dispose]();
+  assert.ok(distance(first.keys[0], second.keys[0]) > 0.01);
 });
 
 Deno.test("every form of the hub's checkpoints gives the same logits", async () => {
   const prompt = [[1, 2, 3, 4, 5]];
-  const [expected] = logitsOf(tiny[0], prompt);
+  const [expected] = await logitsOf(tiny[0], prompt);
   for (const prefix of [false, true]) {
     for (const buffers of [false, true]) {
       using model = await loadGPT2(await writeTinyModel({ seed: 1, prefix, buffers }), { backend });
-      assertClose(logitsOf(model, prompt)[0], expected, 0, `prefix ${prefix}, buffers ${buffers}`);
+      assertClose((await logitsOf(model, prompt))[0], expected, 0, `prefix ${prefix}, buffers ${buffers}`);
     }
   }
   for (const [dtype, tolerance] of [["F16", 0.05], ["BF16", 0.4]] as const) {
     using model = await loadGPT2(await writeTinyModel({ seed: 1, dtype }), { backend });
-    const [logits] = logitsOf(model, prompt);
+    const [logits] = await logitsOf(model, prompt);
     assertClose(logits, expected, tolerance, dtype);
     assert.ok(distance(logits, expected) > 1e-5, `${dtype} was really rounded`);
   }
@@ -108,7 +120,9 @@ Deno.test("every form of the hub's checkpoints gives the same logits", async () 
 Deno.test("attention scores may be scaled by layer, as config.json says", async () => {
   const folder = await writeTinyModel({ seed: 1, config: { scale_attn_by_inverse_layer_idx: true } });
   using model = await loadGPT2(folder, { backend });
-  assert.ok(distance(logitsOf(model, [[1, 2, 3]])[0], logitsOf(tiny[0], [[1, 2, 3]])[0]) > 100 * TOLERANCE);
+  assert.ok(
+    distance((await logitsOf(model, [[1, 2, 3]]))[0], (await logitsOf(tiny[0], [[1, 2, 3]]))[0]) > 100 * TOLERANCE,
+  );
 });
 
 Deno.test("a folder that is not a model's is refused with the reason", async () => {
@@ -146,7 +160,7 @@ Deno.test("freeing a model frees its tensors", async () => {
   const before = tf.memory().numTensors;
   {
     using model = await loadGPT2(await writeTinyModel({ seed: 5 }), { backend });
-    logitsOf(model, [[1, 2, 3]]);
+    await logitsOf(model, [[1, 2, 3]]);
     assert.ok(tf.memory().numTensors > before);
   }
   assert.equal(tf.memory().numTensors, before);

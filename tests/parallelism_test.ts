@@ -3,6 +3,7 @@ import { useBackend } from "../lib/backend/select.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { generateBatch } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
+import { Runner } from "../lib/engine/runner.ts";
 import { calibrate, parallelismFor, storedPlan, storePlan, waysToSpread } from "../lib/engine/parallelism.ts";
 import { assertClose } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
@@ -33,13 +34,13 @@ Deno.test("the ways to spread a batch use all threads, or one, and never more la
 });
 
 Deno.test("a plan is followed at the nearest batch size", () => {
-  model.plan = [{ batchSize: 1, lanes: 1, threads: 2 }, { batchSize: 16, lanes: 2, threads: 1 }];
+  Runner.of(model).plan = [{ batchSize: 1, lanes: 1, threads: 2 }, { batchSize: 16, lanes: 2, threads: 1 }];
   const chosen = (size: number) => parallelismFor(model, size);
   assert.deepEqual([chosen(1), chosen(3)], Array(2).fill({ lanes: 1, threads: 2 }));
   assert.deepEqual([chosen(5), chosen(500)], Array(2).fill({ lanes: 2, threads: 1 }));
-  model.plan = [{ batchSize: 4, lanes: 4, threads: 1 }];
+  Runner.of(model).plan = [{ batchSize: 4, lanes: 4, threads: 1 }];
   assert.equal(chosen(2).lanes, 2);
-  model.plan = [];
+  Runner.of(model).plan = [];
 });
 
 Deno.test("calibration tries batch sizes and keeps what was best for this model", async () => {
@@ -54,9 +55,9 @@ Deno.test("calibration tries batch sizes and keeps what was best for this model"
     }
     await storePlan(model, plan);
     using again = await loadGPT2(await writeTinyModel({ seed: 9 }), { backend });
-    assert.deepEqual(again.plan, plan);
+    assert.deepEqual(Runner.of(again).plan, plan);
     using other = await loadGPT2(await writeTinyModel({ seed: 9, config: { n_layer: 1 } }), { backend });
-    assert.deepEqual(other.plan, []);
+    assert.deepEqual(Runner.of(other).plan, []);
   } finally {
     if (cache === undefined) Deno.env.delete("OMNIBUS_CACHE");
     else Deno.env.set("OMNIBUS_CACHE", cache);

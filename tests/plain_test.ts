@@ -29,7 +29,7 @@ Deno.test("the plain model and the engine give the same logits, with padding on 
     using plain = await PlainGPT2.fromPretrained(folder);
     for (let batch = 0; batch < 8; batch++) {
       const rows = Array.from({ length: upTo(6) }, () => Array.from({ length: upTo(30) }, () => upTo(97) - 1));
-      const expected = logitsOf(engine, rows);
+      const expected = await logitsOf(engine, rows);
       for (const side of ["left", "right"] as const) {
         const { logits } = await plain.forward(inputsOf(rows, side));
         for (const [i, row] of rows.entries()) {
@@ -46,7 +46,7 @@ Deno.test("control: with everything in sight, the plain model's logits differ", 
   using engine = await loadGPT2(folder, { backend });
   using plain = await PlainGPT2.fromPretrained(folder);
   const { logits } = await plain.forward(inputsOf(rows, "left", 0));
-  assert.ok(distance([...logits[1][4]], logitsOf(engine, rows)[1]) > 100 * TOLERANCE);
+  assert.ok(distance([...logits[1][4]], (await logitsOf(engine, rows))[1]) > 100 * TOLERANCE);
 });
 
 Deno.test("attention weights have the model's shape, sum to 1, and are 0 where the mask says so", async () => {

@@ -5,6 +5,7 @@ import { TensorflowBackend } from "../lib/tensorflow/tfjs/backend.ts";
 import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
 import { TensorflowError } from "../lib/tensorflow/capi/library.ts";
 import { tensorflowOps } from "../lib/tensorflow/ops.ts";
+import type { BucketInputs } from "../lib/backend/ops.ts";
 import { joinColumns, plainOps } from "../lib/backend/plain.ts";
 import { assertClose } from "./_support/logits.ts";
 
@@ -172,7 +173,7 @@ Deno.test("TensorFlow's versions of GPT-2's operations agree with the plain ones
       const [B, T, H, D, S] = [3, 4, 2, 32, 16]; // wide enough for several shards
       const random = (shape: number[], seed: number) => tf.randomNormal(shape, 0, 1, "float32", seed);
       const x = random([B * T, D], 1) as tf.Tensor2D,
-        ids = tf.tensor2d(Array.from({ length: B * T }, (_, i) => i), [B, T], "int32");
+        ids = tf.tensor1d(Array.from({ length: B * T }, (_, i) => B * T - 1 - i), "int32");
       const same = (name: string, a: tf.Tensor, b: tf.Tensor, tolerance = 1e-5) => {
         assert.deepEqual(a.shape, b.shape, name);
         assertClose(Array.from(a.dataSync()), Array.from(b.dataSync()), tolerance, name);
@@ -190,22 +191,36 @@ Deno.test("TensorFlow's versions of GPT-2's operations agree with the plain ones
       const logits = ops.head(table, head).apply(x), whole = plainOps.head(table, head).apply(x);
       assert.equal(logits.length, backend.sideBySide);
       same("head", joinColumns(logits), whole[0]);
-      for (const tokens of [ids, tf.zeros<tf.Rank.R2>([B * T, 1], "int32")]) {
-        const qkv = random([B * T, 3 * D], 7) as tf.Tensor2D;
-        const split = ops.splitHeads(qkv, tokens, H), plain = plainOps.splitHeads(qkv, tokens, H);
-        split.forEach((part, i) => same(`splitHeads ${i}`, part, plain[i]));
-        same("mergeHeads", ops.mergeHeads(split[0]), plainOps.mergeHeads(plain[0]));
-        same("lastToken", ops.lastToken(x, tokens), plainOps.lastToken(x, tokens));
-      }
+      same("pick", ops.pick(x, ids), plainOps.pick(x, ids), 0);
       same("argMax", ops.argMax(logits), plainOps.argMax(whole), 0);
-      const cache = random([B, H, S, D / H], 8) as tf.Tensor4D, update = random([B, H, T, D / H], 9) as tf.Tensor4D;
-      const slots = tf.tensor2d([5, 6, 7, 8], [T, 1], "int32");
-      const starts = tf.tensor3d(Array.from({ length: B * H }, (_, i) => i * S), [B * H, 1, 1], "int32");
-      const expected = plainOps.writeSlots(cache, update, plainOps.locateSlots(starts, slots));
-      same("writeSlots", ops.writeSlots(cache, update, ops.locateSlots(starts, slots)), expected, 0);
-      same("writeSlots in place", cache, expected, 0);
-      const mask = tf.zeros<tf.Rank.R4>([B, 1, T, S]);
-      same("attend", ops.attend(update, cache, cache, mask), plainOps.attend(update, cache, cache, mask));
+      const int = (values: number[], ...shape: number[]) => tf.tensor(values, shape, "int32");
+      const count = [4, 1, 2], rows = count.flatMap((n, row) => Array(n).fill(row)), columns = [0, 1, 2, 3, 0, 0, 1];
+      const starts = int(Array.from({ length: B * H }, (_, i) => i * S), B, H) as tf.Tensor2D;
+      const common = { slots: tf.range(0, S, 1, "int32"), rowStarts: [starts], keys: [], values: [] };
+      const rectangle = { // of the third row's cells, the last two are nobody's
+        tokens: int([0, 1, 2, 3, 4, 0, 0, 0, 5, 6, 0, 0], B, T) as tf.Tensor2D,
+        rows: int(rows, 7) as tf.Tensor1D,
+        columns: int(columns, 7) as tf.Tensor1D,
+      };
+      const ragged: BucketInputs = { ...common, positions: int([5, 6, 7, 8, 0, 3, 4], 7) as tf.Tensor1D, rectangle };
+      const single: BucketInputs = { ...common, positions: int([5, 0, 15], B) as tf.Tensor1D, rectangle: null };
+      for (const [name, bucket] of Object.entries({ ragged, single })) {
+        const [n] = bucket.positions.shape, qkv = random([n, 3 * D], 7) as tf.Tensor2D;
+        const caches = [8, 9].map((seed) => random([B, H, S, D / H], seed) as tf.Tensor4D) as [
+          tf.Tensor4D,
+          tf.Tensor4D,
+        ];
+        const expected = plainOps.attention(bucket, 0).apply(qkv, ...caches);
+        const actual = ops.attention(bucket, 0).apply(qkv, ...caches);
+        same(`attention, ${name}`, actual.attended, expected.attended);
+        same(`keys in place, ${name}`, caches[0], expected.keys, 0);
+        same(`values in place, ${name}`, caches[1], expected.values, 0);
+      }
+      const source = random([2, H, 5, D / H], 10) as tf.Tensor4D, cache = random([B, H, S, D / H], 11) as tf.Tensor4D;
+      const copied = plainOps.copyRows(cache, [2, 0], source, [1, 0]); // has zeros where the source has no slots
+      assert.equal(ops.copyRows(cache, [2, 0], source, [1, 0]), cache);
+      const firstSlots = (x: tf.Tensor4D) => tf.slice(x, [0, 0, 0, 0], [-1, -1, 5, -1]);
+      same("copyRows", firstSlots(cache), firstSlots(copied), 0);
     });
   });
 });

@@ -130,7 +130,7 @@ gpuTest(
         const x = random(rows * K), y = random(rows * (part?.columns ?? M));
         const kernel = linearKernel({ ...options, format });
         const buffers = [x, format === "float32" ? weight : words, y, ...rest];
-        const integers = [rows, 1, 0, 0, ...Array(STEP_HEADER - 4).fill(0)];
+        const integers = [rows, 0, ...Array(STEP_HEADER - 2).fill(0)];
         const actual = new Float32Array(await run(gpu, kernel, integers, buffers, 2));
         const expected = reference(options, [x, exact, y, ...rest]);
         const worst = actual.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
@@ -156,7 +156,7 @@ gpuTest("the choice is the first of the largest logits, and its log-probability 
     for (let b = 0; b < B; b++) { // equal ones, far apart
       logits[b * V + V - 1 - b % 5] = logits[b * V + (b * 37) % (V - 10)] = 40 - b / 10;
     }
-    const integers = [B, 1, 0, 0, ...Array(STEP_HEADER - 4).fill(0)];
+    const integers = [0, B, ...Array(STEP_HEADER - 2).fill(0)];
     const search = searchKernel(B, V, true), space = new Uint32Array(B * searchWords(V));
     const found = new Uint32Array(await run(gpu, search, integers, [logits, space], 1));
     const chosen = await run(gpu, chooseKernel(B, V), integers, [found, new Uint32Array(2 * B)], 1);
@@ -173,7 +173,8 @@ gpuTest("a table that is bound in parts gives each token its row, whichever part
   const width = 12, table = Float32Array.from({ length: 256 * width }, (_, i) => i);
   const positions = Float32Array.from({ length: 8 * width }, (_, i) => i / 1000);
   const tokens = [0, 127, 128, 255, 200], places = [0, 1, 7, 3, 0];
-  const integers = [5, 1, 0, 0, STEP_HEADER, STEP_HEADER + 5, 0, 0, ...tokens, ...places];
+  const starts = [STEP_HEADER, STEP_HEADER + 5];
+  const integers = [5, 0, ...starts, ...Array(STEP_HEADER - 4).fill(0), ...tokens, ...places];
   let y = new Float32Array(5 * width);
   for (const first of [0, 128]) {
     const kernel = embedKernel({ rows: 5, width, ids: [0, 1], part: { first, count: 128 } });
@@ -284,7 +285,7 @@ Deno.test({
       const inputs = padBatch(Array(90_000).fill([1]), { padTokenId: 0 }); // 16 slots of 24 numbers each
       await assert.rejects(
         generateBatch(model, inputs, { maxTokens: 2 }),
-        /Cannot run a step of 90000 rows on the GPU .*: it needs 138240000 bytes in one piece/,
+        /Cannot run a step of 90000 tokens on the GPU .*: it needs 138240000 bytes in one piece/,
       );
     }
     assert.equal(tf.memory().numTensors, before);

@@ -1,7 +1,6 @@
 /** What GPT-2 asks of a backend. The layers call these operations and know no more. */
 
 import type * as tf from "@tensorflow/tfjs";
-import type { CacheTensors } from "../gpt2/cache_view.ts";
 import type { Int8Weight } from "./int8.ts";
 
 /** Element types that the weights of linear layers can have; which of them there are is for the backend to say. */
@@ -41,22 +40,68 @@ export interface LinearOptions {
   modelSize?: number;
 }
 
-/** What a step of the model takes. */
+/**
+ * What the model is fed in one step: N tokens of some rows, each row's one after another, and the rows bucket by bucket.
+ * Write location, mask and embedding follow from it. Token p of a row lies in slot p.
+ */
 export interface StepInputs {
-  /** int [B, T]. */
-  tokens: tf.Tensor2D;
-  /** int [B, T]. */
-  positions: tf.Tensor2D;
-  /** int [T, 1]: where in the cache the tokens go. */
-  newSlots: tf.Tensor2D;
-  /** The cache before the step. */
-  cache: CacheTensors;
+  /** int [N]. */
+  tokens: tf.Tensor1D;
+  /** int [N]: each token's position in its row, which is its slot. */
+  positions: tf.Tensor1D;
+  /** int [M]: after which of the tokens logits are wanted; null for all of them. */
+  wanted: tf.Tensor1D | null;
+  /** The rows' part of the cache. */
+  buckets: readonly BucketInputs[];
 }
 
-/** The operations of GPT-2. Letters: B batch, T new tokens, S cache slots, H heads, D model width, V vocabulary. */
+/** Rows with the same number of slots, S, during a step that feeds them n tokens. */
+export interface BucketInputs {
+  /** int [n]. */
+  positions: tf.Tensor1D;
+  /** How n tokens make R rows; null when each row has one, in the order of the rows. */
+  rectangle: Rectangle | null;
+  /** int [S]: 0, 1, 2, … */
+  slots: tf.Tensor1D;
+  /** For each group of heads int [R, heads]: the first slot of each head when all slots of the bucket are numbered through. */
+  rowStarts: readonly tf.Tensor2D[];
+  /** For each layer, and in it for each group of heads, [R, heads, S, D/H]. */
+  keys: readonly tf.Tensor4D[];
+  /** Likewise. */
+  values: readonly tf.Tensor4D[];
+}
+
+/** Rows that are fed different numbers of tokens, seen as a rectangle of as many columns as the most fed one has tokens. */
+export interface Rectangle {
+  /** int [R, T]: which of the n tokens stands in each cell. Cells beyond a row's tokens hold 0, and nobody reads them. */
+  tokens: tf.Tensor2D;
+  /** int [n]: the row of each token. */
+  rows: tf.Tensor1D;
+  /** int [n]: its column. */
+  columns: tf.Tensor1D;
+}
+
+/** Attention of one bucket in one step, for groups of so many heads. */
+export interface Attention {
+  /**
+   * qkv [n, 3·heads·D/H], keys and values [R, heads, S, D/H] -> [n, heads·D/H]. Writes the tokens' keys and values into
+   * their slots, then each token attends to the slots of its row up to its own. The caches come back too: the same ones
+   * where the backend writes in place.
+   */
+  apply(
+    qkv: tf.Tensor2D,
+    keys: tf.Tensor4D,
+    values: tf.Tensor4D,
+  ): { attended: tf.Tensor2D; keys: tf.Tensor4D; values: tf.Tensor4D };
+}
+
+/**
+ * The operations of GPT-2. Letters: N tokens of a step, M of them with logits, R rows of a bucket, S its slots, T columns of
+ * a rectangle, H heads, D model width, V vocabulary.
+ */
 export interface Ops {
-  /** [V, D], int [B, T] -> [B·T, D]. Row i of the result is the table's row for the i-th id. */
-  embed(table: tf.Tensor2D, ids: tf.Tensor2D): tf.Tensor2D;
+  /** [V, D], int [N] -> [N, D]. Row i of the result is the table's row for the i-th id. */
+  embed(table: tf.Tensor2D, ids: tf.Tensor1D): tf.Tensor2D;
   /** weight [K, M], bias [M]: x·weight + bias, then the activation. Takes over both tensors. */
   linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
   /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
@@ -72,41 +117,32 @@ export interface Ops {
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */
   layerNorm(x: tf.Tensor2D, gain: tf.Tensor1D, bias: tf.Tensor1D, epsilon: number): tf.Tensor2D;
-  /** [B·T, 3D] -> three times [B, H, T, D/H]: query, key, value. `ids` [B, T] says what B and T are. */
-  splitHeads(qkv: tf.Tensor2D, ids: tf.Tensor2D, heads: number): [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
-  /** [B, H, T, D/H] -> [B·T, D]. */
-  mergeHeads(x: tf.Tensor4D): tf.Tensor2D;
-  /**
-   * cache.slots int [S], cache.padding int [B, 1, 1, 1], newSlots int [T, 1] -> [B, 1, T, S]: 0 where a new token sees a
-   * slot, a large negative number where not, which is in the padding and after the token itself.
-   */
-  mask(cache: { slots: tf.Tensor1D; padding: tf.Tensor4D }, newSlots: tf.Tensor2D): tf.Tensor4D;
-  /** query [B, H, T, D/H], keys and values [B, H, S, D/H], mask [B, 1, T, S] -> [B, H, T, D/H]. */
-  attend(query: tf.Tensor4D, keys: tf.Tensor4D, values: tf.Tensor4D, mask: tf.Tensor4D): tf.Tensor4D;
-  /**
-   * Where the tokens of a step go, in the form that {@link Ops.writeSlots} wants. `rowStarts` (int [B·H, 1, 1]) is the
-   * first slot of each head when all slots of the cache are numbered through; `slots` (int [T, 1]) counts within a head.
-   */
-  locateSlots(rowStarts: tf.Tensor3D, slots: tf.Tensor2D): tf.Tensor;
-  /** cache [B, H, S, D/H], update [B, H, T, D/H] -> [B, H, S, D/H]: the cache with the update at its location. */
-  writeSlots(cache: tf.Tensor4D, update: tf.Tensor4D, location: tf.Tensor): tf.Tensor4D;
-  /** `count` empty caches [B, H, S, D/H]: zeros. Where writing makes new tensors, they may share their memory. */
-  emptyCaches(shape: [number, number, number, number], count: number): tf.Tensor4D[];
-  /**
-   * For backends where each input of a captured step costs a transfer: takes one tensor apart that holds them all. It is
-   * int [B + 1, T + 1]: the tokens, in a column after them each row's padding, and in a row below them the new slots.
-   * `cache`, one of the caches, tells how many slots there are.
-   */
-  unpackInputs?(
-    packed: tf.Tensor2D,
-    cache: tf.Tensor4D,
-  ): Omit<StepInputs, "cache"> & { cache: Omit<CacheTensors, "keys" | "values"> };
-  /** True when {@link Ops.writeSlots} changes the cache that it is given; false when it makes a new one. */
-  readonly writesInPlace: boolean;
-  /** [B·T, D] -> [B, D]: the last of each row's T tokens. `ids` [B, T] says what B and T are. */
-  lastToken(x: tf.Tensor2D, ids: tf.Tensor2D): tf.Tensor2D;
-  /** [B, V] in parts -> int [B]: the index of the largest logit. */
+  /** How a bucket's tokens attend in this step, with the heads of one group: what all layers share is made once. */
+  attention(bucket: BucketInputs, group: number): Attention;
+  /** [N, m] -> for each bucket the rows of its tokens, [n, m]. */
+  splitByBucket(x: tf.Tensor2D, buckets: readonly BucketInputs[]): tf.Tensor2D[];
+  /** Undoes {@link Ops.splitByBucket}. */
+  joinBuckets(parts: readonly tf.Tensor2D[]): tf.Tensor2D;
+  /** [N, D], int [M] -> [M, D]: the rows asked for. */
+  pick(x: tf.Tensor2D, rows: tf.Tensor1D): tf.Tensor2D;
+  /** [M, V] in parts -> [M, V] in one. */
+  joinColumns(parts: readonly tf.Tensor2D[]): tf.Tensor2D;
+  /** [M, V] in parts -> int [M]: the index of the largest logit. */
   argMax(logits: readonly tf.Tensor2D[]): tf.Tensor1D;
-  /** [B, V] in parts -> [B]: the natural logarithm of the probability of the largest logit. */
+  /** [M, V] in parts -> [M]: the natural logarithm of the probability of the largest logit. */
   maxLogprob(logits: readonly tf.Tensor2D[]): tf.Tensor1D;
+
+  /** True when {@link Attention.apply} changes the caches that it is given; false when it makes new ones. */
+  readonly writesInPlace: boolean;
+  /** `count` empty caches [R, heads, S, D/H]: zeros. Where writing makes new tensors, they may share their memory. */
+  emptyCaches(shape: [number, number, number, number], count: number): tf.Tensor4D[];
+  /** A copy of a cache with other numbers of rows and slots: what it has in both, zeros elsewhere. */
+  resizeCache(cache: tf.Tensor4D, rows: number, slots: number): tf.Tensor4D;
+  /**
+   * A cache in which rows `to` are copies of rows `from` of `source`, which may be the same cache, as far as that has
+   * slots. In place where the backend writes in place: then it is `cache` itself, and only these rows cost anything.
+   */
+  copyRows(cache: tf.Tensor4D, to: readonly number[], source: tf.Tensor4D, from: readonly number[]): tf.Tensor4D;
+  /** The first rows of a cache: where the backend writes in place, the same memory. */
+  firstRows(cache: tf.Tensor4D, count: number): tf.Tensor4D;
 }

@@ -1,17 +1,29 @@
 /** The operations of GPT-2 in plain tfjs, on any of its backends. A backend may bring faster ones with the same meaning. */
 
 import * as tf from "@tensorflow/tfjs";
+import { type AttentionParts, composeAttention } from "./attention.ts";
 import type { Ops } from "./ops.ts";
+import type { CachePolicy } from "./types.ts";
 
-/** What the mask adds to the score of a token that must not be seen. Finite, so that padding, which sees nothing, is too. */
-const HIDDEN = -1e9;
+/** The layout of a KV cache that suits what computes whole rectangles, and makes new caches in each step. */
+export const plainCachePolicy: CachePolicy = {
+  bucketCost: 256, // about what the calls for one more bucket take
+  emptySlotsAreFree: false,
+  slotsFor: multipleOf16,
+  roomFor: (rows) => rows,
+};
+
+/** The next multiple of 16 from `count` up, 16 at least: growing is rare then, and few slots are attended to in vain. */
+export function multipleOf16(count: number): number {
+  return 16 * Math.max(1, Math.ceil(count / 16));
+}
 
 /** The plain composition of tfjs operations: right everywhere, and what faster versions are tested against. */
 export const plainOps: Ops = {
   writesInPlace: false,
 
   embed(table, ids) {
-    return tf.gather(table, tf.reshape(ids, [-1])) as tf.Tensor2D;
+    return tf.gather(table, ids);
   },
 
   linear(weight, bias, { activation }) {
@@ -38,47 +50,24 @@ export const plainOps: Ops = {
     return tf.add(tf.mul(tf.mul(centred, tf.rsqrt(tf.add(variance, epsilon))), gain), bias);
   },
 
-  splitHeads(qkv, ids, heads) {
-    const [B, T] = ids.shape, size = qkv.shape[1] / 3 / heads;
-    const split = tf.split(qkv, 3, 1).map((part) => tf.transpose(tf.reshape(part, [B, T, heads, size]), [0, 2, 1, 3]));
-    return split as [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
+  attention(bucket, group) {
+    return composeAttention(plainAttentionParts, bucket, group);
   },
 
-  mergeHeads(x) {
-    const [B, H, T, size] = x.shape;
-    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [B * T, H * size]);
+  splitByBucket(x, buckets) {
+    if (buckets.length === 1) return [x];
+    return tf.split(x, buckets.map(({ positions }) => positions.shape[0]));
   },
 
-  mask({ slots, padding }, newSlots) {
-    const before = tf.less(slots, padding); // [B, 1, 1, S]
-    const after = tf.greater(slots, newSlots); // [T, S]
-    return tf.mul(tf.cast(tf.logicalOr(before, after), "float32"), HIDDEN);
+  joinBuckets(parts) {
+    return parts.length === 1 ? parts[0] : tf.concat([...parts], 0);
   },
 
-  attend(query, keys, values, mask) {
-    return weigh(tf.matMul(query, keys, false, true), values, mask);
+  pick(x, rows) {
+    return tf.gather(x, rows);
   },
 
-  emptyCaches(shape, count) {
-    return Array.from({ length: count }, () => tf.fill(shape, 0)); // made where it stays, not on the host
-  },
-
-  locateSlots(_rowStarts, slots) {
-    return slots.clone();
-  },
-
-  writeSlots(cache, update, slots) {
-    const S = cache.shape[2], T = update.shape[2], first = slots.dataSync()[0];
-    const before = tf.slice(cache, [0, 0, 0, 0], [-1, -1, first, -1]);
-    const after = tf.slice(cache, [0, 0, first + T, 0], [-1, -1, S - first - T, -1]);
-    return tf.concat([before, update, after], 2);
-  },
-
-  lastToken(x, ids) {
-    const [B, T] = ids.shape, D = x.shape[1];
-    if (T === 1) return x.clone();
-    return tf.reshape(tf.slice(tf.reshape(x, [B, T, D]), [0, T - 1, 0], [B, 1, D]), [B, D]);
-  },
+  joinColumns,
 
   argMax(logits) {
     return tf.argMax(joinColumns(logits), -1) as tf.Tensor1D;
@@ -89,12 +78,50 @@ export const plainOps: Ops = {
     const all = joinColumns(logits), shifted = tf.sub(all, tf.max(all, -1, true));
     return tf.neg(tf.log(tf.sum(tf.exp(shifted), -1)));
   },
+
+  emptyCaches(shape, count) {
+    return Array.from({ length: count }, () => tf.fill(shape, 0)); // made where it stays, not on the host
+  },
+
+  resizeCache(cache, rows, slots) {
+    const [R, , S] = cache.shape;
+    return tf.tidy(() => {
+      const common: tf.Tensor4D = tf.slice(cache, [0, 0, 0, 0], [Math.min(R, rows), -1, Math.min(S, slots), -1]);
+      const missing = [rows - common.shape[0], slots - common.shape[2]];
+      return tf.pad(common, [[0, missing[0]], [0, 0], [0, missing[1]], [0, 0]]);
+    });
+  },
+
+  copyRows(cache, to, source, from) {
+    const [R, , S] = cache.shape;
+    return tf.tidy(() => {
+      const rows: tf.Tensor4D = tf.gather(source, tf.tensor1d([...from], "int32"));
+      const wide = rows.shape[2] < S ? plainOps.resizeCache(rows, from.length, S) : rows;
+      const indices = Int32Array.from({ length: R }, (_, row) => row);
+      to.forEach((row, i) => indices[row] = R + i);
+      return tf.gather(tf.concat([cache, wide], 0), tf.tensor1d(indices, "int32"));
+    });
+  },
+
+  firstRows(cache, count) {
+    return tf.slice(cache, [0, 0, 0, 0], [count, -1, -1, -1]);
+  },
 };
 
-/** Scores [B, H, T, S] of S values [B, H, S, D/H] for each of T queries, mask [B, 1, T, S] -> [B, H, T, D/H]: their mean. */
-export function weigh(scores: tf.Tensor4D, values: tf.Tensor4D, mask: tf.Tensor4D): tf.Tensor4D {
-  return tf.matMul(tf.softmax(tf.add(scores, mask)), values);
-}
+const plainAttentionParts: AttentionParts = {
+  reshape: (x, shape) => tf.reshape(x, shape) as never,
+  gather: (table, rows) => tf.gather(table, rows) as never,
+  thirds: (qkv) => tf.split(qkv, 3, 1),
+  columnsOf: (tokens) => tf.scalar(tokens.shape[1], "int32"),
+  scores: (query, keys) => tf.matMul(query, keys, false, true),
+  writer(_, locations) {
+    const numbers = tf.reshape(locations, [-1, 1]) as tf.Tensor2D;
+    return (cache, update) => {
+      const size = cache.shape[3], flat = tf.reshape(cache, [-1, size]) as tf.Tensor2D;
+      return tf.reshape(tf.tensorScatterUpdate(flat, numbers, tf.reshape(update, [-1, size])), cache.shape);
+    };
+  },
+};
 
 /** Parts [N, m] side by side -> [N, M]; a single one is the whole. */
 export function joinColumns(parts: readonly tf.Tensor2D[]): tf.Tensor2D {

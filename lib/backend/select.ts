@@ -1,7 +1,7 @@
 /** Where a model runs: libtensorflow, else a GPU, else WebAssembly, else JavaScript. Nothing above this file knows which. */
 
 import * as tf from "@tensorflow/tfjs";
-import { plainOps } from "./plain.ts";
+import { plainCachePolicy, plainOps } from "./plain.ts";
 import { type Backend, type BackendName, BACKENDS } from "./types.ts";
 
 /** How to run. */
@@ -79,6 +79,7 @@ async function startPlain(name: "wasm" | "cpu"): Promise<Backend> {
     threads: 1,
     groups: 1,
     ops: plainOps,
+    cachePolicy: plainCachePolicy,
     dtypes: ["float32"],
     async createTensor(shape, fill) {
       const values = new Float32Array(tf.util.sizeFromShape(shape));

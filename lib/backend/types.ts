@@ -66,10 +66,27 @@ export interface Backend {
   sizeClass?(tokens: number): string;
   /** Measures what the device could do at most, where tfjs's operations would not show it. */
   measureRoofs?(): Promise<Roofs>;
-  /** A step takes no longer for slots of the cache that are empty, so a cache may be made as large as it will become. */
-  readonly emptySlotsAreFree?: boolean;
+  /** How a KV cache is best laid out there. */
+  readonly cachePolicy: CachePolicy;
+  /** Where each size of a step is compiled for itself: which one to use for so many tokens, rows or columns. */
+  sizeFor?(count: number): number;
   /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it anew. */
   readonly failed?: boolean;
+}
+
+/** How a KV cache is best laid out. */
+export interface CachePolicy {
+  /** A bucket of rows of their own pays when it spares at least so many slots. */
+  readonly bucketCost: number;
+  /** A step takes no longer for slots that are empty, so that rows may get at once all that they are going to need. */
+  readonly emptySlotsAreFree: boolean;
+  /** How many slots to make when so many are needed. */
+  slotsFor(needed: number): number;
+  /**
+   * Where a step computes with all rows that there is room for, for how many to make room when so many are needed. Missing
+   * where rows that are not in use cost nothing: then there may be room for more.
+   */
+  roomFor?(rows: number): number;
 }
 
 /** What a captured step is for. */

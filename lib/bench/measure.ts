@@ -20,7 +20,7 @@ import { parallelismFor } from "../engine/parallelism.ts";
 import { seededRandom } from "../util/random.ts";
 import { decodeStepCost, measureRoofs } from "./roofline.ts";
 import type { Roofs } from "../backend/types.ts";
-import { step } from "../engine/step.ts";
+import { Runner } from "../engine/runner.ts";
 
 /** What to measure. */
 export interface SweepOptions {
@@ -225,12 +225,15 @@ export async function timeDecodeSteps(
     );
   }
   checkMemory(model.config, batchSize, 1, needed);
-  using cache = model.allocateCache(Array(batchSize).fill(0), needed, parallelism);
-  cache.length = context;
-  const tokens = Array.from({ length: batchSize }, () => [0]), seconds: number[] = [];
+  using cache = new KvCache(model, parallelism);
+  const feeds = cache.admit({ slots: Array(batchSize).fill(needed), length: context }).map((row) => ({
+    row,
+    tokens: [0],
+  }));
+  const seconds: number[] = [];
   for (let i = 0; i <= steps; i++) {
     const start = performance.now();
-    await step(model, cache, tokens);
+    await Runner.of(model).step(cache, feeds);
     if (i > 0) seconds.push((performance.now() - start) / 1000);
   }
   return seconds;

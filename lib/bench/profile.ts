@@ -3,7 +3,8 @@
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { parallelismFor } from "../engine/parallelism.ts";
-import { decodeStepOf } from "../engine/step.ts";
+import { KvCache } from "../engine/kv_cache.ts";
+import { Runner } from "../engine/runner.ts";
 
 /** What some operations of a step took together. */
 export interface ProfileEntry {
@@ -48,9 +49,9 @@ export async function profileStep(
     );
   }
   const rows = Math.ceil(batchSize / parallelism.lanes), { threads } = parallelism;
-  using cache = model.allocateCache(Array(rows).fill(0), slots, { lanes: 1, threads });
-  cache.length = slots - 1;
-  const { inputs, build, dispose } = decodeStepOf(model, cache, Array(rows).fill([0]));
+  using cache = new KvCache(model);
+  const admitted = cache.admit({ slots: Array(rows).fill(slots), length: slots - 1 });
+  const { inputs, build, dispose } = Runner.of(model).stepFunction(admitted.map((row) => ({ row, tokens: [0] })));
   try {
     const operations = await trace(inputs, build, { lanes: 1, threads });
     const entries = new Map<string, ProfileEntry>();

@@ -8,6 +8,7 @@ import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
+import { Runner } from "../engine/runner.ts";
 import { calibrate, storePlan } from "../engine/parallelism.ts";
 import { type Dtype, DTYPES } from "../backend/ops.ts";
 import { formatBytes, withProgress } from "../util/progress.ts";
@@ -82,10 +83,10 @@ export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2)
 
 /** Measures how to spread batches over the processor and keeps that; `anew` even if it is known for model and machine. */
 export async function ensurePlan(model: GPT2, { anew = false }: { anew?: boolean } = {}): Promise<void> {
-  if (model.plan.length && !anew || !model.backend.capture || model.backend.threads === 1) return;
-  model.plan = await withProgress(
+  if (Runner.of(model).plan.length && !anew || !model.backend.capture || model.backend.threads === 1) return;
+  Runner.of(model).plan = await withProgress(
     "calibrating lanes and threads (once per model and machine)",
     ({ update }) => calibrate(model, { onProgress: update }),
   );
-  await storePlan(model, model.plan);
+  await storePlan(model, Runner.of(model).plan);
 }

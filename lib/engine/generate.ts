@@ -14,15 +14,16 @@
  * @module
  */
 
-import { type Batch, longest, padBatch, realTokens } from "../tokenizer/batch.ts";
-import { hearInterrupts, interruptSignal } from "../util/interrupt.ts";
-import { checkContext, checkMaxTokens } from "./limits.ts";
-import { checkMemory, prefillChunk } from "./memory.ts";
-import type { KvCache } from "./kv_cache.ts";
+import { type Batch, longest, realTokens } from "../tokenizer/batch.ts";
 import type { Parallelism } from "../backend/types.ts";
+import { hearInterrupts, interruptSignal } from "../util/interrupt.ts";
+import { KvCache } from "./kv_cache.ts";
+import { checkContext, checkFollowing, checkMaxTokens } from "./limits.ts";
+import { checkMemory, prefillChunk } from "./memory.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { parallelismFor } from "./parallelism.ts";
-import { type NextTokens, step, type StepOptions } from "./step.ts";
+import { type NextTokens, Runner, type StepOptions } from "./runner.ts";
+import type { Feed } from "./step_inputs.ts";
 
 /** How to generate. */
 export interface GenerateOptions extends StepOptions {
@@ -86,7 +87,7 @@ export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptio
   checkContext(promptLength, options.maxTokens, model.config.n_positions);
   checkMemory(model.config, rows.length, promptLength, options.maxTokens);
   options.signal?.throwIfAborted();
-  const { cache, nextTokenIds, logprobs } = await generateTokenKvCaching(model, inputs, options);
+  const { cache, nextTokenIds, logprobs } = await feedPrompts(model, rows, options);
   const generation = new Generation(cache, options, model.config.eos_token_id);
   generation.add({ ids: nextTokenIds, logprobs });
   return generation;
@@ -95,13 +96,8 @@ export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptio
 /** Feeds each row's last token and chooses its next one. Throws the signal's reason if it is aborted. */
 export async function decodeStep(model: GPT2, generation: Generation): Promise<Step> {
   generation.options.signal?.throwIfAborted();
-  const inputIds = generation.lastIds.map((id) => [id]);
-  const { nextTokenIds, logprobs } = await generateTokenKvCaching(
-    model,
-    { inputIds, cache: generation.cache },
-    generation.options,
-  );
-  return generation.add({ ids: nextTokenIds, logprobs });
+  const feeds = generation.lastIds.map((id, i) => ({ row: generation.cache.rows[i], tokens: [id] }));
+  return generation.add(await interruptibleStep(model, generation.cache, feeds, generation.options));
 }
 
 /** What {@link generateTokenKvCaching} gives back. */
@@ -139,24 +135,43 @@ export async function generateTokenKvCaching(
   inputs: Batch | { inputIds: number[][]; cache: KvCache },
   options: StepOptions & Partial<Pick<GenerateOptions, "parallelism" | "maxTokens">> = {},
 ): Promise<NextToken> {
-  if ("cache" in inputs) {
-    const { ids, logprobs } = await interruptibleStep(model, inputs.cache, inputs.inputIds, options);
-    return { nextTokenIds: ids, logprobs, cache: inputs.cache };
+  if (!("cache" in inputs)) {
+    return await feedPrompts(model, realTokens(inputs, { vocabSize: model.config.vocab_size }), options);
   }
-  // Padding on any side, or none, becomes padding on the left: then all rows end at the same slot.
-  const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
-  const { inputIds } = padBatch(rows, { padTokenId: 0 });
-  const width = inputIds[0].length;
-  const { parallelism = parallelismFor(model, rows.length), maxTokens = 1 } = options;
-  const capacity = model.backend.emptySlotsAreFree ? width + maxTokens - 1 : width;
-  const cache = model.allocateCache(rows.map((row) => width - row.length), capacity, parallelism);
+  const { cache, inputIds } = inputs;
+  checkFollowing(inputIds, cache, model);
+  const feeds = inputIds.map((tokens, i) => ({ row: cache.rows[i], tokens }));
+  const { ids, logprobs } = await interruptibleStep(model, cache, feeds, options);
+  return { nextTokenIds: ids, logprobs, cache };
+}
+
+/** Prompts without padding into a new cache: a row of it for each. */
+async function feedPrompts(
+  model: GPT2,
+  prompts: readonly (readonly number[])[],
+  options: StepOptions & Partial<Pick<GenerateOptions, "parallelism" | "maxTokens">>,
+): Promise<NextToken> {
+  const { config, backend } = model, { parallelism = parallelismFor(model, prompts.length), maxTokens = 1 } = options;
+  const later = backend.cachePolicy.emptySlotsAreFree ? maxTokens - 1 : 0; // where empty slots cost nothing
+  const cache = new KvCache(model, parallelism);
   try {
-    let next: NextTokens | undefined;
-    const chunk = prefillChunk(model.config, rows.length, width);
+    const rows = cache.admit({ slots: prompts.map(({ length }) => length + later) });
+    const nextTokenIds: number[] = [], logprobs: number[] = [];
+    const width = longest(prompts), chunk = prefillChunk(config, prompts.length, width);
     for (let start = 0; start < width; start += chunk) {
-      next = await interruptibleStep(model, cache, inputIds.map((row) => row.slice(start, start + chunk)), options);
+      const open = [...prompts.keys()].filter((i) => prompts[i].length > start);
+      const isLast = (i: number) => prompts[i].length <= start + chunk;
+      const feeds = open.map((i): Feed => {
+        const tokens = prompts[i].slice(start, start + chunk);
+        return { row: rows[i], tokens, wanted: isLast(i) ? [tokens.length - 1] : [] };
+      });
+      const next = await interruptibleStep(model, cache, feeds, options);
+      for (const [k, i] of open.filter(isLast).entries()) {
+        nextTokenIds[i] = next.ids[k];
+        if (next.logprobs) logprobs[i] = next.logprobs[k];
+      }
     }
-    return { nextTokenIds: next!.ids, logprobs: next!.logprobs, cache };
+    return { nextTokenIds, ...options.logprobs && { logprobs }, cache };
   } catch (error) {
     cache[Symbol.dispose]();
     throw error;
@@ -167,11 +182,11 @@ export async function generateTokenKvCaching(
 async function interruptibleStep(
   model: GPT2,
   cache: KvCache,
-  tokens: readonly (readonly number[])[],
+  feeds: readonly Feed[],
   options: StepOptions,
 ): Promise<NextTokens> {
   const stop = interruptSignal();
-  const next = await step(model, cache, tokens, options);
+  const next = await Runner.of(model).step(cache, feeds, options);
   await hearInterrupts();
   stop.throwIfAborted();
   return next;
@@ -193,7 +208,7 @@ export class Generation implements Disposable {
     readonly options: GenerateOptions,
     private readonly eosTokenId: number | null,
   ) {
-    this.rows = cache.padding.map(() => ({
+    this.rows = cache.rows.map(() => ({
       tokens: [],
       finishReason: "length",
       ...options.logprobs && { logprobs: [] },

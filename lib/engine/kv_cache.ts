@@ -1,96 +1,171 @@
 /**
  * The batched KV cache: the keys and values of every token so far, for each row of a batch.
  *
- * Rows are padded on the left, so that all of them end at the same slot and the next token goes to the same place in
- * each. The cache owns what follows from that: how many slots are filled, how many of them are padding, where the next
- * tokens go and which positions they have.
+ * A row has a length of its own, and its token p lies in slot p: there is no padding. Rows come and go, and each costs only
+ * itself. Attention takes rows together, so those of similar length share a bucket, a rectangle of rows × slots:
  *
  * ```text
  *   slot    0     1     2     3     4     5    6     7 …
- *   row 0   The   quick brown fox jumped over  the   ·     padding 0
- *   row 1   ░     ░     ░     Never have I     ever  ·     padding 3
- *                                                    ↑ length 7, the next token's slot
+ *   row 0   The   quick brown fox jumped over  the   ·     length 7
+ *   row 1   Never have  I     ever  ·                      length 4
+ *                                   ↑ the next token's slot and position
  * ```
+ *
+ * Lanes are groups of rows that go through the model side by side, each with its own buckets; a row stays in its lane.
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { CacheTensors } from "../gpt2/cache_view.ts";
-import type { Ops } from "../backend/ops.ts";
-import { plainOps } from "../backend/plain.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
+import type { GPT2 } from "../gpt2/model.ts";
+import { Bucket, type CacheLayout, type Row } from "./bucket.ts";
+import { partition } from "./partition.ts";
+import { multipleOf16 } from "../backend/plain.ts";
 
-/** Slots come in multiples of this: growing is rare, and little is attended to in vain. */
-const BUCKET = 16;
+/** Some rows of a batch: they go through the model together. */
+export interface Lane {
+  readonly buckets: Bucket[];
+}
+
+/** How many rows to admit, and how large. */
+export interface Admission {
+  /** For each new row, how many tokens it is going to have soon. The cache grows when there are more. */
+  slots: readonly number[];
+  /** How many tokens of zeros each row begins with: for timing, which does not depend on what a cache holds. Default 0. */
+  length?: number;
+}
 
 /** Keys and values of a batch; owns its tensors. */
 export class KvCache {
-  /** Slots in use, padding included. */
-  length = 0;
-  /** The rows of the batch, in groups that go through the model side by side. */
+  /** The rows, in the order in which they came. */
+  readonly rows: Row[] = [];
+  /** Groups of rows that go through the model side by side. */
   readonly lanes: readonly Lane[];
+  readonly #layout: CacheLayout;
 
-  private constructor(
-    /** How many of each row's first slots are padding. */
-    readonly padding: readonly number[],
-    /** How the rows are spread over the processor. */
-    readonly parallelism: Parallelism,
-    config: GPT2Config,
-    headGroups: readonly number[],
-    capacity: number,
-    ops: Pick<Ops, "emptyCaches">,
-  ) {
-    const count = Math.min(parallelism.lanes, padding.length),
-      start = (i: number) => Math.floor(padding.length * i / count);
-    this.lanes = Array.from(
-      { length: count },
-      (_, i) => new Lane(config, headGroups, start(i), padding.slice(start(i), start(i + 1)), capacity, ops),
-    );
+  /** An empty cache for a model, whose rows are to be spread over the processor like this. */
+  constructor(model: GPT2, readonly parallelism: Parallelism = { lanes: 1, threads: model.backend.threads }) {
+    const { config: { n_layer, n_embd, n_head }, headGroups, backend: { ops, cachePolicy } } = model;
+    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, ops, ...cachePolicy };
+    this.lanes = Array.from({ length: parallelism.lanes }, () => ({ buckets: [] }));
   }
 
-  /**
-   * An empty cache with room for `capacity` tokens in each of `padding.length` rows. It grows when it must. `headGroups`
-   * says how many heads are in each of the model's groups, `ops` makes the tensors.
-   */
-  static allocate(
-    config: GPT2Config,
-    padding: readonly number[],
-    capacity: number,
-    {
-      parallelism = { lanes: 1, threads: navigator.hardwareConcurrency },
-      headGroups = [config.n_head],
-      ops = plainOps,
-    }: {
-      parallelism?: Parallelism;
-      headGroups?: readonly number[];
-      ops?: Pick<Ops, "emptyCaches">;
-    } = {},
-  ): KvCache {
-    return new KvCache(padding, parallelism, config, headGroups, roundUp(capacity), ops);
+  /** The memory that rows with so many slots each take: 2 (keys, values) × layers × rows × slots × D × 4 bytes. */
+  static bytes({ n_layer, n_embd }: GPT2Config, rows: number, slots: number): number {
+    return 2 * n_layer * rows * multipleOf16(slots) * n_embd * Float32Array.BYTES_PER_ELEMENT;
   }
 
-  /** The memory that a cache takes: 2 (keys, values) × layers × rows × slots × D × 4 bytes. */
-  static bytes({ n_layer, n_embd }: GPT2Config, batchSize: number, capacity: number): number {
-    return 2 * n_layer * batchSize * roundUp(capacity) * n_embd * Float32Array.BYTES_PER_ELEMENT;
-  }
-
-  /** B. */
-  get batchSize(): number {
-    return this.padding.length;
+  /** The memory that it takes now. */
+  get bytes(): number {
+    return this.#buckets.reduce((sum, bucket) => sum + bucket.bytes, 0);
   }
 
   /** Layers of the model. */
   get layers(): number {
-    return this.lanes[0].layers;
+    return this.#layout.layers;
   }
 
-  /** S: slots that there is memory for. */
-  get capacity(): number {
-    return this.lanes[0].tensors.slots.size;
+  /** Tokens of each row, in the order of {@link KvCache.rows}. */
+  get lengths(): number[] {
+    return this.rows.map(({ length }) => length);
+  }
+
+  get #buckets(): Bucket[] {
+    return this.lanes.flatMap(({ buckets }) => buckets);
+  }
+
+  /** Adds rows, each to the lane that has fewest. */
+  admit({ slots, length = 0 }: Admission): Row[] {
+    const counts = this.lanes.map(({ buckets }) => buckets.reduce((sum, { rows }) => sum + rows.length, 0));
+    const shares = this.lanes.map((): number[] => []); // which of the new rows each lane gets
+    for (const i of slots.keys()) {
+      const lane = counts.indexOf(Math.min(...counts));
+      counts[lane]++;
+      shares[lane].push(i);
+    }
+    const admitted: Row[] = [];
+    for (const [lane, share] of shares.entries()) {
+      const needs = share.map((i) => this.#layout.slotsFor(slots[i]));
+      for (const part of partition(needs, this.#layout.bucketCost)) {
+        const bucket = new Bucket(this.#layout, Math.max(...part.map((j) => needs[j])), part.length);
+        for (const j of part) admitted[share[j]] = bucket.add(length);
+        this.lanes[lane].buckets.push(bucket);
+      }
+    }
+    this.rows.push(...admitted);
+    return admitted;
+  }
+
+  /** Removes a row and forgets what it holds. */
+  release(row: Row): void {
+    const { bucket } = row;
+    this.rows.splice(this.#indexOf(row), 1);
+    bucket.remove([row]);
+    this.#tidy(this.#laneOf(bucket));
+  }
+
+  /** Forgets a row's tokens from `length` on: the next one comes there. */
+  rewind(row: Row, length: number): void {
+    this.#indexOf(row);
+    if (!(Number.isInteger(length) && length >= 0 && length <= row.length)) {
+      throw new RangeError(
+        `Cannot rewind a row of ${row.length} tokens to ${length}: use a whole number up to its length.`,
+      );
+    }
+    row.length = length;
+  }
+
+  /** A new row that begins with the first `length` tokens of another. */
+  fork(row: Row, length = row.length): Row {
+    this.#indexOf(row);
+    if (!(Number.isInteger(length) && length >= 0 && length <= row.length)) {
+      throw new RangeError(
+        `Cannot fork ${length} tokens of a row that has ${row.length}: use a whole number up to its length.`,
+      );
+    }
+    const copy = row.bucket.fork(row, length);
+    this.rows.push(copy);
+    return copy;
+  }
+
+  /** Runs a step on it. Throws if another one is under way: the two would write to the same slots. */
+  async exclusively<T>(step: () => Promise<T>): Promise<T> {
+    if (this.#busy) {
+      throw new Error("Cannot run two steps on one cache at once: await the first, or give each its own cache.");
+    }
+    this.#busy = true;
+    try {
+      return await step();
+    } finally {
+      this.#busy = false;
+    }
+  }
+  #busy = false;
+
+  /** Makes room for `counts[i]` more tokens in each of some rows. Only rows that get into another bucket are moved. */
+  reserve(rows: readonly Row[], counts: readonly number[]): void {
+    for (const lane of this.lanes) {
+      for (const bucket of [...lane.buckets]) {
+        const short = rows.flatMap((row, i) => {
+          const need = this.#layout.slotsFor(row.length + counts[i]);
+          return row.bucket === bucket && need > bucket.slots ? [{ row, need }] : [];
+        });
+        if (short.length) {
+          this.#enlarge(
+            lane,
+            bucket,
+            short.map(({ row }) => row),
+            Math.max(...short.map(({ need }) => need)),
+          );
+        }
+      }
+      this.#tidy(lane);
+    }
   }
 
   /**
-   * Copies of a row's keys and values in one layer, for a look: each [tokens, D], the heads side by side, without padding.
+   * Copies of a row's keys and values in one layer, for a look: each [tokens, D], the heads side by side. `row` is its place
+   * in {@link KvCache.rows}.
    *
    * @example
    * ```ts
@@ -106,73 +181,22 @@ export class KvCache {
    * ```
    */
   async read(row: number, layer: number): Promise<{ keys: number[][]; values: number[][] }> {
-    const lane = this.lanes.findLast(({ start }) => start <= row);
-    if (!lane || !(row < this.batchSize && layer >= 0 && layer < this.layers)) {
+    if (!(this.rows[row] && layer >= 0 && layer < this.layers)) {
       throw new RangeError(
-        `Cannot read layer ${layer} of row ${row}: the cache has ${this.layers} layers and ${this.batchSize} rows.`,
+        `Cannot read layer ${layer} of row ${row}: the cache has ${this.layers} layers and ${this.rows.length} rows.`,
       );
     }
-    return await lane.read(row - lane.start, layer, this.length);
-  }
-
-  /** Makes room for `count` more tokens. */
-  reserve(count: number): void {
-    const needed = roundUp(this.length + count);
-    if (needed > this.capacity) { for (const lane of this.lanes) lane.grow(needed); }
-  }
-
-  /** Frees the memory. */
-  [Symbol.dispose](): void {
-    for (const lane of this.lanes) lane[Symbol.dispose]();
-  }
-}
-
-/** Some rows of a batch: their part of the cache. */
-export class Lane {
-  #tensors: CacheTensors;
-
-  /** Empty, with room for `capacity` tokens. */
-  constructor(
-    config: GPT2Config,
-    private readonly headGroups: readonly number[],
-    /** The first of its rows. */
-    readonly start: number,
-    /** How many of each row's first slots are padding. */
-    readonly padding: readonly number[],
-    capacity: number,
-    ops: Pick<Ops, "emptyCaches">,
-  ) {
-    const { n_layer, n_head, n_embd } = config;
-    const perGroup = headGroups.map((heads) =>
-      ops.emptyCaches([padding.length, heads, capacity, n_embd / n_head], 2 * n_layer)
-    );
-    const layers = (first: number) =>
-      Array.from({ length: n_layer }, (_, i) => perGroup.map((caches) => caches[first + i])).flat();
-    this.#tensors = { keys: layers(0), values: layers(n_layer), ...this.#index(capacity) };
-  }
-
-  /** What a step of the model takes. They stay the cache's. */
-  get tensors(): CacheTensors {
-    return this.#tensors;
-  }
-
-  /** Layers of the model. */
-  get layers(): number {
-    return this.#tensors.keys.length / this.headGroups.length;
-  }
-
-  /** What {@link KvCache.read} reads, of one of this lane's rows. */
-  async read(row: number, layer: number, length: number): Promise<{ keys: number[][]; values: number[][] }> {
-    const groups = this.headGroups.length, first = this.padding[row], count = length - first;
-    const sideBySide = (tensors: readonly tf.Tensor4D[]) =>
+    const { bucket, length } = this.rows[row], place = bucket.rows.indexOf(this.rows[row]);
+    const groups = this.#layout.headGroups.length;
+    const sideBySide = (caches: readonly tf.Tensor4D[]) =>
       tf.tidy(() => {
-        const parts = tensors.slice(layer * groups, (layer + 1) * groups).map((part) => {
-          const tokens = tf.slice(part, [row, 0, first, 0], [1, -1, count, -1]); // [1, heads, T, D/H]
-          return tf.reshape(tf.transpose(tokens, [0, 2, 1, 3]), [count, -1]);
+        const parts = caches.slice(layer * groups, (layer + 1) * groups).map((cache) => {
+          const tokens = tf.slice(cache, [place, 0, 0, 0], [1, -1, length, -1]); // [1, heads, T, D/H]
+          return tf.reshape(tf.transpose(tokens, [0, 2, 1, 3]), [length, -1]);
         });
         return tf.concat(parts, 1) as tf.Tensor2D; // [T, D]
       });
-    const keys = sideBySide(this.#tensors.keys), values = sideBySide(this.#tensors.values);
+    const keys = sideBySide(bucket.tensors.keys), values = sideBySide(bucket.tensors.values);
     try {
       return { keys: await keys.array(), values: await values.array() };
     } finally {
@@ -180,54 +204,51 @@ export class Lane {
     }
   }
 
-  /** Of something that the batch has for each row, the part for these. */
-  rowsOf<T>(all: readonly T[]): T[] {
-    return all.slice(this.start, this.start + this.padding.length);
-  }
-
-  /** [B, T]: the positions of `count` tokens from slot `first` on, counted from each row's first real one. */
-  positionIds(first: number, count: number): number[][] {
-    return this.padding.map((padding) => Array.from({ length: count }, (_, i) => Math.max(0, first + i - padding)) // padding looks up position 0
-    );
-  }
-
-  /** Makes room for `capacity` tokens. */
-  grow(capacity: number): void {
-    const { keys, values, ...indices } = this.#tensors;
-    const grow = (old: tf.Tensor4D) => {
-      const grown = tf.pad(old, [[0, 0], [0, 0], [0, capacity - old.shape[2]], [0, 0]]);
-      old.dispose();
-      return grown;
-    };
-    this.#tensors = { keys: keys.map(grow), values: values.map(grow), ...this.#index(capacity) };
-    tf.dispose(Object.values(indices).flat());
-  }
-
-  /** Takes over the tensors that a step made, where the backend does not write in place. */
-  adopt(written: Pick<CacheTensors, "keys" | "values">): void {
-    tf.dispose([...this.#tensors.keys, ...this.#tensors.values]);
-    this.#tensors = { ...this.#tensors, ...written };
-  }
-
   /** Frees the memory. */
   [Symbol.dispose](): void {
-    const { keys, values, padding, slots, rowStarts } = this.#tensors;
-    tf.dispose([...keys, ...values, padding, slots, ...rowStarts]);
+    for (const bucket of this.#buckets) bucket[Symbol.dispose]();
+    for (const { buckets } of this.lanes) buckets.length = 0;
+    this.rows.length = 0;
   }
 
-  #index(capacity: number): Pick<CacheTensors, "padding" | "slots" | "rowStarts"> {
-    const startsOf = (heads: number) => {
-      const count = this.padding.length * heads;
-      return tf.tensor3d(Int32Array.from({ length: count }, (_, i) => i * capacity), [count, 1, 1], "int32");
-    };
-    return {
-      padding: tf.tensor4d([...this.padding], [this.padding.length, 1, 1, 1], "int32"),
-      slots: tf.range(0, capacity, 1, "int32"),
-      rowStarts: this.headGroups.map(startsOf),
-    };
+  /** Some of a bucket's rows need more slots: either all of them get these, or the rows move to where there are enough. */
+  #enlarge(lane: Lane, bucket: Bucket, short: readonly Row[], slots: number): void {
+    const { bucketCost } = this.#layout, staying = bucket.rows.length - short.length;
+    const larger = lane.buckets.filter((other) => other.slots >= slots).sort((a, b) => a.slots - b.slots)[0];
+    const growing = staying * (slots - bucket.slots); // slots attended to in vain
+    const joining = larger ? short.length * (larger.slots - slots) : Infinity;
+    if (!staying && !larger || growing <= Math.min(joining, bucketCost)) return bucket.grow(slots);
+    if (joining <= bucketCost) return larger.moveFrom(bucket, short);
+    const own = new Bucket(this.#layout, slots, short.length);
+    lane.buckets.push(own);
+    own.moveFrom(bucket, short);
   }
-}
 
-function roundUp(slots: number): number {
-  return Math.ceil(slots / BUCKET) * BUCKET;
+  /** Frees empty buckets, and joins those that are not worth being apart. */
+  #tidy(lane: Lane): void {
+    const { buckets } = lane;
+    for (const bucket of buckets.filter(({ rows }) => rows.length === 0)) this.#drop(lane, bucket);
+    for (const bucket of buckets.toSorted((a, b) => a.slots - b.slots)) {
+      const larger = buckets.filter((other) => other !== bucket && other.slots >= bucket.slots)
+        .sort((a, b) => a.slots - b.slots)[0];
+      if (!larger || (larger.slots - bucket.slots) * bucket.rows.length > this.#layout.bucketCost) continue;
+      larger.moveFrom(bucket, [...bucket.rows]);
+      this.#drop(lane, bucket);
+    }
+  }
+
+  #drop({ buckets }: Lane, bucket: Bucket): void {
+    buckets.splice(buckets.indexOf(bucket), 1);
+    bucket[Symbol.dispose]();
+  }
+
+  #laneOf(bucket: Bucket): Lane {
+    return this.lanes.find(({ buckets }) => buckets.includes(bucket))!;
+  }
+
+  #indexOf(row: Row): number {
+    const index = this.rows.indexOf(row);
+    if (index < 0) throw new RangeError("Cannot use this row: the cache does not have it, or no longer.");
+    return index;
+  }
 }

@@ -23,3 +23,35 @@ export function checkContext(promptLength: number, maxTokens: number, n_position
     );
   }
 }
+
+/** Throws unless `inputIds` [B, T] can follow what a cache of B rows holds: tokens of the model, within its context. */
+export function checkFollowing(
+  inputIds: readonly (readonly number[])[],
+  cache: { lengths: readonly number[] },
+  { config: { vocab_size, n_positions } }: { config: { vocab_size: number; n_positions: number } },
+): void {
+  const { lengths } = cache;
+  if (!Array.isArray(inputIds) || inputIds.length !== lengths.length) {
+    throw new RangeError(
+      `Cannot use inputIds of ${
+        inputIds?.length ?? "no"
+      } rows: the cache has ${lengths.length}. Pass an array of tokens for each.`,
+    );
+  }
+  for (const [row, ids] of inputIds.entries()) {
+    if (!Array.isArray(ids) || ids.length === 0) {
+      throw new RangeError(`Cannot use inputIds[${row}]: it must be an array of one or more tokens.`);
+    }
+    if (lengths[row] + ids.length > n_positions) {
+      throw new RangeError(
+        `Cannot feed ${ids.length} tokens to row ${row}: it has ${lengths[row]} and the model holds ${n_positions}.`,
+      );
+    }
+    for (const [i, id] of ids.entries()) {
+      if (Number.isInteger(id) && id >= 0 && id < vocab_size) continue;
+      throw new RangeError(
+        `Cannot use inputIds[${row}][${i}]: it is ${id}. Token ids are whole numbers from 0 to ${vocab_size - 1}.`,
+      );
+    }
+  }
+}

@@ -1,11 +1,9 @@
 /** What the model says before anything is chosen: a number for every token of the vocabulary. */
 
-import * as tf from "@tensorflow/tfjs";
-import { type Batch, longest, padBatch, realTokens } from "../tokenizer/batch.ts";
-import { CacheView } from "../gpt2/cache_view.ts";
-import type { KvCache } from "./kv_cache.ts";
+import { type Batch, longest, realTokens } from "../tokenizer/batch.ts";
+import { KvCache } from "./kv_cache.ts";
 import type { GPT2 } from "../gpt2/model.ts";
-import { joinColumns } from "../backend/plain.ts";
+import { Runner } from "./runner.ts";
 
 /** A token that might come next. */
 export interface Candidate {
@@ -38,14 +36,9 @@ export async function nextTokenLogits(model: GPT2, inputs: Batch): Promise<Float
   if (width > n_positions) {
     throw new RangeError(`Cannot use a prompt of ${width} tokens: the model holds ${n_positions}. Shorten it.`);
   }
-  using cache = model.allocateCache(rows.map((row) => width - row.length), width, ONE_LANE);
-  const logits = feed(model, cache, padBatch(rows, { padTokenId: 0 }).inputIds);
-  try {
-    const values = await logits.data() as Float32Array;
-    return rows.map((_, row) => values.slice(row * V, (row + 1) * V));
-  } finally {
-    logits.dispose();
-  }
+  using cache = new KvCache(model);
+  const admitted = cache.admit({ slots: rows.map(({ length }) => length) });
+  return await Runner.of(model).logits(cache, rows.map((tokens, i) => ({ row: admitted[i], tokens })));
 }
 
 /**
@@ -68,26 +61,4 @@ export function topTokens(logits: ArrayLike<number>, count: number): Candidate[]
   return all.map((logit, id) => ({ id, probability: Math.exp(logit - largest) / total }))
     .sort((a, b) => b.probability - a.probability || a.id - b.id)
     .slice(0, count);
-}
-
-const ONE_LANE = { lanes: 1, threads: navigator.hardwareConcurrency };
-
-/**
- * Feeds tokens [B, T] after what `cache` holds, in one lane and operation by operation: the logits after the last of
- * them, [B, V]. The caller frees them, and does not use `tf.tidy` for it: the cache may grow, and has to outlive that.
- */
-export function feed(model: GPT2, cache: KvCache, tokens: readonly (readonly number[])[]): tf.Tensor2D {
-  const B = tokens.length, T = tokens[0].length, { ops } = model.backend;
-  const [lane] = cache.lanes;
-  cache.reserve(T);
-  const logits = tf.tidy(() => {
-    const slots = tf.tensor2d(Array.from({ length: T }, (_, i) => cache.length + i), [T, 1], "int32");
-    const positions = tf.tensor2d(lane.positionIds(cache.length, T).flat(), [B, T], "int32");
-    const view = new CacheView(ops, lane.tensors, slots);
-    const logits = joinColumns(model.forward(tf.tensor2d(tokens.flat(), [B, T], "int32"), positions, view));
-    if (!ops.writesInPlace) lane.adopt(view.written);
-    return logits;
-  });
-  cache.length += T;
-  return logits;
 }

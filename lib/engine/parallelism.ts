@@ -13,18 +13,16 @@ import { padBatch } from "../tokenizer/batch.ts";
 import { writeTextFile } from "../util/files.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
+import { type Plan, Runner } from "./runner.ts";
 import { median, timeGeneration } from "../bench/measure.ts";
 import { cacheFolder } from "../tensorflow/install/locate.ts";
 
-/** What was best at some batch sizes. */
-export type Plan = readonly (Parallelism & { batchSize: number })[];
-
 /** What to use for a batch size: what the plan has for the size nearest to it, by ratio; else a guess. */
 export function parallelismFor(model: GPT2, batchSize: number): Parallelism {
-  const { threads, groups, capture } = model.backend;
+  const { threads, groups, capture } = model.backend, { plan } = Runner.of(model);
   if (!capture) return { lanes: 1, threads };
   const distance = (size: number) => Math.abs(Math.log(size / batchSize));
-  const [nearest] = model.plan.toSorted((a, b) => distance(a.batchSize) - distance(b.batchSize));
+  const [nearest] = plan.toSorted((a, b) => distance(a.batchSize) - distance(b.batchSize));
   if (nearest) return { lanes: Math.min(nearest.lanes, batchSize), threads: nearest.threads };
   const lanes = Math.max(1, Math.min(batchSize, Math.floor(threads / groups))); // the groups share a lane's threads
   return { lanes, threads: Math.floor(threads / lanes) };

@@ -1,6 +1,6 @@
 /**
  * GPT-2's layers, after the papers: Radford et al. 2019, section 2.3, on Radford et al. 2018 and Vaswani et al. 2017.
- * Names are the checkpoint's. Letters: B batch, T new tokens, S cache slots, H heads, D model width.
+ * Names are the checkpoint's. Letters: N tokens of a step, H heads, D model width.
  *
  * Attention is a sum over heads, and an MLP is a sum over hidden units: so both are divided into groups, one for each core,
  * that read the same x and add to it independently (tensor parallelism, Shoeybi et al. 2019, section 3). With one group
@@ -10,10 +10,10 @@
 import type * as tf from "@tensorflow/tfjs";
 import { tidy } from "@tensorflow/tfjs";
 import type { Linear, Ops } from "../backend/ops.ts";
-import type { CacheView } from "./cache_view.ts";
+import type { StepContext } from "./step_context.ts";
 
 /**
- * The residual stream: tensors [B·T, D] whose sum it is. They are added where the sum is needed, once for each group,
+ * The residual stream: tensors [N, D] whose sum it is. They are added where the sum is needed, once for each group,
  * because adding twice is quicker than waiting for another core to do it.
  */
 export type Residual = readonly tf.Tensor2D[];
@@ -28,7 +28,7 @@ export class LayerNorm {
     private readonly epsilon: number,
   ) {}
 
-  /** [B·T, D] -> [B·T, D]. */
+  /** [N, D] -> [N, D]. */
   apply(x: tf.Tensor2D): tf.Tensor2D {
     return this.ops.layerNorm(x, this.weight, this.bias, this.epsilon);
   }
@@ -38,23 +38,14 @@ export class LayerNorm {
  * Some heads of masked self-attention (checkpoint prefix `attn`). The query weights hold the factor 1/√(D/H) already.
  */
 export class HeadGroup {
-  /** `c_attn` makes query, key and value of these `heads`, [D, 3·heads·D/H]; `c_proj` mixes them, [heads·D/H, D]. */
-  constructor(
-    private readonly ops: Ops,
-    private readonly c_attn: Linear,
-    private readonly c_proj: Linear,
-    private readonly heads: number,
-  ) {}
+  /** `c_attn` makes query, key and value of these heads, [D, 3·heads·D/H]; `c_proj` mixes them, [heads·D/H, D]. */
+  constructor(private readonly c_attn: Linear, private readonly c_proj: Linear) {}
 
-  /**
-   * [B·T, D] -> [B·T, D]. Appends T keys and values per row to its part of layer `layer` of the cache, and attends to all of
-   * it. `ids` [B, T] says what B and T are. Padding gets finite, meaningless values: no real token attends to it.
-   */
-  apply(x: tf.Tensor2D, ids: tf.Tensor2D, cache: CacheView, layer: number, group: number): tf.Tensor2D {
-    const [query, key, value] = this.ops.splitHeads(this.c_attn.apply(x), ids, this.heads); // each [B, heads, T, D/H]
-    const { keys, values } = cache.append(layer, group, key, value); //                        each [B, heads, S, D/H]
-    const attended = this.ops.attend(query, keys, values, cache.mask); //                      [B, heads, T, D/H]
-    return this.c_proj.apply(this.ops.mergeHeads(attended));
+  /** [N, D] -> [N, D]. Each token attends to its row's tokens in layer `layer` of the cache, itself included. */
+  apply(x: tf.Tensor2D, step: StepContext, layer: number, group: number): tf.Tensor2D {
+    const qkv = this.c_attn.apply(x); //                  [N, 3·heads·D/H]
+    const attended = step.attend(qkv, layer, group); //   [N, heads·D/H]
+    return this.c_proj.apply(attended);
   }
 }
 
@@ -63,7 +54,7 @@ export class HiddenGroup {
   /** `c_fc` goes from D to these units, `c_proj` from them back to D. */
   constructor(private readonly c_fc: Linear, private readonly c_proj: Linear) {}
 
-  /** [B·T, D] -> [B·T, D]. */
+  /** [N, D] -> [N, D]. */
   apply(x: tf.Tensor2D): tf.Tensor2D {
     return this.c_proj.apply(this.c_fc.apply(x));
   }
@@ -80,10 +71,10 @@ export class Block {
     private readonly mlp: readonly HiddenGroup[],
   ) {}
 
-  /** [B·T, D] -> [B·T, D]. */
-  apply(x: Residual, ids: tf.Tensor2D, cache: CacheView, layer: number): Residual {
+  /** [N, D] -> [N, D]. */
+  apply(x: Residual, step: StepContext, layer: number): Residual {
     const { ops, ln_1, attn, ln_2, mlp } = this;
-    x = tidy("attn", () => addTo(x, ops, attn, (head, x, i) => head.apply(ln_1.apply(x), ids, cache, layer, i)));
+    x = tidy("attn", () => addTo(x, ops, attn, (head, x, i) => head.apply(ln_1.apply(x), step, layer, i)));
     return tidy("mlp", () => addTo(x, ops, mlp, (hidden, x) => hidden.apply(ln_2.apply(x))));
   }
 }

@@ -6,7 +6,6 @@ import { useBackend } from "../backend/select.ts";
 import { cutInt8, type Int8Weight } from "../backend/int8.ts";
 import type { Activation, Dtype, Head, Linear } from "../backend/ops.ts";
 import { type GPT2Config, parameterCount, readConfig } from "./config.ts";
-import { storedPlan } from "../engine/parallelism.ts";
 import { type Range, ranges } from "../util/ranges.ts";
 import { cut } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
@@ -58,9 +57,7 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
     const ln_f = await loader.layerNorm("ln_f");
     const layers = { wte, wpe, h, ln_f, head: await loader.head(wte) };
     const headGroups = loader.headRanges.map(([start, end]) => end - start);
-    const model = new GPT2(config, backend, dtype, layers, headGroups, loader.loaded);
-    model.plan = await storedPlan(model) ?? [];
-    return model;
+    return new GPT2(config, backend, dtype, layers, headGroups, loader.loaded);
   } catch (error) {
     for (const part of loader.loaded) part.dispose();
     throw error;
@@ -152,7 +149,7 @@ class Loader {
     const scale = (values: Float32Array) => scaleQuery(values, this.config, i);
     const c_attn = await this.linears(`${h}.c_attn`, "none", { axis: 1, groups: qkv }, scale);
     const c_proj = await this.linears(`${h}.c_proj`, "none", { axis: 0, groups: groups.map((range) => [range]) });
-    return this.headRanges.map(([start, end], g) => new HeadGroup(this.backend.ops, c_attn[g], c_proj[g], end - start));
+    return this.headRanges.map((_, g) => new HeadGroup(c_attn[g], c_proj[g]));
   }
 
   async mlp(i: number): Promise<HiddenGroup[]> {

@@ -5,14 +5,11 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Backend, CapturedStep } from "../backend/types.ts";
+import type { Backend } from "../backend/types.ts";
 import type { Dtype, Head } from "../backend/ops.ts";
 import type { GPT2Config } from "./config.ts";
-import type { Plan } from "../engine/parallelism.ts";
-import type { CacheView } from "./cache_view.ts";
-import { KvCache } from "../engine/kv_cache.ts";
-import type { Parallelism } from "../backend/types.ts";
 import { type Block, type LayerNorm, type Residual, sumOf } from "./layers.ts";
+import type { StepContext } from "./step_context.ts";
 
 /** The layers of a GPT-2, under the checkpoint's names. */
 export interface Layers {
@@ -40,41 +37,31 @@ export class GPT2 {
     readonly dtype: Dtype,
     private readonly layers: Layers,
     /** How many heads are in each group of every block; the cache is laid out alike. */
-    private readonly headGroups: readonly number[],
-    private readonly owned: readonly { dispose(): void }[],
+    readonly headGroups: readonly number[],
+    private readonly owned: { dispose(): void }[],
   ) {}
 
-  /** How batches are best spread over the processor; see ../parallelism.ts. Empty: by a guess. */
-  plan: Plan = [];
-  /** Steps of this model that the backend keeps as one function each, by kind; see ../step.ts. They use its weights. */
-  readonly capturedSteps = new Map<string, CapturedStep>();
-
-  /** An empty cache of this model's, for rows with so much padding on the left and at first `capacity` slots each. */
-  allocateCache(padding: readonly number[], capacity: number, parallelism?: Parallelism): KvCache {
-    return KvCache.allocate(this.config, padding, capacity, {
-      parallelism,
-      headGroups: this.headGroups,
-      ops: this.backend.ops,
-    });
-  }
-
   /**
-   * T tokens of each of B rows: inputIds [B, T], positionIds [B, T] -> the logits after the last of them, [B, V],
-   * in one or more parts side by side. Appends their keys and values to the cache.
+   * N tokens of some rows -> the logits after those that they are wanted after, [M, V], in one or more parts side by side.
+   * Appends their keys and values to the rows' cache.
    */
-  forward(inputIds: tf.Tensor2D, positionIds: tf.Tensor2D, cache: CacheView): tf.Tensor2D[] {
-    const { wte, wpe, h, ln_f, head } = this.layers, { ops } = this.backend;
+  forward(step: StepContext): tf.Tensor2D[] {
+    const { wte, wpe, h, ln_f, head } = this.layers, { ops } = this.backend, { tokens, positions } = step.inputs;
     return tf.tidy(() => {
-      const embed = () => ops.add(ops.embed(wte, inputIds), ops.embed(wpe, positionIds));
-      let x: Residual = [tf.tidy("embed", embed)]; // [B·T, D]
-      for (const [i, block] of h.entries()) x = tf.tidy(`h.${i}`, () => [...block.apply(x, inputIds, cache, i)]);
-      return tf.tidy("head", () => head.apply(ln_f.apply(ops.lastToken(sumOf(x, ops), inputIds))));
+      const embed = () => ops.add(ops.embed(wte, tokens), ops.embed(wpe, positions));
+      let x: Residual = [tf.tidy("embed", embed)]; // [N, D]
+      for (const [i, block] of h.entries()) x = tf.tidy(`h.${i}`, () => [...block.apply(x, step, i)]);
+      return tf.tidy("head", () => head.apply(ln_f.apply(step.pickWanted(sumOf(x, ops)))));
     });
   }
 
-  /** Frees the weights. */
+  /** Frees `part` with the model: what is made of its weights, and ends with them. */
+  own(part: { dispose(): void }): void {
+    this.owned.push(part);
+  }
+
+  /** Frees the weights, and what was made of them. */
   [Symbol.dispose](): void {
-    for (const part of [...this.capturedSteps.values(), ...this.owned]) part.dispose();
-    this.capturedSteps.clear();
+    for (const part of this.owned.splice(0).reverse()) part.dispose();
   }
 }

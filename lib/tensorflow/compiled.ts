@@ -9,6 +9,8 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
+import { copyingAttentionParts } from "./attention.ts";
+import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { cast } from "./low_precision.ts";
@@ -19,6 +21,7 @@ const { float, int32, bfloat16 } = DataType;
 
 /** The operations on a TensorFlow backend whose captured steps XLA compiles. */
 export function compiledOps(backend: TensorflowBackend): Ops {
+  const parts = copyingAttentionParts(backend);
   return {
     ...tensorflowOps(backend),
     writesInPlace: false,
@@ -32,38 +35,15 @@ export function compiledOps(backend: TensorflowBackend): Ops {
       return { apply: (x) => [layer.apply(x)], dispose: layer.dispose };
     },
 
-    unpackInputs(packed, cache) {
-      const [last, all] = [-1, 0];
-      const cut = (rows: Range, columns: Range) => slice(backend, packed, rows, columns);
-      const padding = cut([all, last], [last, all]); //                                      [B, 1]
-      const newSlots = tf.transpose(cut([last, all], [all, last])) as tf.Tensor2D; //        [T, 1]
-      return {
-        tokens: cut([all, last], [all, last]), //                                            [B, T]
-        positions: tf.maximum(tf.sub(tf.transpose(newSlots), padding), tf.scalar(0, "int32")) as tf.Tensor2D, // [B, T]
-        newSlots,
-        cache: {
-          padding: tf.expandDims(tf.expandDims(padding, 2), 3) as tf.Tensor4D,
-          slots: slotsOf(backend, cache),
-          rowStarts: [tf.zeros([1, 1, 1], "int32")], // which nobody asks for here
-        },
-      };
+    attention(bucket, group) {
+      return composeAttention(parts, bucket, group);
     },
+
+    copyRows: plainOps.copyRows,
 
     emptyCaches(shape, count) {
       const zeros = tf.fill<tf.Rank.R4>(shape, 0); // a kernel for each would take longer than a step
       return [zeros, ...Array.from({ length: count - 1 }, () => zeros.clone())];
-    },
-
-    locateSlots(rowStarts, slots) {
-      return plainOps.locateSlots(rowStarts, slots);
-    },
-
-    writeSlots(cache, update, slots) {
-      if (!backend.binding.isCapturing) return plainOps.writeSlots(cache, update, slots);
-      const first = tf.reshape(tf.slice(slots, [0, 0], [1, 1]), [1]);
-      const start = tf.concat([tf.tensor1d([0, 0], "int32"), first, tf.tensor1d([0], "int32")]);
-      const types = [attr.type("T", float), attr.type("Tindices", int32)];
-      return backend.execute("XlaDynamicUpdateSlice", types, [cache, update, start])[0] as tf.Tensor4D;
     },
   };
 }
@@ -112,32 +92,4 @@ function narrowProduct(
 function finish(y: tf.Tensor2D, bias: tf.Tensor1D | null, activation: Activation): tf.Tensor2D {
   const sum = bias ? tf.add<tf.Tensor2D>(y, bias) : y;
   return activation === "gelu_new" ? geluNew(sum) : sum;
-}
-
-/** From an index, from the end if it is below 0, to before another; 0 means the first, or all to the end. */
-type Range = readonly [begin: number, end: number];
-
-/** Some rows and columns of an int tensor. tfjs's slice would count from the shape of the capture. */
-function slice(backend: TensorflowBackend, x: tf.Tensor2D, ...ranges: [rows: Range, columns: Range]): tf.Tensor2D {
-  const open = (i: 0 | 1) => ranges.reduce((mask, range, axis) => mask | (range[i] === 0 ? 1 << axis : 0), 0);
-  const attributes = [
-    attr.type("T", int32),
-    attr.type("Index", int32),
-    attr.int("begin_mask", open(0)),
-    attr.int("end_mask", open(1)),
-    attr.int("ellipsis_mask", 0),
-    attr.int("new_axis_mask", 0),
-    attr.int("shrink_axis_mask", 0),
-  ];
-  const ints = (...values: number[]) => tf.tensor1d(values, "int32");
-  const [begin, end] = [0, 1].map((i) => ints(...ranges.map((range) => range[i])));
-  return backend.execute("StridedSlice", attributes, [x, begin, end, ints(1, 1)])[0] as tf.Tensor2D;
-}
-
-/** [B, H, S, D/H] -> int [S]: 0, 1, 2, … */
-function slotsOf(backend: TensorflowBackend, cache: tf.Tensor4D): tf.Tensor1D {
-  const shape = backend.execute("Shape", [attr.type("T", float), attr.type("out_type", int32)], [cache])[0];
-  const count = tf.reshape(tf.slice(shape, [2], [1]), []);
-  const range = [tf.scalar(0, "int32"), count, tf.scalar(1, "int32")];
-  return backend.execute("Range", [attr.type("Tidx", int32)], range)[0] as tf.Tensor1D;
 }

@@ -19,12 +19,25 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
     threads: 1,
     groups: 1,
     ops: compiled ? compiledOps(backend) : tensorflowOps(backend),
+    // Empty slots cost nothing compared with compiling a step again for a longer cache.
+    cachePolicy: {
+      bucketCost: Infinity,
+      emptySlotsAreFree: true,
+      slotsFor: (needed) => 16 * sizeFor(Math.ceil(needed / 16)),
+      roomFor: sizeFor,
+    },
     dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture(inputs, build) {
       const captured = backend.capture(inputs, build);
       return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };
     },
-    emptySlotsAreFree: true, // compared with compiling a step anew for a longer cache
+    ...compiled ? { sizeFor } : {},
   };
+}
+
+/** XLA compiles a step for its sizes, so there are few of them: whole numbers of three binary digits, 1 to 8, 10, 12, 14, 16, … */
+function sizeFor(count: number): number {
+  const unit = 2 ** Math.max(0, Math.floor(Math.log2(count)) - 2);
+  return unit * Math.ceil(count / unit);
 }

@@ -5,11 +5,14 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Dtype, Head, Linear, Ops } from "../backend/ops.ts";
-import { geluNew, plainOps, weigh } from "../backend/plain.ts";
+import { geluNew, plainOps } from "../backend/plain.ts";
+import { composeAttention } from "../backend/attention.ts";
 import { cutInt8 } from "../backend/int8.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
-import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
+import { attentionParts } from "./attention.ts";
+import { dynamicOperations } from "./dynamic.ts";
+import { fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear, int8Linear, int8Shard, quantizedShard, type ShardOptions } from "./low_precision.ts";
 import { keepsPacked } from "./packing.ts";
 import type { Kernel } from "./probe.ts";
@@ -24,31 +27,8 @@ const PACKED_ROWS = 40;
 /** The operations on a TensorFlow backend; in captures, with those of the faster kernels that work. */
 export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<Kernel> = new Set()): Ops {
   const has = (kernel: Kernel) => backend.binding.isCapturing && kernels.has(kernel);
-  const run = <R extends tf.Tensor>(
-    op: string,
-    attributes: Parameters<typeof backend.execute>[1],
-    inputs: tf.Tensor[],
-  ) => backend.execute(op, attributes, inputs)[0] as R;
-  const reshape = <R extends tf.Tensor>(x: tf.Tensor, shape: tf.Tensor) =>
-    run<R>("Reshape", [attr.type("T", x.dtype === "int32" ? int32 : float), attr.type("Tshape", int32)], [x, shape]);
-  const ints = (...values: number[]) => tf.tensor1d(values, "int32");
-  const shapeOf = (x: tf.Tensor) =>
-    run<tf.Tensor1D>("Shape", [attr.type("T", x.dtype === "int32" ? int32 : float), attr.type("out_type", int32)], [x]);
-  const concat = (parts: tf.Tensor1D[]) =>
-    run("ConcatV2", [attr.type("T", int32), attr.int("N", parts.length), attr.type("Tidx", int32)], [
-      ...parts,
-      tf.scalar(0, "int32"),
-    ]);
-  const transpose = <R extends tf.Tensor = tf.Tensor4D>(x: tf.Tensor, ...axes: number[]) =>
-    run<R>("Transpose", [T, attr.type("Tperm", int32)], [x, ints(...axes)]);
-  const gather = (table: tf.Tensor, ids: tf.Tensor, axis: number) =>
-    run<tf.Tensor>("GatherV2", [
-      attr.type("Tparams", float),
-      attr.type("Tindices", int32),
-      attr.type("Taxis", int32),
-      attr.int("batch_dims", 0),
-    ], [table, ids, tf.scalar(axis, "int32")]);
-
+  const { run, gather, shapeOf, concat, rows } = dynamicOperations(backend);
+  const parts = attentionParts(backend);
   const argMax = (x: tf.Tensor2D) =>
     run<tf.Tensor1D>("ArgMax", [T, attr.type("Tidx", int32), attr.type("output_type", int32)], [
       x,
@@ -101,7 +81,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     writesInPlace: true,
 
     embed(table, ids) {
-      return gather(table, reshape(ids, ints(-1)), 0) as tf.Tensor2D; // tfjs's gather reads its ids back to the host
+      return gather(table, ids);
     },
 
     linear(weight, bias, { name, activation = "none", dtype, modelSize }) {
@@ -131,49 +111,37 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
       return plainOps.layerNorm(x, gain, bias, epsilon);
     },
 
-    splitHeads(qkv, ids, heads) {
-      const size = qkv.shape[1] / 3 / heads;
-      const parts = backend.execute("Split", [T, attr.int("num_split", 3)], [tf.scalar(1, "int32"), qkv], 3);
-      const split = ids.shape[1] === 1
-        ? parts.map((part) => reshape(part, ints(-1, heads, 1, size))) // one token: nothing to move
-        : parts.map((part) => transpose(reshape(part, concat([shapeOf(ids), ints(heads, size)])), 0, 2, 1, 3));
-      return split as [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
+    attention(bucket, group) {
+      return composeAttention(parts, bucket, group);
     },
 
-    mergeHeads(x) {
-      const [, H, T, size] = x.shape;
-      return reshape(T === 1 ? x : transpose(x, 0, 2, 1, 3), ints(-1, H * size));
+    splitByBucket(x, buckets) {
+      if (buckets.length === 1) return [x];
+      return rows(x, concat(buckets.map(({ positions }) => shapeOf(positions))), buckets.length);
     },
 
-    locateSlots(rowStarts, slots) {
-      return reshape(tf.add(rowStarts, slots), ints(-1));
+    joinBuckets(parts) {
+      return parts.length === 1 ? parts[0] : concat(parts);
     },
 
-    writeSlots(cache, update, location) {
-      // The cache seen as rows of D/H numbers: only the new ones are touched.
-      const size = cache.shape[3];
-      const rows = [reshape(cache, ints(-1, size)), location, reshape(update, ints(-1, size))];
-      return reshape(run("InplaceUpdate", [T], rows), shapeOf(cache));
+    pick(x, rows) {
+      return gather(x, rows);
     },
 
-    lastToken(x, ids) {
-      if (ids.shape[1] === 1) return x.clone();
-      const tokens = reshape<tf.Tensor3D>(x, concat([shapeOf(ids), ints(x.shape[1])])); // [B, T, D]
-      const whole = 0b101, shrink = 0b010; // all of axes 0 and 2, one index of axis 1
-      return run("StridedSlice", [
-        T,
-        attr.type("Index", int32),
-        attr.int("begin_mask", whole),
-        attr.int("end_mask", whole),
-        attr.int("ellipsis_mask", 0),
-        attr.int("new_axis_mask", 0),
-        attr.int("shrink_axis_mask", shrink),
-      ], [tokens, ints(0, -1, 0), ints(0, 0, 0), ints(1, 1, 1)]);
-    },
-
-    attend(query, keys, values, mask) {
-      if (!has("attention") || query.shape[2] > 1) return plainOps.attend(query, keys, values, mask);
-      return weigh(dotProducts(backend, query, keys), values, mask);
+    copyRows(cache, to, source, from) {
+      return tf.tidy(() => {
+        const [, heads, S, size] = cache.shape, slots = source.shape[2];
+        const numbers = to.flatMap((row) =>
+          Array.from({ length: heads * slots }, (_, i) => (row * heads + Math.floor(i / slots)) * S + i % slots)
+        );
+        const copied = gather(source, tf.tensor1d([...from], "int32"));
+        run("InplaceUpdate", [T], [
+          tf.reshape(cache, [-1, size]),
+          tf.tensor1d(numbers, "int32"),
+          tf.reshape(copied, [-1, size]),
+        ]);
+        return cache;
+      });
     },
 
     argMax(logits) {

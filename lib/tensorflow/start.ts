@@ -1,6 +1,7 @@
 /** How models run on libtensorflow. */
 
 import { DTYPES } from "../backend/ops.ts";
+import { plainCachePolicy } from "../backend/plain.ts";
 import type { Backend, Parallelism } from "../backend/types.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
 import { tensorflowOps } from "./ops.ts";
@@ -23,6 +24,7 @@ async function tensorflowOnCpu(backend: TensorflowBackend, threads: number): Pro
     threads,
     groups: backend.sideBySide,
     ops: tensorflowOps(backend, kernels),
+    cachePolicy: { ...plainCachePolicy, roomFor: undefined },
     dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture(inputs, build, { repeated }) {

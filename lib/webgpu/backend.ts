@@ -3,6 +3,8 @@
 import type * as tf from "@tensorflow/tfjs";
 import type { Ops } from "../backend/ops.ts";
 import type { Backend, Roofs } from "../backend/types.ts";
+import { multipleOf16 } from "../backend/plain.ts";
+import { copyRows } from "./cache_rows.ts";
 import { CapturedPlan } from "./captured.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { Recorder } from "./expression.ts";
@@ -27,7 +29,8 @@ export async function startWebgpu(allowance: Parameters<typeof openGpu>[0]): Pro
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture: (inputs, build) => backend.capture(inputs, build),
     measureRoofs: () => backend.measureRoofs(),
-    emptySlotsAreFree: true,
+    // A token attends to as many slots as it has tokens before it: room costs memory and nothing else.
+    cachePolicy: { bucketCost: 2 ** 14, emptySlotsAreFree: true, slotsFor: multipleOf16 },
     get failed() {
       return backend.gpu.failed;
     },
@@ -52,7 +55,7 @@ export class WebgpuBackend {
     this.#tfjs = new TfjsOnGpu(gpu);
     this.#scratch = new Scratch(gpu.device);
     this.#readBack = new ReadBack(gpu.device);
-    this.ops = webgpuOps(this.#recorder, new Packer(this.#tfjs));
+    this.ops = webgpuOps(this.#recorder, new Packer(this.#tfjs), (...rows) => copyRows(this.#tfjs, ...rows));
   }
 
   /** For people. */

@@ -58,8 +58,7 @@ export class CapturedPlan {
     const { plan, shared: { tfjs, scratch, readBack } } = this, { gpu } = tfjs;
     gpu.check();
     await tfjs.checkMemory();
-    const [batchSize, newTokens] = inputs[plan.ids].shape, sizes = { batchSize, newTokens };
-    const integers = stepIntegers(plan, inputs, sizes);
+    const sizes = sizesOf(plan, inputs), integers = stepIntegers(plan, inputs, sizes);
     const buffers = new Map(this.#bound.map((input) => [input, tfjs.bufferOf(inputs[input])]));
     if (!this.#isReady(sizes, buffers, integers.byteLength)) await this.#prepare(sizes, buffers, integers.byteLength);
     tfjs.flush();
@@ -89,10 +88,11 @@ export class CapturedPlan {
     this.onDispose();
   }
 
-  #isReady({ batchSize, newTokens }: Sizes, buffers: Map<number, GPUBuffer>, stepBytes: number): boolean {
+  #isReady(sizes: Sizes, buffers: Map<number, GPUBuffer>, stepBytes: number): boolean {
     const ready = this.#ready, { scratch } = this.shared;
     return ready !== undefined && ready.version === scratch.version && scratch.step.size >= stepBytes &&
-      ready.sizes.batchSize === batchSize && ready.sizes.newTokens === newTokens &&
+      ready.sizes.tokens === sizes.tokens && ready.sizes.wanted === sizes.wanted &&
+      ready.sizes.buckets.every((tokens, i) => tokens === sizes.buckets[i]) &&
       this.#bound.every((input) => ready.inputs.get(input) === buffers.get(input));
   }
 
@@ -117,7 +117,7 @@ export class CapturedPlan {
     gpu.check();
     if (memory) {
       throw new RangeError(
-        `The GPU (${gpu.name}) has no memory left for a step of ${sizes.batchSize} rows. Use fewer rows or tokens.`,
+        `The GPU (${gpu.name}) has no memory left for a step of ${sizes.tokens} tokens. Use fewer rows or tokens.`,
       );
     }
     if (invalid) throw new Error(`The GPU (${gpu.name}) refused a step: ${invalid.message}`);
@@ -133,7 +133,7 @@ export class CapturedPlan {
     for (const { buffer, size = buffer.size } of resources) {
       if (size <= device.limits.maxStorageBufferBindingSize) continue;
       throw new RangeError(
-        `Cannot run a step of ${sizes.batchSize} rows on the GPU (${name}): it needs ${size} bytes in one piece, and ` +
+        `Cannot run a step of ${sizes.tokens} tokens on the GPU (${name}): it needs ${size} bytes in one piece, and ` +
           `${device.limits.maxStorageBufferBindingSize} is the most. Use fewer rows or tokens.`,
       );
     }
@@ -155,18 +155,29 @@ export class CapturedPlan {
   }
 }
 
+function sizesOf(plan: Plan, inputs: readonly tf.Tensor[]): Sizes {
+  const [tokens] = inputs[plan.tokens].shape;
+  return {
+    tokens,
+    wanted: plan.wanted === null ? tokens : inputs[plan.wanted].shape[0],
+    buckets: plan.buckets.map(({ positions }) => inputs[positions].shape[0]),
+  };
+}
+
 /** What changes from step to step, as the kernels read it: see STEP in kernels/wgsl.ts. */
-function stepIntegers(
-  plan: Plan,
-  inputs: readonly tf.Tensor[],
-  { batchSize, newTokens }: Sizes,
-): Int32Array<ArrayBuffer> {
-  const arrays = plan.integers.map((input) => inputs[input].dataSync()); // made of numbers that are still here
+function stepIntegers(plan: Plan, inputs: readonly tf.Tensor[], sizes: Sizes): Int32Array<ArrayBuffer> {
+  let first = 0;
+  const buckets = plan.buckets.flatMap(({ keys }, i) => {
+    first += sizes.buckets[i];
+    return [first - sizes.buckets[i], sizes.buckets[i], inputs[keys].shape[2]!];
+  });
+  const arrays = [buckets, ...plan.integers.map((input) => inputs[input].dataSync())]; // of numbers that are still here
+  if (arrays.length > STEP_HEADER - 2) throw new Error(`Cannot run a step with ${arrays.length} arrays of integers.`);
   const integers = new Int32Array(arrays.reduce((length, array) => length + array.length, STEP_HEADER));
-  integers.set([batchSize, newTokens, inputs[plan.cache].shape[2]!, inputs[plan.slots].dataSync()[0]]);
+  integers.set([sizes.tokens, sizes.wanted]);
   let end = STEP_HEADER;
   for (const [i, array] of arrays.entries()) {
-    integers[4 + i] = end;
+    integers[2 + i] = end;
     integers.set(array, end);
     end += array.length;
   }

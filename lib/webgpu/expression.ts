@@ -17,6 +17,12 @@ export interface Weight {
   transposed: boolean;
 }
 
+/** A bucket of the cache during the step, by the inputs that describe it. */
+export interface Bucket {
+  positions: number;
+  rectangle: { rows: number; columns: number } | null;
+}
+
 /** What a stand-in stands for: the operations of ../ops.ts, by the same names. Inputs of the step go by their number. */
 export type Expression =
   | { op: "input"; input: number }
@@ -24,18 +30,16 @@ export type Expression =
   | { op: "add"; a: Expression; b: Expression }
   | { op: "layerNorm"; x: Expression; gain: tf.Tensor1D; bias: tf.Tensor1D; epsilon: number }
   | { op: "linear"; x: Expression; weight: Weight; bias: tf.Tensor1D | null; gelu: boolean }
-  | { op: "splitHeads"; qkv: Expression; part: 0 | 1 | 2; heads: number; size: number }
-  | { op: "locateSlots"; slots: number }
-  | { op: "mask"; padding: number; slots: number }
-  | { op: "writeSlots"; cache: number; update: Expression; location: Expression }
-  | { op: "attend"; query: Expression; keys: Expression; values: Expression; mask: Expression }
-  | { op: "mergeHeads"; x: Expression }
-  | { op: "lastToken"; x: Expression }
+  | { op: "tokensOf"; x: Expression; bucket: Bucket }
+  | { op: "attend"; qkv: Expression; bucket: Bucket; heads: number; size: number; keys: number; values: number }
+  | { op: "join"; parts: readonly Expression[] }
+  | { op: "pick"; x: Expression; rows: number }
   | { op: "argMax"; logits: Expression }
   | { op: "maxLogprob"; logits: Expression };
 
 /** What an expression is computed from. */
 export function partsOf(expression: Expression): Expression[] {
+  if (expression.op === "join") return [...expression.parts];
   return Object.values(expression).filter((part): part is Expression =>
     typeof part === "object" && part !== null && "op" in part
   );

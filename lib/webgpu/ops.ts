@@ -2,22 +2,23 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { geluNew, plainOps } from "../backend/plain.ts";
-import type { Ops } from "../backend/ops.ts";
-import type { Recorder, Weight } from "./expression.ts";
+import type { Ops, Rectangle } from "../backend/ops.ts";
+import type { Bucket, Recorder, Weight } from "./expression.ts";
 import type { Packer } from "./pack.ts";
 
-/** The operations. `packer` makes narrow weights. */
-export function webgpuOps(recorder: Recorder, packer: Packer): Ops {
+/** The operations. `packer` makes low-precision weights, `copyRows` copies rows of caches. */
+export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["copyRows"]): Ops {
   const of = (tensor: tf.Tensor) => recorder.expressionOf(tensor);
+  const bucketOf = (positions: tf.Tensor, rectangle: Rectangle | null): Bucket => ({
+    positions: recorder.inputOf(positions),
+    rectangle: rectangle && { rows: recorder.inputOf(rectangle.rows), columns: recorder.inputOf(rectangle.columns) },
+  });
   return {
     ...plainOps,
 
-    get writesInPlace() {
-      return recorder.recording; // tfjs's operations make new tensors
-    },
+    writesInPlace: true,
 
     embed(table, ids) {
-      if (!recorder.recording) return plainOps.embed(table, ids);
       return recorder.standIn({ op: "embed", table, ids: recorder.inputOf(ids) }, [ids.size, table.shape[1]]);
     },
 
@@ -54,73 +55,53 @@ export function webgpuOps(recorder: Recorder, packer: Packer): Ops {
     },
 
     add(a, b) {
-      if (!recorder.recording) return plainOps.add(a, b);
       return recorder.standIn({ op: "add", a: of(a), b: of(b) }, a.shape);
     },
 
     layerNorm(x, gain, bias, epsilon) {
-      if (!recorder.recording) return plainOps.layerNorm(x, gain, bias, epsilon);
       return recorder.standIn({ op: "layerNorm", x: of(x), gain, bias, epsilon }, x.shape);
     },
 
-    splitHeads(qkv, ids, heads) {
-      if (!recorder.recording) return plainOps.splitHeads(qkv, ids, heads);
-      const [B, T] = ids.shape, size = qkv.shape[1] / 3 / heads;
-      const split = ([0, 1, 2] as const).map((part) =>
-        recorder.standIn<tf.Tensor4D>({ op: "splitHeads", qkv: of(qkv), part, heads, size }, [B, heads, T, size])
+    attention({ positions, rectangle, rowStarts }, group) {
+      const heads = rowStarts[group].shape[1], bucket = bucketOf(positions, rectangle);
+      return {
+        apply(qkv, keys, values) {
+          const size = keys.shape[3], caches = { keys: recorder.inputOf(keys), values: recorder.inputOf(values) };
+          const attend = { op: "attend", qkv: of(qkv), bucket, heads, size, ...caches } as const;
+          return { attended: recorder.standIn<tf.Tensor2D>(attend, [qkv.shape[0], heads * size]), keys, values };
+        },
+      };
+    },
+
+    splitByBucket(x, buckets) {
+      if (buckets.length === 1) return [x];
+      return buckets.map(({ positions, rectangle }) =>
+        recorder.standIn({ op: "tokensOf", x: of(x), bucket: bucketOf(positions, rectangle) }, [
+          positions.shape[0],
+          x.shape[1],
+        ])
       );
-      return split as [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
     },
 
-    mergeHeads(x) {
-      if (!recorder.recording) return plainOps.mergeHeads(x);
-      const [B, H, T, size] = x.shape;
-      return recorder.standIn({ op: "mergeHeads", x: of(x) }, [B * T, H * size]);
+    joinBuckets(parts) {
+      if (parts.length === 1) return parts[0];
+      const tokens = parts.reduce((sum, { shape }) => sum + shape[0], 0);
+      return recorder.standIn({ op: "join", parts: parts.map(of) }, [tokens, parts[0].shape[1]]);
     },
 
-    mask(cache, newSlots) {
-      if (!recorder.recording) return plainOps.mask(cache, newSlots);
-      const padding = recorder.inputOf(cache.padding), slots = recorder.inputOf(newSlots);
-      return recorder.standIn({ op: "mask", padding, slots }, [
-        cache.padding.shape[0],
-        1,
-        newSlots.shape[0],
-        cache.slots.shape[0],
-      ]);
+    pick(x, rows) {
+      return recorder.standIn({ op: "pick", x: of(x), rows: recorder.inputOf(rows) }, [rows.shape[0], x.shape[1]]);
     },
 
-    attend(query, keys, values, mask) {
-      if (!recorder.recording) return plainOps.attend(query, keys, values, mask);
-      const parts = { query: of(query), keys: of(keys), values: of(values), mask: of(mask) };
-      return recorder.standIn({ op: "attend", ...parts }, query.shape);
-    },
+    firstRows: (cache) => cache.clone(), // kernels know which rows are in use
 
-    locateSlots(rowStarts, slots) {
-      if (recorder.recording) {
-        return recorder.standIn({ op: "locateSlots", slots: recorder.inputOf(slots) }, slots.shape);
-      }
-      // A copy that stays on the processor, where writeSlots reads it; the original goes to the GPU for the mask.
-      return plainOps.locateSlots(rowStarts, tf.tensor2d(slots.dataSync().slice(), slots.shape, "int32"));
-    },
-
-    writeSlots(cache, update, location) {
-      if (!recorder.recording) return plainOps.writeSlots(cache, update, location);
-      const parts = { cache: recorder.inputOf(cache), update: of(update), location: of(location) };
-      return recorder.standIn({ op: "writeSlots", ...parts }, cache.shape);
-    },
-
-    lastToken(x, ids) {
-      if (!recorder.recording) return plainOps.lastToken(x, ids);
-      return recorder.standIn({ op: "lastToken", x: of(x) }, [ids.shape[0], x.shape[1]]);
-    },
+    copyRows,
 
     argMax(logits) {
-      if (!recorder.recording) return plainOps.argMax(logits);
       return recorder.standIn({ op: "argMax", logits: of(logits[0]) }, [logits[0].shape[0]], "int32");
     },
 
     maxLogprob(logits) {
-      if (!recorder.recording) return plainOps.maxLogprob(logits);
       return recorder.standIn({ op: "maxLogprob", logits: of(logits[0]) }, [logits[0].shape[0]]);
     },
   };

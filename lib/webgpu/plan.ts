@@ -13,10 +13,11 @@ import { linearKernel } from "./kernels/linear.ts";
 import { normKernel } from "./kernels/norm.ts";
 import type { Kernel } from "./kernels/wgsl.ts";
 
-/** What differs between the runs of a step: B and T. */
+/** What differs between the runs of a step: N and M, and how many of the tokens are in each bucket. */
 export interface Sizes {
-  batchSize: number;
-  newTokens: number;
+  tokens: number;
+  wanted: number;
+  buckets: readonly number[];
 }
 
 /** What a kernel is bound to: an input of the step, a weight or a part of one, or memory that steps use in between. */
@@ -45,13 +46,17 @@ export interface Plan {
   /** For each piece of scratch memory, the bytes that it needs. */
   scratch: ((sizes: Sizes) => number)[];
   outputs: Output[];
-  /** Inputs whose integers the kernels read; in {@link Call} they go by their place here. */
+  /** Inputs whose integers the kernels read; in {@link Call} they go by their place here plus 1: {@link BUCKETS} come first. */
   integers: number[];
-  /** The inputs that say what B and T are, where the new tokens go, and what S is. */
-  ids: number;
-  slots: number;
-  cache: number;
+  /** The inputs that say what N and M are; without the latter it is N. */
+  tokens: number;
+  wanted: number | null;
+  /** For each bucket, in the order of their tokens, the inputs that say how many it has, and what S is. */
+  buckets: { positions: number; keys: number }[];
 }
+
+/** The place among a step's arrays of what is known of the buckets: for each its first token, its tokens and its slots. */
+export const BUCKETS = 0;
 
 /** Bytes that one binding may have. */
 export interface Limits {
@@ -63,11 +68,11 @@ export function makePlan(outputs: readonly Expression[], limits: Limits): Plan {
   return new Planner(outputs, limits).plan();
 }
 
-/** Where an expression's numbers are, and how they lie: [N, width] for tokens, [B, width] for rows of the batch. */
+/** Where an expression's numbers are, and how they lie: [N, width] for all tokens, [M, width] for the wanted ones. */
 interface Value {
   scratch: number;
   width: number;
-  per: "token" | "batch row";
+  per: "token" | "wanted token";
 }
 
 const FLOAT = Float32Array.BYTES_PER_ELEMENT;
@@ -80,9 +85,9 @@ class Planner {
   /** How often an expression's value is still going to be read. */
   readonly #uses = new Map<Expression, number>();
   readonly #integers: number[] = [];
-  #ids?: number;
-  #slots?: number;
-  #cache?: number;
+  readonly #buckets: { positions: number; keys: number }[] = [];
+  #tokens?: number;
+  #wanted: number | null = null;
 
   constructor(private readonly outputs: readonly Expression[], private readonly limits: Limits) {
     const count = (expression: Expression) => {
@@ -95,7 +100,7 @@ class Planner {
 
   plan(): Plan {
     const outputs = this.outputs.map((output) => this.#output(output));
-    if (this.#ids === undefined || this.#slots === undefined || this.#cache === undefined) {
+    if (this.#tokens === undefined || this.#buckets.length === 0) {
       throw new Error("Cannot capture a step that looks up no tokens or uses no cache.");
     }
     return {
@@ -103,9 +108,9 @@ class Planner {
       scratch: this.#scratch.map((needs) => (sizes) => Math.max(...needs.map((bytes) => bytes(sizes)))),
       outputs,
       integers: this.#integers,
-      ids: this.#ids,
-      slots: this.#slots,
-      cache: this.#cache,
+      tokens: this.#tokens,
+      wanted: this.#wanted,
+      buckets: this.#buckets,
     };
   }
 
@@ -115,8 +120,8 @@ class Planner {
       return {
         scratch: this.#choose(expression.logits),
         dtype: isId ? "int32" : "float32",
-        byteOffset: ({ batchSize }) => isId ? 0 : FLOAT * batchSize,
-        shape: ({ batchSize }) => [batchSize],
+        byteOffset: ({ wanted }) => isId ? 0 : FLOAT * wanted,
+        shape: ({ wanted }) => [wanted],
       };
     }
     const { scratch, width, per } = this.#valueOf(expression);
@@ -133,11 +138,11 @@ class Planner {
     const known = this.#chosen.get(logits);
     if (known !== undefined) return known;
     const { scratch, width } = this.#valueOf(logits);
-    const found = this.#acquire(({ batchSize }) => batchSize * searchWords(width) * FLOAT);
-    const chosen = this.#acquire(({ batchSize }) => 2 * batchSize * FLOAT);
+    const found = this.#acquire(({ wanted }) => wanted * searchWords(width) * FLOAT);
+    const chosen = this.#acquire(({ wanted }) => 2 * wanted * FLOAT);
     const probabilities = this.outputs.some((output) => output.op === "maxLogprob" && output.logits === logits);
-    this.#call(({ batchSize }) => searchKernel(batchSize, width, probabilities), [{ scratch }, { scratch: found }]);
-    this.#call(({ batchSize }) => chooseKernel(batchSize, width), [{ scratch: found }, { scratch: chosen }]);
+    this.#call(({ wanted }) => searchKernel(wanted, width, probabilities), [{ scratch }, { scratch: found }]);
+    this.#call(({ wanted }) => chooseKernel(wanted, width), [{ scratch: found }, { scratch: chosen }]);
     this.#free.push(found);
     this.#chosen.set(logits, chosen);
     return chosen;
@@ -162,8 +167,10 @@ class Planner {
         return this.#linear(expression);
       case "layerNorm":
         return this.#layerNorm(expression);
-      case "mergeHeads":
-        return this.#attention(expression.x);
+      case "attend":
+        return this.#attention([expression]);
+      case "join":
+        return this.#attention(expression.parts);
       default:
         throw noKernel(expression.op);
     }
@@ -178,7 +185,7 @@ class Planner {
 
   #embed(a: Expression & { op: "embed" }, b: Expression & { op: "embed" }): Value {
     const [rows, width] = a.table.shape, ids = [this.#integer(a.ids), this.#integer(b.ids)] as const;
-    this.#ids = a.ids;
+    this.#tokens = a.ids;
     const scratch = this.#acquire((sizes) => FLOAT * rowsOf("token", sizes) * width);
     for (const part of this.#partsOf(rows, FLOAT * width)) {
       this.#call(
@@ -190,11 +197,13 @@ class Planner {
   }
 
   #layerNorm({ x, gain, bias, epsilon }: Expression & { op: "layerNorm" }): Value {
-    const last = x.op === "lastToken", input = last ? x.x : x, { scratch, width, per } = this.#valueOf(input);
-    const value: Value = { scratch: -1, width, per: last ? "batch row" : per };
+    const picks = x.op === "pick", input = picks ? x.x : x, { scratch, width, per } = this.#valueOf(input);
+    const value: Value = { scratch: -1, width, per: picks ? "wanted token" : per };
+    const wanted = picks ? this.#integer(x.rows) : null;
+    if (picks) this.#wanted = x.rows;
     value.scratch = this.#acquire((sizes) => FLOAT * rowsOf(value.per, sizes) * width);
     this.#call(
-      (sizes) => normKernel({ rows: rowsOf(value.per, sizes), width, epsilon, last }),
+      (sizes) => normKernel({ rows: rowsOf(value.per, sizes), width, epsilon, wanted }),
       [{ scratch }, { scratch: value.scratch }, { weight: gain }, { weight: bias }],
     );
     this.#used(input);
@@ -206,7 +215,7 @@ class Planner {
     { x, weight, bias, gelu }: Expression & { op: "linear" },
     onto?: { expression: Expression; value: Value },
   ): Value {
-    const norm = x.op === "layerNorm" && x.x.op !== "lastToken" && this.#uses.get(x) === 1 && !weight.transposed
+    const norm = x.op === "layerNorm" && x.x.op !== "pick" && this.#uses.get(x) === 1 && !weight.transposed
       ? x
       : undefined;
     const input = norm ? norm.x : x, { scratch, per } = this.#valueOf(input);
@@ -236,30 +245,34 @@ class Planner {
     return value;
   }
 
-  #attention(attend: Expression): Value {
-    if (attend.op !== "attend") throw noKernel(`mergeHeads of ${attend.op}`);
-    const { query, keys, values, mask } = attend;
-    if (
-      query.op !== "splitHeads" || keys.op !== "writeSlots" || values.op !== "writeSlots" || mask.op !== "mask" ||
-      keys.update.op !== "splitHeads" || values.update.op !== "splitHeads" ||
-      [query, keys.update, values.update].some((split, i) => split.part !== i || split.qkv !== query.qkv)
-    ) throw noKernel("attention to anything but a cache with the step's own tokens in it");
-    const { qkv, heads, size } = query, width = heads * size, { scratch } = this.#valueOf(qkv);
-    if (size > MAX_HEAD_SIZE) throw noKernel(`heads wider than ${MAX_HEAD_SIZE} (these have ${size})`);
-    const padding = this.#integer(mask.padding);
-    this.#slots = mask.slots;
-    this.#cache = keys.cache;
-    const value: Value = {
-      scratch: this.#acquire((sizes) => FLOAT * rowsOf("token", sizes) * width),
-      width,
-      per: "token",
-    };
-    this.#call(
-      (sizes) => attentionKernel({ rows: rowsOf("token", sizes), heads, size, padding }),
-      [{ scratch }, { input: keys.cache }, { input: values.cache }, { scratch: value.scratch }],
-    );
-    for (let i = 0; i < 3; i++) this.#used(qkv);
-    return value;
+  /** Attention in each bucket, side by side. */
+  #attention(parts: readonly Expression[]): Value {
+    const [first] = parts;
+    if (first.op !== "attend") throw noKernel(`a join of ${first.op}`);
+    const whole = first.qkv.op === "tokensOf" ? first.qkv.x : first.qkv, width = first.heads * first.size;
+    const { scratch } = this.#valueOf(whole);
+    const y = this.#acquire((sizes) => FLOAT * rowsOf("token", sizes) * width);
+    for (const [i, part] of parts.entries()) {
+      if (part.op !== "attend" || (part.qkv.op === "tokensOf" ? part.qkv.x : part.qkv) !== whole) {
+        throw noKernel("attention to anything but a cache with the step's own tokens in it");
+      }
+      const { bucket: { positions, rectangle }, heads, size, keys, values } = part;
+      if (size > MAX_HEAD_SIZE) throw noKernel(`heads wider than ${MAX_HEAD_SIZE} (these have ${size})`);
+      this.#buckets[i] ??= { positions, keys };
+      const arrays = {
+        positions: this.#integer(positions),
+        rectangle: rectangle && { rows: this.#integer(rectangle.rows), columns: this.#integer(rectangle.columns) },
+      };
+      const bucket = { array: BUCKETS, first: 3 * i };
+      this.#call(
+        ({ buckets }) => attentionKernel({ tokens: buckets[i], heads, size, arrays, bucket }),
+        [{ scratch }, { input: keys }, { input: values }, { scratch: y }],
+      );
+      if (part.qkv.op !== "tokensOf" || i + 1 === parts.length) {
+        this.#used(whole, part.qkv.op === "tokensOf" ? parts.length : 1);
+      }
+    }
+    return { scratch: y, width, per: "token" };
   }
 
   #call(kernel: Call["kernel"], bindings: Binding[]): void {
@@ -269,7 +282,7 @@ class Planner {
   /** The place of an input among those whose integers the kernels read. */
   #integer(input: number): number {
     const known = this.#integers.indexOf(input);
-    return known >= 0 ? known : this.#integers.push(input) - 1;
+    return 1 + (known >= 0 ? known : this.#integers.push(input) - 1);
   }
 
   #acquire(bytes: (sizes: Sizes) => number): number {
@@ -278,9 +291,9 @@ class Planner {
     return scratch;
   }
 
-  /** One use less of an expression's value; after the last one its memory is free for others. */
-  #used(expression: Expression): void {
-    const uses = this.#uses.get(expression)! - 1;
+  /** So many uses less of an expression's value; after the last one its memory is free for others. */
+  #used(expression: Expression, count = 1): void {
+    const uses = this.#uses.get(expression)! - count;
     this.#uses.set(expression, uses);
     if (uses === 0) this.#free.push(this.#values.get(expression)!.scratch);
   }
@@ -294,8 +307,8 @@ class Planner {
   }
 }
 
-function rowsOf(per: Value["per"], { batchSize, newTokens }: Sizes): number {
-  return per === "token" ? batchSize * newTokens : batchSize;
+function rowsOf(per: Value["per"], { tokens, wanted }: Sizes): number {
+  return per === "token" ? tokens : wanted;
 }
 
 function bytesOf({ first, count }: { first: number; count: number }, rowBytes: number) {

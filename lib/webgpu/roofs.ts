@@ -27,7 +27,7 @@ export async function measureGpuRoofs(tfjs: TfjsOnGpu, readBack: ReadBack): Prom
   const bytes = Math.min(device.limits.maxStorageBufferBindingSize, 2 ** 28);
   const matrix = { rows: side, inputs: side, outputs: side, transposed: false, format: "float32" } as const;
   const product = linearKernel({ ...matrix, bias: false, gelu: false, accumulate: false, per: "token" });
-  const header = new Int32Array(STEP_HEADER).fill(side, 0, 1).fill(1, 1, 2); // B, T
+  const header = new Int32Array(STEP_HEADER).fill(side, 0, 1); // N
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const buffer = (size: number) => device.createBuffer({ size, usage });
   const [array, sums] = [buffer(bytes), buffer(16 * THREADS * GROUPS)];

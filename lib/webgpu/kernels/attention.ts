@@ -6,7 +6,7 @@
  * chunks, rescaled as the maximum grows (Milakov and Gimelshein 2018), so the cache may be of any length.
  */
 
-import { declare, type Kernel, reduction, spread, STEP, STEP_HEADER, storeFour, sumOfAll } from "./wgsl.ts";
+import { declare, type Kernel, reduction, spread, STEP, stepArray, storeFour, sumOfAll } from "./wgsl.ts";
 
 const THREADS = 128;
 /** Slots whose scores are held at once. */
@@ -14,54 +14,59 @@ const CHUNK = 1024;
 
 /** How heads attend. */
 export interface AttentionOptions {
-  /** N: new tokens of all rows. */
-  rows: number;
+  /** n: tokens of the bucket. */
+  tokens: number;
   /** H. */
   heads: number;
   /** D/H. */
   size: number;
-  /** Which of the step's arrays says how many slots of each row are padding. */
-  padding: number;
+  /** Which of the step's arrays says where each of these tokens is: its position, and unless each row has one, row and column. */
+  arrays: { positions: number; rectangle: { rows: number; columns: number } | null };
+  /** Which of the step's arrays describes buckets, and where in it this one is: first token, tokens, slots. */
+  bucket: { array: number; first: number };
 }
 
 /** The widest head that fits into a workgroup. */
 export const MAX_HEAD_SIZE = 4 * THREADS;
 
-/** qkv [N, 3D], keys and values [B, H, S, D/H] -> y [N, D]. Bindings: step, qkv, keys, values, y. */
-export function attentionKernel({ rows, heads, size, padding }: AttentionOptions): Kernel {
+/** qkv [N, 3D], keys and values [R, H, S, D/H] -> y [N, D], of one bucket's tokens. Bindings: step, qkv, keys, values, y. */
+export function attentionKernel({ tokens, heads, size, arrays, bucket }: AttentionOptions): Kernel {
   const fours = Math.ceil(size / 4), groups = Math.floor(THREADS / fours);
   // A head's columns begin at a multiple of 4 only if its size is one; then all matrices are vectors of 4, else numbers.
   const one = (name: string, access: "read" | "read_write") => ({ name, columns: size, access });
-  const y = one("y", "read_write");
-  const code = `${STEP}${declare([one("qkv", "read"), one("keys", "read_write"), one("values", "read_write"), y])}${
-    storeFour(y)
-  }${storeFour(one("keys", "read_write")).replace("store4", "keys_store4")}${
-    storeFour(one("values", "read_write")).replace("store4", "values_store4")
+  const [keys, values, y] = ["keys", "values", "y"].map((name) => one(name, "read_write"));
+  const about = (i: number) => stepArray(bucket.array, `${bucket.first + i}u`), { positions, rectangle } = arrays;
+  const code = `${STEP}${declare([one("qkv", "read"), keys, values, y])}${
+    [y, keys, values].map((matrix) => storeFour(matrix)).join("")
   }${reduction("maxOfAll", "f32", THREADS, (a, b) => `max(${a}, ${b})`)}${sumOfAll(THREADS)}
 var<workgroup> query: array<vec4f, ${fours}>;
 var<workgroup> weight: array<f32, ${CHUNK}>;
 
 // With rows of D/H numbers, a token has ${3 * heads} rows in qkv: the heads' queries, their keys, their values.
-fn keyOf(inCache: u32, inStep: u32, slot: u32, column: u32) -> vec4f {
-  if (slot < firstSlot()) { return keys4(inCache + slot, column); }
-  return qkv4(inStep + (slot - firstSlot()) * ${3 * heads}u + ${heads}u, column);
+// Slots before \`firstSlot\` are in the cache, the others in the step.
+fn keyOf(inCache: u32, inStep: u32, firstSlot: u32, slot: u32, column: u32) -> vec4f {
+  if (slot < firstSlot) { return keys4(inCache + slot, column); }
+  return qkv4(inStep + (slot - firstSlot) * ${3 * heads}u + ${heads}u, column);
 }
-fn valueOf(inCache: u32, inStep: u32, slot: u32, column: u32) -> vec4f {
-  if (slot < firstSlot()) { return values4(inCache + slot, column); }
-  return qkv4(inStep + (slot - firstSlot()) * ${3 * heads}u + ${2 * heads}u, column);
+fn valueOf(inCache: u32, inStep: u32, firstSlot: u32, slot: u32, column: u32) -> vec4f {
+  if (slot < firstSlot) { return values4(inCache + slot, column); }
+  return qkv4(inStep + (slot - firstSlot) * ${3 * heads}u + ${2 * heads}u, column);
 }
 
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let head = group.x;
-  let row = group.y + group.z * 32768u;
-  if (row >= batchSize() * newTokens()) { return; }
-  let b = row / newTokens();
-  let t = row % newTokens();
-  let begin = u32(step[u32(step[${STEP_HEADER - 4 + padding}]) + b]);
-  let end = firstSlot() + t + 1u;
-  let inCache = (b * ${heads}u + head) * capacity();
-  let inStep = b * newTokens() * ${3 * heads}u + head;
+  let n = group.y + group.z * 32768u; // of the bucket's tokens
+  if (n >= ${about(1)}) { return; }
+  let row = ${about(0)} + n; // of all tokens of the step
+  let position = ${stepArray(positions, "n")};
+  let b = ${rectangle ? stepArray(rectangle.rows, "n") : "n"};
+  let t = ${rectangle ? stepArray(rectangle.columns, "n") : "0u"};
+  let begin = 0u;
+  let end = position + 1u;
+  let firstSlot = position - t;
+  let inCache = (b * ${heads}u + head) * ${about(2)};
+  let inStep = (row - t) * ${3 * heads}u + head;
   if (thread < ${fours}u) {
     let mine = row * ${3 * heads}u + head;
     let column = 4u * thread;
@@ -72,7 +77,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   workgroupBarrier();
 
   let lane = thread % ${fours}u;
-  let lot = thread / ${fours}u; // which of the slots it adds up: ${groups} lots of threads take turns
+  let stripe = thread / ${fours}u; // which of the slots it adds up: ${groups} stripes of threads take turns
   var largest = -3.0e38;
   var total = 0.0;
   var sum = vec4f();
@@ -81,7 +86,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     var mine = -3.0e38;
     for (var i = thread; i < count; i += ${THREADS}u) {
       var score = 0.0;
-      for (var j = 0u; j < ${fours}u; j++) { score += dot(query[j], keyOf(inCache, inStep, chunk + i, 4u * j)); }
+      for (var j = 0u; j < ${fours}u; j++) { score += dot(query[j], keyOf(inCache, inStep, firstSlot, chunk + i, 4u * j)); }
       weight[i] = score;
       mine = max(mine, score);
     }
@@ -96,9 +101,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       total += e;
     }
     workgroupBarrier();
-    if (lot < ${groups}u) {
-      for (var i = lot; i < count; i += ${groups}u) {
-        sum += weight[i] * valueOf(inCache, inStep, chunk + i, 4u * lane);
+    if (stripe < ${groups}u) {
+      for (var i = stripe; i < count; i += ${groups}u) {
+        sum += weight[i] * valueOf(inCache, inStep, firstSlot, chunk + i, 4u * lane);
       }
     }
     workgroupBarrier();
@@ -108,9 +113,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   workgroupBarrier();
   if (thread < ${fours}u) {
     for (var i = 1u; i < ${groups}u; i++) { sum += sumOfAll_of[thread + i * ${fours}u]; }
-    // Padding sees no slot at all: all is 0, and 0 is what it gets.
-    store4(row * ${heads}u + head, 4u * thread, select(vec4f(), sum / all, all > 0.0));
+    y_store4(row * ${heads}u + head, 4u * thread, sum / all);
   }
 }`;
-  return { name: "attention", code, workgroups: [heads, ...spread(rows)] };
+  return { name: "attention", code, workgroups: [heads, ...spread(tokens)] };
 }

@@ -22,10 +22,10 @@ const NOTHING = Best(-3.0e38, 0xffffffffu, 0.0);
 `;
 
 /**
- * logits [B, V] -> found [B, V/4096, 3]. Bindings: step, logits, found. Without `probabilities` the sums, which cost an
+ * logits [M, V] -> found [M, V/4096, 3]. Bindings: step, logits, found. Without `probabilities` the sums, which cost an
  * exponential for each logit, mean nothing.
  */
-export function searchKernel(batchSize: number, vocabulary: number, probabilities: boolean): Kernel {
+export function searchKernel(rows: number, vocabulary: number, probabilities: boolean): Kernel {
   const chunks = Math.ceil(vocabulary / CHUNK);
   const code = `${STEP}${BEST}
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
@@ -35,7 +35,7 @@ ${reduction("bestOfAll", "Best", THREADS, (a, b) => `better(${a}, ${b})`)}
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let row = group.y + group.z * 32768u;
-  if (row >= batchSize()) { return; }
+  if (row >= wantedCount()) { return; }
   var mine = NOTHING;
   let end = min((group.x + 1u) * ${CHUNK}u, ${vocabulary}u);
   let begin = group.x * ${CHUNK}u + thread;
@@ -56,11 +56,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     found[at + 2u] = bitcast<u32>(best.sum);
   }
 }`;
-  return { name: "search", code, workgroups: [chunks, ...spread(batchSize)] };
+  return { name: "search", code, workgroups: [chunks, ...spread(rows)] };
 }
 
-/** found [B, V/4096, 3] -> chosen [2, B]: the ids, then the log-probabilities. Bindings: step, found, chosen. */
-export function chooseKernel(batchSize: number, vocabulary: number): Kernel {
+/** found [M, V/4096, 3] -> chosen [2, M]: the ids, then the log-probabilities. Bindings: step, found, chosen. */
+export function chooseKernel(rows: number, vocabulary: number): Kernel {
   const chunks = Math.ceil(vocabulary / CHUNK);
   const code = `${STEP}${BEST}
 @group(0) @binding(1) var<storage, read> found: array<u32>;
@@ -68,14 +68,14 @@ export function chooseKernel(batchSize: number, vocabulary: number): Kernel {
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= batchSize()) { return; }
+  if (id.x >= wantedCount()) { return; }
   var best = NOTHING;
   for (var i = 0u; i < ${chunks}u; i++) {
     let at = 3u * (id.x * ${chunks}u + i);
     best = better(best, Best(bitcast<f32>(found[at]), found[at + 1u], bitcast<f32>(found[at + 2u])));
   }
   chosen[id.x] = min(best.index, ${vocabulary - 1}u);
-  chosen[batchSize() + id.x] = bitcast<u32>(-log(best.sum));
+  chosen[wantedCount() + id.x] = bitcast<u32>(-log(best.sum));
 }`;
-  return { name: "choose", code, workgroups: [Math.ceil(batchSize / 64), 1, 1] };
+  return { name: "choose", code, workgroups: [Math.ceil(rows / 64), 1, 1] };
 }

@@ -1,6 +1,6 @@
 /** Token embedding plus position embedding. */
 
-import { declare, type Kernel, STEP, STEP_HEADER, storeFour } from "./wgsl.ts";
+import { declare, type Kernel, STEP, stepArray, storeFour } from "./wgsl.ts";
 
 /** How the embeddings are looked up. */
 export interface EmbedOptions {
@@ -24,11 +24,11 @@ export function embedKernel({ rows, width, ids, part }: EmbedOptions): Kernel {
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let row = id.x / ${fours}u;
   let column = 4u * (id.x % ${fours}u);
-  if (row >= batchSize() * newTokens()) { return; }
-  let one = u32(step[u32(step[${STEP_HEADER - 4 + ids[0]}]) + row]) - ${part.first}u; // wraps below the part
+  if (row >= tokenCount()) { return; }
+  let one = ${stepArray(ids[0], "row")} - ${part.first}u; // wraps below the part
   if (one >= ${part.count}u) { return; }
-  let other = u32(step[u32(step[${STEP_HEADER - 4 + ids[1]}]) + row]);
-  store4(row, column, first4(one, column) + second4(other, column));
+  let other = ${stepArray(ids[1], "row")};
+  y_store4(row, column, first4(one, column) + second4(other, column));
 }`;
   return { name: "embed", code, workgroups: [Math.ceil(rows * fours / 64), 1, 1] };
 }

@@ -27,8 +27,8 @@ export interface LinearOptions {
   gelu: boolean;
   /** The result is added to y instead of replacing it. */
   accumulate: boolean;
-  /** What N counts: new tokens, or rows of the batch. */
-  per: "token" | "batch row";
+  /** What N counts: all tokens of the step, or those that logits are wanted after. */
+  per: "token" | "wanted token";
   /** Where the result goes, if the weight is only a part of a wider one. */
   part?: { first: number; columns: number };
 }
@@ -65,7 +65,7 @@ export function linearPrelude(options: LinearOptions): string {
       ...norm ? [{ name: "gain", columns: inputs }, { name: "shift", columns: inputs }] : [],
     ])
   }${storeFour(y)}
-fn rowCount() -> u32 { return ${per === "token" ? "batchSize() * newTokens()" : "batchSize()"}; }
+fn rowCount() -> u32 { return ${per === "token" ? "tokenCount()" : "wantedCount()"}; }
 // x·sigmoid(2u), the tanh form of GELU: see geluNew
 fn gelu(x: vec4f) -> vec4f { return x / (1 + exp(x * (-1.5957691216 - 0.0713548163 * x * x))); }
 /** Four neighbouring sums of a row on their way to y. */
@@ -74,7 +74,7 @@ fn finish4(row: u32, column: u32, sums: vec4f) {
   var four = sums${bias ? " + bias4(0u, column)" : ""};
   ${gelu ? "four = gelu(four);" : ""}
   let at = column + ${part?.first ?? 0}u;
-  store4(row, at, ${accumulate ? "y4(row, at) + four" : "four"});
+  y_store4(row, at, ${accumulate ? "y4(row, at) + four" : "four"});
 }
 `;
 }

@@ -1,4 +1,4 @@
-/** What the WGSL of all kernels shares. Letters: B batch, T new tokens, N rows (B·T, or B), S cache slots, V vocabulary. */
+/** What the WGSL of all kernels shares. Letters: N tokens, M of them with logits, S cache slots, V vocabulary. */
 
 /** A kernel for certain sizes: its source, which is also its identity, and how many workgroups run it. */
 export interface Kernel {
@@ -24,19 +24,19 @@ export interface Matrix {
   scalar?: boolean;
 }
 
-/**
- * The first binding of every kernel: what changes from step to step, as integers. `step[4]` and following say where the
- * step's token ids, positions and the like begin in it, see {@link STEP_HEADER}.
- */
+/** The first binding of every kernel: what changes from step to step, as integers; see {@link stepArray}. */
 export const STEP = `@group(0) @binding(0) var<storage, read> step: array<i32>;
-fn batchSize() -> u32 { return u32(step[0]); }
-fn newTokens() -> u32 { return u32(step[1]); }
-fn capacity() -> u32 { return u32(step[2]); }
-fn firstSlot() -> u32 { return u32(step[3]); }
+fn tokenCount() -> u32 { return u32(step[0]); }
+fn wantedCount() -> u32 { return u32(step[1]); }
 `;
 
-/** Integers before the step's own ones: B, T, S, the first new token's slot, and the beginnings of up to four arrays. */
-export const STEP_HEADER = 8;
+/** Integers before the step's arrays: N, M, and where each array begins, of which there may be so many. */
+export const STEP_HEADER = 2 + 62;
+
+/** The i-th number of one of the step's arrays, as unsigned. */
+export function stepArray(array: number, i: string): string {
+  return `u32(step[u32(step[${2 + array}]) + ${i}])`;
+}
 
 /**
  * Declares matrices as bindings 1, 2, … in this order, and a function `<name>4(row, column)` for each one that is read:
@@ -78,13 +78,13 @@ function readFour(matrix: Matrix): string {
   return four;`;
 }
 
-/** A function `store4(row, column, four)` that writes to a float32 matrix what lies within its row. */
+/** A function `<name>_store4(row, column, four)` that writes to a float32 matrix what lies within its row. */
 export function storeFour(matrix: Matrix): string {
   const { name, columns } = matrix;
   const body = isVectorized(matrix)
     ? `${name}[(row * ${columns}u + column) / 4u] = four;`
     : `for (var j = 0u; j < 4u; j++) { if (column + j < ${columns}u) { ${name}[row * ${columns}u + column + j] = four[j]; } }`;
-  return `fn store4(row: u32, column: u32, four: vec4f) { ${body} }
+  return `fn ${name}_store4(row: u32, column: u32, four: vec4f) { ${body} }
 `;
 }
 

@@ -11,7 +11,8 @@ import { useBackend } from "../../../backend/select.ts";
 import { gpt2Config } from "../../../gpt2/config.ts";
 import { randomGPT2 } from "../../../gpt2/load.ts";
 import type { Dtype } from "../../../backend/ops.ts";
-import { step } from "../../../engine/step.ts";
+import { KvCache } from "../../../engine/kv_cache.ts";
+import { Runner } from "../../../engine/runner.ts";
 
 const [batchSize, dtype = "float32", count = "1"] = Deno.args, slots = 16, warmup = 5;
 const cuda = Deno.dlopen("libcuda.so.1", {
@@ -22,11 +23,12 @@ using model = await randomGPT2(gpt2Config("gpt2"), {
   backend: await useBackend("tensorflow"),
   dtype: dtype as Dtype,
 });
-const padding = Array(Number(batchSize)).fill(0), tokens = padding.map(() => Array(Number(count)).fill(0));
-using cache = model.allocateCache(padding, slots);
+const before = slots - Number(count), tokens = Array(Number(count)).fill(0);
+using cache = new KvCache(model);
+const rows = cache.admit({ slots: Array(Number(batchSize)).fill(slots), length: before });
 for (let i = 0; i <= warmup; i++) {
-  cache.length = slots - Number(count);
+  for (const row of rows) cache.rewind(row, before);
   if (i === warmup) cuda.cuProfilerStart();
-  await step(model, cache, tokens);
+  await Runner.of(model).step(cache, rows.map((row) => ({ row, tokens })));
 }
 cuda.cuProfilerStop();

@@ -1,0 +1,85 @@
+/**
+ * Masked self-attention over the KV cache, composed of smaller operations (Vaswani et al. 2017, section 3.2). The query holds
+ * the factor 1/√(D/H) already. Letters: n tokens of a bucket, R its rows, S its slots, T columns of a rectangle.
+ */
+
+import * as tf from "@tensorflow/tfjs";
+import type { Attention, BucketInputs } from "./ops.ts";
+
+/** What differs between backends. */
+export interface AttentionParts {
+  /** As tf.reshape. */
+  reshape<R extends tf.Tensor>(x: tf.Tensor, shape: number[]): R;
+  /** table's rows by their numbers, in the shape of these. */
+  gather<R extends tf.Tensor>(table: tf.Tensor, rows: tf.Tensor): R;
+  /** [n, 3m] -> three times [n, m]. */
+  thirds(x: tf.Tensor2D): tf.Tensor2D[];
+  /** int [R, T] -> int []: T. */
+  columnsOf(x: tf.Tensor2D): tf.Scalar;
+  /** query [R, H, T, D/H], keys [R, H, S, D/H] -> [R, H, T, S]: the dot products. */
+  scores(query: tf.Tensor4D, keys: tf.Tensor4D): tf.Tensor4D;
+  /**
+   * How to write: cache [R, H, S, D/H], update [n, H·D/H] -> the cache with the update in the slots of its tokens.
+   * `locations` int [n, H] numbers all slots of all heads of the bucket through.
+   */
+  writer(bucket: BucketInputs, locations: tf.Tensor2D): (cache: tf.Tensor4D, update: tf.Tensor2D) => tf.Tensor4D;
+}
+
+/** One bucket's attention in a step, with the heads of one group. */
+export function composeAttention(parts: AttentionParts, bucket: BucketInputs, group: number): Attention {
+  const { reshape, gather, thirds, scores } = parts, { positions, rectangle, slots } = bucket;
+  const starts = bucket.rowStarts[group], heads = starts.shape[1]; //                              [R, heads]
+  const own = rectangle ? gather<tf.Tensor2D>(starts, rectangle.rows) : starts; //                 [n, heads]
+  const write = parts.writer(bucket, tf.add(own, reshape(positions, [-1, 1])));
+  const inRectangle = rectangle && cellsOf(rectangle.tokens, heads); //                            [R, heads, T]
+  const places = rectangle && placesOf(rectangle, heads); //                                       [n, heads]
+  const seenFrom = rectangle
+    ? tf.expandDims(tf.expandDims(gather(positions, rectangle.tokens), 1), 3) //                   [R, 1, T, 1]
+    : reshape(positions, [-1, 1, 1, 1]);
+  const mask = hiddenFrom(slots, seenFrom); //                                                     [R, 1, T, S]
+
+  /** Which query stands in each cell, when all heads of all tokens are numbered through: n·heads, n·heads + 1, … */
+  function cellsOf(tokens: tf.Tensor2D, heads: number): tf.Tensor {
+    return tf.add(times(tf.expandDims(tokens, 1), heads), reshape(numbers(heads), [heads, 1]));
+  }
+
+  /** Which cell each token's heads are in, when all cells [R, heads, T] are numbered through. */
+  function placesOf({ tokens, rows, columns }: NonNullable<BucketInputs["rectangle"]>, heads: number): tf.Tensor {
+    const line = tf.add(times(reshape(rows, [-1, 1]), heads), numbers(heads));
+    return tf.add(tf.mul(line, parts.columnsOf(tokens)), reshape(columns, [-1, 1]));
+  }
+
+  return {
+    apply(qkv, keys, values) {
+      const size = keys.shape[3], [query, key, value] = thirds(qkv);
+      const written = { keys: write(keys, key), values: write(values, value) };
+      const queries: tf.Tensor4D = inRectangle
+        ? gather(reshape(query, [-1, size]), inRectangle) //                                       [R, heads, T, D/H]
+        : reshape(query, [-1, heads, 1, size]);
+      const sums = weigh(scores(queries, written.keys), written.values, mask); //                  [R, heads, T, D/H]
+      const attended = places ? gather(reshape(sums, [-1, size]), places) : sums; //               [n, heads, D/H]
+      return { attended: reshape(attended, [-1, heads * size]), ...written };
+    },
+  };
+}
+
+/** Scores [R, H, T, S] of S values [R, H, S, D/H] for each of T queries, mask [R, 1, T, S] -> [R, H, T, D/H]: their mean. */
+function weigh(scores: tf.Tensor4D, values: tf.Tensor4D, mask: tf.Tensor4D): tf.Tensor4D {
+  return tf.matMul(tf.softmax(tf.add(scores, mask)), values);
+}
+
+/** What the mask adds to the score of a token that must not be seen. Finite: a cell that nobody reads may see nothing. */
+const HIDDEN = -1e9;
+
+/** slots int [S], positions int [R, 1, T, 1] -> [R, 1, T, S]: 0 up to the position, a large negative number after it. */
+function hiddenFrom(slots: tf.Tensor1D, positions: tf.Tensor): tf.Tensor4D {
+  return tf.mul(tf.cast(tf.greater(slots, positions), "float32"), HIDDEN);
+}
+
+function numbers(count: number): tf.Tensor1D {
+  return tf.range(0, count, 1, "int32");
+}
+
+function times(x: tf.Tensor, factor: number): tf.Tensor {
+  return tf.mul(x, tf.scalar(factor, "int32"));
+}

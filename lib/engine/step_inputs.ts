@@ -1,0 +1,158 @@
+/** What goes into a step of the model: made here for every backend, from the rows and the tokens that they are fed. */
+
+import * as tf from "@tensorflow/tfjs";
+import type { BucketInputs, StepInputs } from "../backend/ops.ts";
+import type { Bucket, Row } from "./bucket.ts";
+
+/** What to feed a row. */
+export interface Feed {
+  /** The row. */
+  row: Row;
+  /** The tokens that come after what it holds: one or more. */
+  tokens: readonly number[];
+  /** After which of them, by index, something is wanted: may be none, and the same more than once. Default: the last. */
+  wanted?: readonly number[];
+}
+
+/** A step of the rows of one lane, as numbers. */
+export interface StepNumbers {
+  /** [N] */
+  tokens: number[];
+  /** [M], or null if it is all of them. */
+  wanted: number[] | null;
+  /** For each of the M the index of its feed; −1 for what is inert. */
+  feedOf: number[];
+  /** By bucket. */
+  parts: Part[];
+}
+
+interface Part {
+  bucket: Bucket;
+  /** [n] */
+  positions: number[];
+  rectangle: { tokens: number[][]; rows: number[]; columns: number[] } | null;
+}
+
+/** Which of the sizes that a step is compiled for is to be used for so many tokens. */
+export type SizeFor = (count: number) => number;
+
+/**
+ * A step that feeds rows of one lane. Where each size is compiled for itself, `sizeFor` rounds sizes up; what only fills
+ * them is inert: it is written where nobody reads, and gives finite numbers that nobody looks at.
+ */
+export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumbers {
+  const byBucket = new Map<Bucket, number[]>(); // the feeds of each
+  for (const [i, { row: { bucket } }] of feeds.entries()) {
+    byBucket.set(bucket, [...byBucket.get(bucket) ?? [], i]);
+  }
+  const step: StepNumbers = { tokens: [], wanted: [], feedOf: [], parts: [] };
+  for (const [bucket, members] of byBucket) {
+    const order = members.map((i) => ({ i, place: bucket.rows.indexOf(feeds[i].row) })).sort((a, b) =>
+      a.place - b.place
+    );
+    const single = order.length === bucket.rows.length && order.every(({ i }) => feeds[i].tokens.length === 1);
+    const part: Part = { bucket, positions: [], rectangle: single ? null : { tokens: [], rows: [], columns: [] } };
+    const first = step.tokens.length;
+    const cells = Array.from({ length: bucket.tensorRows }, (): number[] => []);
+    for (const { i, place } of order) {
+      const { row, tokens, wanted = [tokens.length - 1] } = feeds[i], start = step.tokens.length;
+      tokens.forEach((_, column) => {
+        part.positions.push(row.length + column);
+        part.rectangle?.rows.push(place);
+        part.rectangle?.columns.push(column);
+        cells[place].push(start - first + column);
+      });
+      step.tokens.push(...tokens);
+      step.wanted!.push(...wanted.map((index) => start + index));
+      step.feedOf.push(...wanted.map(() => i));
+    }
+    fill(step, part, sizeFor);
+    if (part.rectangle) {
+      const width = Math.max(...cells.map(({ length }) => length)), T = sizeFor?.(width) ?? width;
+      part.rectangle.tokens = cells.map((row) => [...row, ...Array(T - row.length).fill(0)]);
+    }
+    step.parts.push(part);
+  }
+  const size = Math.max(1, step.wanted!.length); // a step always chooses something
+  while (step.wanted!.length < (sizeFor?.(size) ?? size)) {
+    step.wanted!.push(0);
+    step.feedOf.push(-1);
+  }
+  const all = step.wanted!.length === step.tokens.length && step.wanted!.every((token, i) => token === i);
+  return all ? { ...step, wanted: null } : step;
+}
+
+/** Adds inert tokens: of rows that are not in use, or of no row at all. */
+function fill(step: StepNumbers, { bucket, positions, rectangle }: Part, sizeFor: SizeFor | undefined): void {
+  const count = rectangle ? sizeFor?.(positions.length) ?? 0 : bucket.tensorRows;
+  while (positions.length < count) {
+    step.tokens.push(0);
+    positions.push(rectangle ? BEYOND : 0);
+    if (rectangle) {
+      rectangle.rows.push(0);
+      rectangle.columns.push(0);
+    } else {
+      step.wanted!.push(step.tokens.length - 1);
+      step.feedOf.push(-1);
+    }
+  }
+}
+
+/** A slot that no cache has: XLA leaves out what is written there, and reads the last row of a table for it. */
+const BEYOND = 2 ** 30;
+
+/** As tensors, in the order of {@link inputsOf}. Of `all`, `own` are the caller's to free, the rest the cache's. */
+export function toTensors({ tokens, wanted, parts }: StepNumbers): { all: tf.Tensor[]; own: tf.Tensor[] } {
+  const own: tf.Tensor[] = [];
+  const ints = (values: readonly number[], ...shape: number[]) => {
+    const tensor = tf.tensor(Int32Array.from(values), shape.length ? shape : [values.length], "int32");
+    own.push(tensor);
+    return tensor;
+  };
+  const all = [ints(tokens), ints(parts.flatMap(({ positions }) => positions)), ...wanted ? [ints(wanted)] : []];
+  for (const { bucket, positions, rectangle } of parts) {
+    if (parts.length > 1) all.push(ints(positions));
+    if (rectangle) {
+      const { tokens, rows, columns } = rectangle;
+      all.push(ints(tokens.flat(), tokens.length, tokens[0].length), ints(rows), ints(columns));
+    }
+    const { slots, rowStarts, keys, values } = bucket.tensors;
+    all.push(slots, ...rowStarts, ...keys, ...values);
+  }
+  return { all, own };
+}
+
+/** Which inputs a step has. Steps of one layout differ in sizes only. */
+export interface StepLayout {
+  /** For each bucket, whether its tokens are seen as a rectangle. */
+  readonly rectangles: readonly boolean[];
+  /** Whether something is wanted after some of the tokens, not after all. */
+  readonly picks: boolean;
+}
+
+/** A step's layout. */
+export function layoutOf({ parts, wanted }: StepNumbers): StepLayout {
+  return { rectangles: parts.map(({ rectangle }) => rectangle !== null), picks: wanted !== null };
+}
+
+/** Undoes {@link toTensors}, for a model with so many groups of heads and layers. */
+export function inputsOf(
+  tensors: readonly tf.Tensor[],
+  { rectangles, picks }: StepLayout,
+  { groups, layers }: { groups: number; layers: number },
+): StepInputs {
+  const rest = [...tensors], next = <T extends tf.Tensor>() => rest.shift() as T;
+  const several = <T extends tf.Tensor>(count: number) => rest.splice(0, count) as T[];
+  const tokens = next<tf.Tensor1D>(), positions = next<tf.Tensor1D>(), wanted = picks ? next<tf.Tensor1D>() : null;
+  const buckets = rectangles.map((rectangular): BucketInputs => ({
+    positions: rectangles.length > 1 ? next<tf.Tensor1D>() : positions,
+    rectangle: rectangular
+      ? { tokens: next<tf.Tensor2D>(), rows: next<tf.Tensor1D>(), columns: next<tf.Tensor1D>() }
+      : null,
+    slots: next<tf.Tensor1D>(),
+    rowStarts: several<tf.Tensor2D>(groups),
+    keys: several<tf.Tensor4D>(layers * groups),
+    values: several<tf.Tensor4D>(layers * groups),
+  }));
+  return { tokens, positions, wanted, buckets };
+}

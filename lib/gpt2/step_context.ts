@@ -1,0 +1,44 @@
+/** What the layers of the model know of the step that they are in: its tokens, and the rows' cache. */
+
+import * as tf from "@tensorflow/tfjs";
+import type { Attention, BucketInputs, Ops, StepInputs } from "../backend/ops.ts";
+
+/** A step of N tokens on its way through the layers. */
+export class StepContext {
+  /** For each bucket its caches with the step's tokens in them, where the backend makes new ones. They outlive `tf.tidy`. */
+  readonly written: readonly Pick<Mutable<BucketInputs>, "keys" | "values">[];
+  /** By group of heads, then by bucket. */
+  readonly #attention: readonly (readonly Attention[])[];
+
+  /** The step that feeds `inputs`. */
+  constructor(private readonly ops: Ops, readonly inputs: StepInputs) {
+    const { buckets } = inputs;
+    this.written = buckets.map(() => ({ keys: [], values: [] }));
+    this.#attention = buckets[0].rowStarts.map((_, group) => buckets.map((bucket) => ops.attention(bucket, group)));
+  }
+
+  /**
+   * qkv [N, 3·heads·D/H] of some heads -> [N, heads·D/H]: each token attends to its row's tokens up to itself. Their keys
+   * and values are appended to the cache.
+   */
+  attend(qkv: tf.Tensor2D, layer: number, group: number): tf.Tensor2D {
+    const { ops, inputs: { buckets } } = this, attention = this.#attention[group];
+    const parts = ops.splitByBucket(qkv, buckets).map((part, i) => {
+      const at = layer * this.#attention.length + group;
+      const { attended, keys, values } = attention[i].apply(part, buckets[i].keys[at], buckets[i].values[at]);
+      if (!ops.writesInPlace) {
+        this.written[i].keys.push(tf.keep(keys));
+        this.written[i].values.push(tf.keep(values));
+      }
+      return attended;
+    });
+    return ops.joinBuckets(parts);
+  }
+
+  /** [N, D] -> [M, D]: of the tokens that logits are wanted after. */
+  pickWanted(x: tf.Tensor2D): tf.Tensor2D {
+    return this.inputs.wanted ? this.ops.pick(x, this.inputs.wanted) : x;
+  }
+}
+
+type Mutable<T> = { [K in keyof T]: T[K] extends readonly (infer E)[] ? E[] : T[K] };
