@@ -38,5 +38,6 @@ export { quantizeModel } from "./gpt2/quantize.ts";
 export * from "./bench/roofline.ts";
 export * from "./engine/step.ts";
 export * from "./tokenizer/tokenizer.ts";
+export * from "./tokenizer/text_stream.ts";
 export * from "./engine/without_cache.ts";
 export type { OperationTime } from "./tensorflow/capi/trace.ts";

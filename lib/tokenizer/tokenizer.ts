@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { Tokenizer as BytePairTokenizer } from "@huggingface/tokenizers";
 import { type Batch, padBatch, type PaddingSide } from "./batch.ts";
+import { TextStream } from "./text_stream.ts";
 
 /** How prompts become a batch. */
 export interface TokenizeOptions {
@@ -70,41 +71,6 @@ export class AutoTokenizer {
   }
 }
 
-/**
- * Turns the tokens of one row into text as they come. A token may end inside a character: its bytes wait for the rest.
- * All that {@link TextStream.push} and a last {@link TextStream.flush} return, joined, is what `decode` gives at once.
- *
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { AutoTokenizer } from "./tokenizer.ts";
- *
- * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
- * const stream = tokenizer.stream();
- * assert.deepEqual(tokenizer.encode(" 🚌").map((id) => stream.push(id)), [" ", "", "🚌"]);
- * ```
- */
-export class TextStream {
-  readonly #utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
-  readonly #read: (id: number) => Uint8Array | string;
-
-  /** `read` gives a token's bytes, or its text if it stands outside the byte-level vocabulary. */
-  constructor(read: (id: number) => Uint8Array | string) {
-    this.#read = read;
-  }
-
-  /** The text that the next token completes, maybe none. */
-  push(id: number): string {
-    const piece = this.#read(id);
-    return typeof piece === "string" ? this.flush() + piece : this.#utf8.decode(piece, { stream: true });
-  }
-
-  /** The rest, after the last token: U+FFFD for a character that was never completed. */
-  flush(): string {
-    return this.#utf8.decode();
-  }
-}
-
 // deno-lint-ignore no-explicit-any -- the two files are checked below, field by field, where they are used
 type Json = any;
 
@@ -145,7 +111,7 @@ function makeTokenizer(json: Json, config: Json, path: string): Tokenizer {
     encode,
     decode(ids: readonly number[], options?: DecodeOptions): string {
       const text = stream(options);
-      return ids.map((id) => text.push(id)).join("") + text.flush();
+      return ids.map((id) => text.push(id)).join("") + text.end();
     },
     stream,
     tokenToText(id: number): string {
