@@ -28,6 +28,7 @@ export * from "./gpt2/layers.ts";
 export * from "./gpt2/load.ts";
 export * from "./gpt2/model.ts";
 export { Interrupted, interruptSignal } from "./util/interrupt.ts";
+export { median } from "./util/median.ts";
 export * from "./gpt2/plain.ts";
 export { type Candidate, nextTokenLogits, topTokens } from "./engine/logits.ts";
 export * from "./bench/measure.ts";

@@ -3,7 +3,8 @@
 import { installModel } from "../hub/install.ts";
 import { KNOWN_MODELS } from "../hub/name.ts";
 import { run, UsageError, userPath } from "./command.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 
 const NAMES = Object.keys(KNOWN_MODELS).join(", ");
 

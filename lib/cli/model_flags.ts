@@ -10,7 +10,8 @@ import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
 import { calibrate, storePlan } from "../engine/parallelism.ts";
 import { type Dtype, DTYPES } from "../backend/ops.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 import { type Flag, UsageError, userPath, wholeNumber } from "./command.ts";
 
 /** The flags that say which model runs where. */

@@ -1,6 +1,7 @@
 /** `deno task quantize`: a model with narrow weights, as a folder of its own. */
 
 import { quantizeModel } from "../gpt2/quantize.ts";
+import { formatBytes } from "../util/format.ts";
 import { run, UsageError, userPath } from "./command.ts";
 import { existingModelFolder } from "./model_flags.ts";
 
@@ -19,6 +20,6 @@ await run({
   const folder = userPath(output);
   await quantizeModel(await existingModelFolder(models[0]), folder, dtype);
   const { size } = await Deno.stat(`${folder}/model.safetensors`);
-  console.log(`${folder} is ready: ${dtype}, ${(size / 1e6).toFixed(1)} MB.`);
+  console.log(`${folder} is ready: ${dtype}, ${formatBytes(size)}.`);
   console.log(`Try it: deno task generate --model ${folder} --dtype ${dtype} --prompt "Once upon a time"`);
 });

@@ -8,7 +8,8 @@ import { SOURCE_POINTS, sweep, type SweepResult } from "../bench/measure.ts";
 import { compareSweeps } from "./compare.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, ensurePlan, loadOrMakeModel, modelFlags } from "./model_flags.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 import { table } from "../util/table.ts";
 
 const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));

@@ -13,7 +13,8 @@ import { padBatch } from "../tokenizer/batch.ts";
 import { writeTextFile } from "../util/files.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
-import { median, timeGeneration } from "../bench/measure.ts";
+import { median } from "../util/median.ts";
+import { timeGeneration } from "../bench/measure.ts";
 import { cacheFolder } from "../tensorflow/install/locate.ts";
 
 /** What was best at some batch sizes. */

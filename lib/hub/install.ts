@@ -6,6 +6,8 @@
 
 import { join } from "node:path";
 import { readConfig } from "../gpt2/config.ts";
+import { freeBytes } from "../util/disk.ts";
+import { formatBytes } from "../util/format.ts";
 import { lockFile } from "../util/lock.ts";
 import { HubCache } from "./cache.ts";
 import { type HubFile, isIntact } from "./checksum.ts";
@@ -174,15 +176,15 @@ async function orRefuse<T>(staging: string, { repository }: HubModel, check: () 
 }
 
 async function checkSpace(staging: string, files: readonly HubFile[]): Promise<void> {
-  const { statfs } = await import("node:fs/promises");
-  const { bavail, bsize } = await statfs(staging);
+  const free = await freeBytes(staging);
   let needed = sum(files);
   for (const file of files) {
     needed -= (await Deno.stat(join(staging, partialName(file))).catch(() => ({ size: 0 }))).size;
   }
-  if (needed <= bavail * bsize) return;
-  const [wanted, free] = [needed, bavail * bsize].map((bytes) => `${Math.round(bytes / 1e6).toLocaleString("en")} MB`);
-  throw new HubError(`it needs ${wanted} more in ${staging}, and that disk has ${free} free. Make room`);
+  if (needed <= free) return;
+  throw new HubError(
+    `it needs ${formatBytes(needed)} more in ${staging}, and that disk has ${formatBytes(free)} free. Make room`,
+  );
 }
 
 /** A link where a folder or a file of ours belongs would lead out of the models' folder. */

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import type { GPT2Size } from "../gpt2/config.ts";
-import { quote } from "../safetensors/header.ts";
+import { quote } from "../util/quote.ts";
 
 /** The project's `models/`. */
 export const MODELS_FOLDER: string = fileURLToPath(new URL("../../models", import.meta.url));

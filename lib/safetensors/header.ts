@@ -4,6 +4,8 @@
  * before anything is allocated for it.
  */
 
+import { quote } from "../util/quote.ts";
+
 /** The types a file may declare, with the bytes of one element. */
 export const DTYPE_BYTES = {
   BOOL: 1,
@@ -107,11 +109,6 @@ function decode(bytes: Uint8Array, fail: (problem: string) => never): string {
 
 /** More dimensions than any tensor has, few enough that a long list is refused before it is built. */
 const MAX_RANK = 32;
-
-/** A name for a message: quoted, control characters escaped, shortened. */
-export function quote(name: string): string {
-  return JSON.stringify(name.length > 80 ? `${name.slice(0, 80)}…` : name);
-}
 
 /** By place in the file; a tensor without elements comes before the one that begins at the same byte. */
 function order(a: TensorInfo, b: TensorInfo): number {

@@ -4,8 +4,9 @@
  */
 
 import { join } from "node:path";
+import { quote } from "../util/quote.ts";
 import { SafetensorsFile, type Weights } from "./file.ts";
-import { quote, SafetensorsError } from "./header.ts";
+import { SafetensorsError } from "./header.ts";
 
 export { openSafetensors, SafetensorsFile, type Weights } from "./file.ts";
 export { type Dtype, SafetensorsError, type TensorInfo } from "./header.ts";

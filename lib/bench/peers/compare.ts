@@ -1,6 +1,6 @@
 /** Measures peers in turns, and says how one stands to the others. */
 
-import { median } from "../measure.ts";
+import { median } from "../../util/median.ts";
 import type { Dtype } from "../../backend/ops.ts";
 import type { Generation, Generator } from "./protocol.ts";
 

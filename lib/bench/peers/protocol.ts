@@ -4,6 +4,7 @@
  * `{"ids": […]}`, with `{"logits": […]}`. Whatever goes wrong ends it; the last line on its stderr says why.
  */
 
+import { writeAll } from "../../util/files.ts";
 import { lines } from "../../util/lines.ts";
 
 /** What a peer says when it is ready. */
@@ -112,7 +113,7 @@ export class Peer implements Generator, AsyncDisposable {
 
 /** Answers a bench on stdin and stdout until it ends: the other side of {@link Peer}, for peers in TypeScript. */
 export async function serve(introduction: Introduction, generator: Generator): Promise<void> {
-  const answer = (message: unknown) => Deno.stdout.write(new TextEncoder().encode(JSON.stringify(message) + "\n"));
+  const answer = (message: unknown) => writeAll(Deno.stdout, new TextEncoder().encode(JSON.stringify(message) + "\n"));
   await answer(introduction);
   for await (const line of lines(Deno.stdin.readable)) {
     const request: Work = JSON.parse(line);

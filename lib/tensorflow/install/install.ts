@@ -5,6 +5,8 @@
  */
 
 import { basename, join } from "node:path";
+import { freeBytes } from "../../util/disk.ts";
+import { formatBytes } from "../../util/format.ts";
 import { lockFile } from "../../util/lock.ts";
 import {
   cacheFolder,
@@ -55,7 +57,7 @@ export async function installLibtensorflow(options: InstallOptions = {}): Promis
   const pip = options.pip ?? await findPip();
   const sizes = sizesOf(wheels);
   await checkSpace(sizes.peak);
-  const [download, installation] = [sizes.download, sizes.installation].map(megabytes);
+  const [download, installation] = [sizes.download, sizes.installation].map(formatBytes);
   log(`Installing libtensorflow ${VERSION}: downloads ${download}, takes ${installation} in ${cacheFolder()}.`);
 
   const staging = await Deno.makeTempDir({ dir: cacheFolder(), prefix: basename(target) + STAGING });
@@ -148,18 +150,13 @@ function sizesOf(wheels: Wheel[]): { download: number; installation: number; pea
 }
 
 async function checkSpace(needed: number): Promise<void> {
-  const { statfs } = await import("node:fs/promises"); // not above: it would slow down every start
-  const { bavail, bsize } = await statfs(cacheFolder());
-  if (needed > bavail * bsize) throw tooSmall(needed, `has ${megabytes(bavail * bsize)} free`);
+  const free = await freeBytes(cacheFolder());
+  if (needed > free) throw tooSmall(needed, `has ${formatBytes(free)} free`);
 }
 
 function tooSmall(needed: number, state: string): SetupError {
   return new SetupError(
-    `Installing libtensorflow needs ${megabytes(needed)} in ${cacheFolder()}, and that disk ${state}. ` +
+    `Installing libtensorflow needs ${formatBytes(needed)} in ${cacheFolder()}, and that disk ${state}. ` +
       "Make room, or set OMNIBUS_CACHE to a folder on another disk.",
   );
-}
-
-function megabytes(bytes: number): string {
-  return `${Math.round(bytes / 1e6).toLocaleString("en")} MB`;
 }
