@@ -20,7 +20,7 @@ export interface WeightSource extends Disposable {
  * with values that are infinite or no numbers.
  *
  * Linear weights and the embedding may be I8 with an F32 vector `NAME.scale`, one number for each output channel, as
- * lib/quantize.ts writes them: they are read as value · scale, or as they are.
+ * lib/gpt2/quantize.ts writes them: they are read as value · scale, or as they are.
  */
 export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
   const file = await openWeights(folder);

@@ -69,7 +69,7 @@ export async function removeJupyter(
  * Writes the kernel's description. It names a link to this Deno, because a Deno run by npx lies in a cache.
  *
  * Interrupts come as SIGINT, and the kernel is started with SIGINT ignored: until a cell listens for it (as `lib/` does,
- * see lib/interrupt.ts) it changes nothing, where by itself it would end the kernel. The other way, an interrupt message,
+ * see lib/util/interrupt.ts) it changes nothing, where by itself it would end the kernel. The other way, an interrupt message,
  * makes Deno tear down whatever JavaScript runs next. That suits a cell that never awaits; one that awaits never ends
  * after it, and no other cell runs until a restart.
  */

@@ -23,7 +23,7 @@ import { SetupError, type Wheel, wheelsFor } from "./wheels.ts";
 export { SetupError };
 
 /** How to install. */
-export interface InstallOptions {
+export interface InstallLibtensorflowOptions {
   /** The build for NVIDIA GPUs. */
   cuda?: boolean;
   /** Gets lines for people to read. Default: stderr. */
@@ -41,19 +41,19 @@ const STAGING = ".part-";
 const LOCK = "libtensorflow.lock";
 
 /** The libtensorflow to use, installed first if there is none. What the backend calls. */
-export async function ensureLibtensorflow(options: InstallOptions = {}): Promise<Libtensorflow> {
+export async function ensureLibtensorflow(options: InstallLibtensorflowOptions = {}): Promise<Libtensorflow> {
   return await findLibtensorflow() ?? await installLibtensorflow(options);
 }
 
 /** Installs libtensorflow, if it is not yet. Throws a {@link SetupError} when that cannot be done on this machine. */
-export async function installLibtensorflow(options: InstallOptions = {}): Promise<Libtensorflow> {
+export async function installLibtensorflow(options: InstallLibtensorflowOptions = {}): Promise<Libtensorflow> {
   const { cuda = false, log = console.error, wheels = wheelsFor(cuda) } = options;
   using _lock = await lockCache(log);
   const installed = await installedLibtensorflow(cuda); // perhaps just now, by the process that held the lock
   if (installed) return installed;
 
   const target = installFolder(cuda);
-  await sweep((name) => name.includes(STAGING) || name === basename(target));
+  await removeFolders((name) => name.includes(STAGING) || name === basename(target));
   const pip = options.pip ?? await findPip();
   const sizes = sizesOf(wheels);
   await checkSpace(sizes.peak);
@@ -78,7 +78,7 @@ export async function removeLibtensorflow(log: (line: string) => void = console.
   const cache = cacheFolder();
   if (!await Deno.stat(cache).catch(() => null)) return [];
   using _lock = await lockCache(log);
-  const removed = await sweep(() => true);
+  const removed = await removeFolders(() => true);
   await Deno.remove(join(cache, LOCK));
   await Deno.remove(cache).catch(() => {}); // unless it holds other things
   return removed;
@@ -119,7 +119,7 @@ async function lockCache(log: (line: string) => void): Promise<Disposable> {
 }
 
 /** Removes the folders of ours in the cache whose names are picked; gives those that were complete installations. */
-async function sweep(picks: (name: string) => boolean): Promise<string[]> {
+async function removeFolders(picks: (name: string) => boolean): Promise<string[]> {
   const removed = [];
   for await (const { name, isDirectory } of Deno.readDir(cacheFolder())) {
     if (!isDirectory || !name.startsWith("libtensorflow-") || !picks(name)) continue;
