@@ -34,6 +34,8 @@ export { type Candidate, nextTokenLogits, topTokens } from "./engine/logits.ts";
 export * from "./bench/measure.ts";
 export * from "./backend/ops.ts";
 export * from "./engine/parallelism.ts";
+export * from "./engine/stored_plans.ts";
+export * from "./bench/calibrate.ts";
 export * from "./bench/profile.ts";
 export { quantizeModel } from "./gpt2/quantize.ts";
 export * from "./bench/roofline.ts";

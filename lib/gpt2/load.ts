@@ -6,7 +6,7 @@ import { useBackend } from "../backend/select.ts";
 import { cutInt8, type Int8Weight } from "../backend/int8.ts";
 import type { Activation, Dtype, Head, Linear } from "../backend/ops.ts";
 import { type GPT2Config, parameterCount, readConfig } from "./config.ts";
-import { storedPlan } from "../engine/parallelism.ts";
+import { storedPlan } from "../engine/stored_plans.ts";
 import { type Range, ranges } from "../util/ranges.ts";
 import { cut } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";

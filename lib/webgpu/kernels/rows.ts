@@ -5,7 +5,7 @@
 
 import type { Kernel } from "./wgsl.ts";
 import { inside, isVectorized, repeat, spread, sumOfAll } from "./wgsl.ts";
-import { describe, type LinearOptions, linearPrelude } from "./linear.ts";
+import { describe, type LinearKernelOptions, linearPrelude } from "./linear_frame.ts";
 
 const THREADS = 256;
 /** Workgroups that keep a large GPU busy: H100 has 132 processors. */
@@ -23,7 +23,7 @@ function roundUp(rows: number): number {
  * Weight [K, M]: a workgroup makes 4 to 32 columns of the result. Its threads share out K among them (split-K within the
  * workgroup) and add up what they found.
  */
-export function rowsKernel(options: LinearOptions): Kernel {
+export function rowsKernel(options: LinearKernelOptions): Kernel {
   const { inputs: K, outputs: M, norm } = options, R = roundUp(options.rows);
   const fours = Math.ceil(M / 4), steps = Math.ceil(K / 4);
   const columns = [8, 4].find((columns) => fours / columns >= ENOUGH) ?? 2; // in fours
@@ -118,7 +118,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
  * Weight [M, K]: 16 threads add up four columns of the result, along four rows of the weight. For the head, whose M is the
  * vocabulary, so that there are enough workgroups without more ado.
  */
-export function transposedRowsKernel(options: LinearOptions): Kernel {
+export function transposedRowsKernel(options: LinearKernelOptions): Kernel {
   const { inputs: K, outputs: M, part: y } = options, R = roundUp(options.rows);
   const lanes = 16, columns = 4 * THREADS / lanes, batch = Math.min(R, 2);
   const code = `${linearPrelude(options)}
