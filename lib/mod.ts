@@ -23,6 +23,7 @@ export * from "./tokenizer/batch.ts";
 export * from "./engine/generate.ts";
 export * from "./gpt2/cache_view.ts";
 export * from "./gpt2/config.ts";
+export * from "./gpt2/config_file.ts";
 export * from "./engine/kv_cache.ts";
 export * from "./gpt2/layers.ts";
 export * from "./gpt2/load.ts";

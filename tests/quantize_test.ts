@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../lib/backend/select.ts";
-import { readConfig } from "../lib/gpt2/config.ts";
+import { readConfig } from "../lib/gpt2/config_file.ts";
 import { type Range, ranges } from "../lib/util/ranges.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/safetensors/reader.ts";

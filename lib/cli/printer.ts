@@ -1,7 +1,7 @@
 /** Text of many rows on one terminal, as it comes. */
 
 import type { TextStream } from "../tokenizer/text_stream.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { Tokenizer } from "../tokenizer/byte_pair.ts";
 
 interface Row {
   readonly stream: TextStream;

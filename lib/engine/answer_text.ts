@@ -1,6 +1,6 @@
 /** One answer as text, while its tokens come: whole characters, up to a stop text. */
 
-import type { DecodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { DecodeOptions, Tokenizer } from "../tokenizer/byte_pair.ts";
 import type { TextStream } from "../tokenizer/text_stream.ts";
 import { checkStopTexts, StopFilter } from "./stop_texts.ts";
 

@@ -2,6 +2,7 @@
 
 import type { GPT2Config } from "../gpt2/config.ts";
 import { formatBytes } from "../util/format.ts";
+import { availableMemory } from "../util/runtime.ts";
 import { KvCache } from "./kv_cache.ts";
 
 /** About how much memory one step of prefill may use for its activations. */
@@ -27,7 +28,7 @@ export function checkMemory(config: GPT2Config, batchSize: number, promptLength:
   const chunk = prefillChunk(config, batchSize, promptLength);
   const logits = 3 * batchSize * config.vocab_size * FLOAT;
   const needed = cache * (1 + 1 / config.n_layer) + chunk * bytesPerToken(config, batchSize, slots) + logits;
-  const { available } = Deno.systemMemoryInfo();
+  const available = availableMemory();
   if (needed <= available) return;
   throw new RangeError(
     `Cannot generate for ${batchSize} rows of up to ${slots} tokens: that needs ${Math.round(needed)} bytes ` +

@@ -3,10 +3,10 @@
 import { createHash } from "node:crypto";
 import { cpus } from "node:os";
 import { join } from "node:path";
+import { cacheFolder } from "../util/cache_folder.ts";
 import { writeTextFile } from "../util/files.ts";
 import type { Backend } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
-import { cacheFolder } from "../tensorflow/install/locate.ts";
 import type { Plan } from "./parallelism.ts";
 
 /** What the best way depends on, besides the machine. */

@@ -2,7 +2,8 @@
 
 import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { readShardIndex } from "../safetensors/reader.ts";
-import { parameterCount, readConfig } from "./config.ts";
+import { parameterCount } from "./config.ts";
+import { readConfig } from "./config_file.ts";
 import { checkpointWeights } from "./weights.ts";
 
 /** Throws a RangeError or a TypeError if `config.json` is not that of a GPT-2: to be asked before gigabytes come. */

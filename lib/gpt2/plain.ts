@@ -9,7 +9,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../backend/select.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
-import { type GPT2Config, readConfig } from "./config.ts";
+import type { GPT2Config } from "./config.ts";
+import { readConfig } from "./config_file.ts";
 import { checkpointWeights, weightShapes, type WeightSource } from "./weights.ts";
 
 /** A batch, and all that there is to say about it. */

@@ -7,7 +7,7 @@
  */
 
 import { basename, dirname, join, resolve } from "node:path";
-import { readConfig } from "./config.ts";
+import { readConfig } from "./config_file.ts";
 import { streamSafetensors, type TensorDeclaration } from "../safetensors/reader.ts";
 import { checkpointWeights, outputAxis, weightShapes, type WeightSource } from "./weights.ts";
 import { quantizeInt8 } from "../backend/int8.ts";

@@ -5,7 +5,7 @@ import { padBatch } from "../../tokenizer/batch.ts";
 import { decodeStep, prefill } from "../../engine/generate.ts";
 import { loadGPT2 } from "../../gpt2/load.ts";
 import type { GPT2 } from "../../gpt2/model.ts";
-import { logitsOf } from "../../../tests/_support/logits.ts";
+import { nextTokenLogits } from "../../engine/logits.ts";
 import { type Generation, serve, type Work } from "./protocol.ts";
 
 const { model: folder, dtype, threads } = JSON.parse(Deno.args[0]);
@@ -13,7 +13,10 @@ const backend = await useBackend("auto", { threads });
 using model = await loadGPT2(folder, { backend, dtype });
 await serve({ about: backend.description, versions: { omnibus: await version(), deno: Deno.version.deno } }, {
   generate: (work) => generate(model, work),
-  logits: (ids) => Promise.resolve(logitsOf(model, [[...ids]])[0]),
+  async logits(ids) {
+    const [logits] = await nextTokenLogits(model, padBatch([ids], { padTokenId: 0 }));
+    return [...logits];
+  },
 });
 
 /** As `timeGeneration` of lib/bench/measure.ts, with the tokens. */

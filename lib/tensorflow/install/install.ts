@@ -5,17 +5,11 @@
  */
 
 import { basename, join } from "node:path";
+import { cacheFolder } from "../../util/cache_folder.ts";
 import { freeBytes } from "../../util/disk.ts";
 import { formatBytes } from "../../util/format.ts";
 import { lockFile } from "../../util/lock.ts";
-import {
-  cacheFolder,
-  findLibtensorflow,
-  installedLibtensorflow,
-  installFolder,
-  type Libtensorflow,
-  VERSION,
-} from "./locate.ts";
+import { findLibtensorflow, installedLibtensorflow, installFolder, type Libtensorflow, VERSION } from "./locate.ts";
 import { downloadWheel, findPip } from "./pip.ts";
 import { unpack } from "./unpack.ts";
 import { SetupError, type Wheel, wheelsFor } from "./wheels.ts";
