@@ -135,7 +135,7 @@ Deno.test("a disk with too little room is refused before anything is downloaded"
 });
 
 Deno.test({
-  name: "a disk that fills up while pip or unpacking writes gives the bytes needed and the way out, and nothing stays",
+  name: "a disk that fills up while pip or unpacking writes gives the bytes needed and advice, and nothing stays",
   ignore: Deno.build.os !== "linux", // the others have no /dev/full
   async fn() {
     await using place = await Place.make();

@@ -32,7 +32,7 @@ export interface JupyterEnvironmentOptions {
 
 /**
  * Makes what is missing, which takes a minute and a download the first time, and says how to call Jupyter. Processes
- * that ask at the same time wait for each other; an attempt that was cut short is begun anew.
+ * that ask at the same time wait for each other; an attempt that was cut short starts over.
  *
  * @example
  * ```ts ignore
@@ -126,14 +126,14 @@ async function findPython(): Promise<string> {
   );
 }
 
-/** Runs a command to its end. Its error is the last line of what it said, and the way out. */
+/** Runs a command to its end. Its error is the last line of its stderr, and what to do. */
 async function call(command: string, args: string[]): Promise<void> {
   const { success, stderr } = await new Deno.Command(command, { args, stdout: "null", stderr: "piped" }).output();
   if (success) return;
-  const said = new TextDecoder().decode(stderr).trim().split("\n");
-  const reason = said.findLast((line) => line.startsWith("ERROR")) ?? said.at(-1);
+  const lines = new TextDecoder().decode(stderr).trim().split("\n");
+  const reason = lines.findLast((line) => line.startsWith("ERROR")) ?? lines.at(-1);
   throw new Error(
-    `Cannot install Jupyter: \`${[command, ...args].join(" ")}\` said "${reason}". If venv or pip is missing, ` +
+    `Cannot install Jupyter: \`${[command, ...args].join(" ")}\` failed with "${reason}". If venv or pip is missing, ` +
       "install it (on Debian and Ubuntu: apt install python3-venv) and run this again.",
   );
 }
