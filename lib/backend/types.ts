@@ -68,7 +68,7 @@ export interface Backend {
   measureRoofs?(): Promise<Roofs>;
   /** A step takes no longer for slots of the cache that are empty, so a cache may be made as large as it will become. */
   readonly emptySlotsAreFree?: boolean;
-  /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it anew. */
+  /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it again. */
   readonly failed?: boolean;
 }
 

@@ -82,9 +82,9 @@ export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2)
   return { lanes: count, threads: Math.max(1, Math.floor(backend.threads / count)) };
 }
 
-/** Measures how to spread batches over the processor and keeps that; `anew` even if it is known for model and machine. */
-export async function ensurePlan(model: GPT2, { anew = false }: { anew?: boolean } = {}): Promise<void> {
-  if (model.plan.length && !anew || !model.backend.capture || model.backend.threads === 1) return;
+/** Measures how to spread batches over the processor and keeps that; `again` even if it is known for model and machine. */
+export async function ensurePlan(model: GPT2, { again = false }: { again?: boolean } = {}): Promise<void> {
+  if (model.plan.length && !again || !model.backend.capture || model.backend.threads === 1) return;
   model.plan = await withProgress(
     "calibrating lanes and threads (once per model and machine)",
     ({ update }) => calibrate(model, { onProgress: update }),

@@ -2,7 +2,7 @@
  * GPT-2 as the papers read: every token of every row at once, no cache, one tfjs operation a formula.
  *
  * What may see what, and which position a token has, is for the caller to say, and the attention weights come back with
- * the logits: for looking inside, and for checking the engine (model.ts) against. Each call computes everything anew.
+ * the logits: for looking inside, and for checking the engine (model.ts) against. Each call computes everything again.
  * Letters: B batch, T tokens, H heads, D model width, V vocabulary.
  */
 

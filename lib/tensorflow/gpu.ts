@@ -25,6 +25,6 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
       const captured = backend.capture(inputs, build);
       return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };
     },
-    emptySlotsAreFree: true, // compared with compiling a step anew for a longer cache
+    emptySlotsAreFree: true, // compared with compiling a step again for a longer cache
   };
 }
