@@ -149,7 +149,7 @@ serve(StandIn)`;
   },
 });
 
-Deno.test("who cannot be started is named, with the last thing that it said, and the others go on", async () => {
+Deno.test("who cannot be started is named, with the last line of its stderr, and the others go on", async () => {
   const bad = await script(`console.error("First this.\\nIt wants more memory."); Deno.exit(3);`);
   const silent = await script("Deno.exit(3);");
   const candidates = [bad, silent].map((script, i) => (

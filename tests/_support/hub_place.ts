@@ -36,7 +36,7 @@ export async function modelFiles(config: Record<string, unknown> = {}): Promise<
 
 /** A fake hub and a folder for models, both gone at the end. */
 export class Place implements AsyncDisposable {
-  /** What was said, and the seconds that were waited, in order. */
+  /** What was logged, and the seconds that were waited, in order. */
   readonly log: string[] = [];
   readonly waits: number[] = [];
 
