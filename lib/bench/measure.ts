@@ -41,7 +41,7 @@ export interface SweepOptions {
   seed?: number;
   /** What the model is called in the result. */
   name?: string;
-  /** Is told before each run how many of all runs are done, and the size that comes next. */
+  /** Called before each run with how many of all runs are done, and the size that comes next. */
   onProgress?: (done: number, total: number, batchSize: number) => void;
 }
 

@@ -97,7 +97,7 @@ export interface PipReport {
 }
 
 /**
- * Throws an error when pip would install PyTorch for NVIDIA GPUs: on Linux it does so unless it is told where the one
+ * Throws an error when pip would install PyTorch for NVIDIA GPUs: on Linux it does so unless it knows where the one
  * for CPUs is. Those are gigabytes that a comparison on CPUs has no use for.
  */
 export function refuseCuda({ install }: PipReport): void {

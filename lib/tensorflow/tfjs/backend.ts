@@ -20,9 +20,9 @@ export interface TensorflowOptions {
   threads?: number;
   /** If it must be installed: the build for NVIDIA GPUs. Default: the one for CPUs. */
   cuda?: boolean;
-  /** Is told what is installed, and how large it is. Default: stderr. */
+  /** Called with one line that says what is installed, and how large it is. Default: stderr. */
   log?: (line: string) => void;
-  /** Is told how far the installation is, in bytes. */
+  /** Called with how far the installation is, in bytes. */
   onProgress?: (done: number, total: number) => void;
 }
 
