@@ -132,7 +132,7 @@ function savedModel(): Call {
   ]);
 }
 
-/** The same operations, put down instead of run. */
+/** The same operations, recorded instead of run. */
 function captureIt(): Call {
   const [name, call] = execute(), inputs = several(2, () => pick(alive));
   return [`capture ${show(inputs)} of ${name}`, () => {

@@ -1,5 +1,5 @@
 /**
- * Graphs: operations put down without computing anything, to be turned into one function that a single call runs.
+ * Graphs: operations recorded without computing anything, to become one function that a single call runs.
  *
  * TensorFlow's shape inference tells the shape of every output on the way, so code that builds a graph sees the same
  * dtypes and shapes that it would see if the operations ran.
