@@ -105,7 +105,7 @@ async function readScale(
 
 /**
  * The axis of a weight's output channels, for the weights that may be narrow: those of linear layers, [inputs, outputs],
- * and the embedding [V, D], which is the head's weight on its side. Undefined for all others.
+ * and the embedding [V, D], which is the head's weight transposed. Undefined for all others.
  */
 export function outputAxis(name: string): 0 | 1 | undefined {
   if (name === "wte.weight") return 0;

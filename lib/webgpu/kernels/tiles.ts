@@ -62,7 +62,7 @@ export function tilesKernel(options: LinearKernelOptions): Kernel {
   const variables = (name: string, count: number, each: number) =>
     repeat(Math.ceil(count / threads) * each, (i) => `var ${name}${i} = vec4f();`);
 
-  // Pieces of 4 × 4, four along K of each of four rows, are turned over on their way into workgroup memory.
+  // Pieces of 4 × 4, four along K of each of four rows, are transposed on their way into workgroup memory.
   const xPieces = xFours / 4, weightPieces = weightFours / 4, deep = depth / 4;
   const loadPieces = (name: string, read: (row: string) => string) => (turn: number) =>
     `let k = k0 + 4u * (b % ${deep}u); let r = 4u * (b / ${deep}u); ${
