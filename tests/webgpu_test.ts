@@ -122,11 +122,11 @@ gpuTest(
     for (const options of SHAPES) {
       for (const format of ["float32", "bfloat16"] as const) {
         const { rows, inputs: K, outputs: M, bias, norm, part } = options;
-        const weight = random(K * M, 1 / Math.sqrt(K)), narrow = float32ToBfloat16(weight);
-        const words = new Uint32Array(Math.ceil(narrow.length / 2));
-        new Uint16Array(words.buffer).set(narrow);
+        const weight = random(K * M, 1 / Math.sqrt(K)), bits = float32ToBfloat16(weight);
+        const words = new Uint32Array(Math.ceil(bits.length / 2));
+        new Uint16Array(words.buffer).set(bits);
         const exact = weight.slice();
-        if (format === "bfloat16") bfloat16ToFloat32(narrow, exact);
+        if (format === "bfloat16") bfloat16ToFloat32(bits, exact);
         const rest = [...bias ? [random(M)] : [], ...norm ? [random(K), random(K)] : []];
         const x = random(rows * K), y = random(rows * (part?.columns ?? M));
         const kernel = linearKernel({ ...options, format });

@@ -1,4 +1,4 @@
-/** `deno task quantize`: a model with narrow weights, as a folder of its own. */
+/** `deno task quantize`: a model with low-precision weights, as a folder of its own. */
 
 import { quantizeModel } from "../gpt2/quantize.ts";
 import { formatBytes } from "../util/format.ts";
@@ -7,7 +7,8 @@ import { existingModelFolder } from "./model_flags.ts";
 
 await run({
   name: "quantize",
-  summary: "Writes a model again with narrow weights: int8 takes a quarter of float32's bytes, bfloat16 half of them.",
+  summary:
+    "Writes a model again with low-precision weights: int8 takes a quarter of float32's bytes, bfloat16 half of them.",
   words: "MODEL",
   flags: {
     dtype: { type: "string", value: "TYPE", help: "int8 or bfloat16" },

@@ -67,8 +67,8 @@ export async function checkpointWeights(folder: string, config: GPT2Config): Pro
     return {
       int8,
       async fill(name, _shape, values) {
-        const narrow = await int8(name);
-        if (narrow) return dequantizeInt8(narrow, values);
+        const quantized = await int8(name);
+        if (quantized) return dequantizeInt8(quantized, values);
         await file.readFloat32Into(stored.get(name)!, values);
         const i = indexOfNonFinite(values);
         if (i < 0) return;
@@ -104,7 +104,7 @@ async function readScale(
 }
 
 /**
- * The axis of a weight's output channels, for the weights that may be narrow: those of linear layers, [inputs, outputs],
+ * The axis of a weight's output channels, for the weights that may be int8: those of linear layers, [inputs, outputs],
  * and the embedding [V, D], which is the head's weight transposed. Undefined for all others.
  */
 export function outputAxis(name: string): 0 | 1 | undefined {

@@ -1,5 +1,5 @@
 /**
- * Linear layers with narrow weights: int8 reads a quarter of the bytes that float32 does and multiplies four times as many
+ * Linear layers with low-precision weights: int8 reads a quarter of the bytes that float32 does and multiplies four times as many
  * numbers at once, bfloat16 half and twice.
  *
  * int8 scales weights by output channel and activations by row, each to its largest magnitude, so that a row's answer never
@@ -99,12 +99,12 @@ export function bfloat16Linear(
   const parts = shards.map(({ name, weight, bias }) => {
     const values = cast(backend, weight, float, bfloat16), columns = transposed ? transpose(backend, values) : values;
     const shift = tidied(() => cast(backend, bias ?? tf.fill([columns.shape[1]], 0), float, bfloat16));
-    return { name, narrow: [columns, shift] };
+    return { name, weights: [columns, shift] };
   });
   return {
     apply: (x) => {
       const input = cast(backend, x, float, bfloat16);
-      const products = parts.map(({ name, narrow }) => {
+      const products = parts.map(({ name, weights }) => {
         const [y] = backend.executeRaw("_MklNativeFusedMatMul", [
           attr.type("T", bfloat16),
           attr.bool("transpose_a", false),
@@ -114,7 +114,7 @@ export function bfloat16Linear(
           attr.bool("is_filter_const", keepsPacked(backend, 2 * modelSize)),
           attr.string("_kernel", "MklNameChangeOp"),
           attr.string("_weight", name),
-        ], [input, ...narrow]);
+        ], [input, ...weights]);
         const wide = backend.wrap(cast(backend, y, bfloat16, float)) as tf.Tensor2D;
         backend.free([y]);
         return wide;
@@ -122,7 +122,7 @@ export function bfloat16Linear(
       backend.free([input]);
       return products;
     },
-    dispose: () => backend.free(parts.flatMap(({ narrow }) => narrow)),
+    dispose: () => backend.free(parts.flatMap(({ weights }) => weights)),
   };
 }
 
