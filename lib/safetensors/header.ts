@@ -27,13 +27,13 @@ export const DTYPE_BYTES = {
   C64: 8,
 } as const;
 
-/** The type of a tensor's elements. */
-export type Dtype = keyof typeof DTYPE_BYTES;
+/** The type of a tensor's elements in a file. What a model computes with is the backend's `Dtype`. */
+export type StoredDtype = keyof typeof DTYPE_BYTES;
 
 /** What the header says about one tensor, and where its bytes lie. */
 export interface TensorInfo {
   /** The type of its elements. */
-  readonly dtype: Dtype;
+  readonly dtype: StoredDtype;
   /** Its dimensions; none for a single number. */
   readonly shape: readonly number[];
   /** Where it begins, counted from the start of its file. */
@@ -90,11 +90,11 @@ export function parseHeader(
     if (shape === undefined) return fail(`${quote(name)} has no shape`);
     if (offsets?.length !== 2) return fail(`${quote(name)} needs two data_offsets`);
     const [begin, end] = offsets;
-    const byteLength = shape.reduce((product, length) => product * length, DTYPE_BYTES[dtype as Dtype]);
+    const byteLength = shape.reduce((product, length) => product * length, DTYPE_BYTES[dtype as StoredDtype]);
     if (!(byteLength === end - begin)) {
       fail(`${quote(name)}, ${dtype} [${shape}], needs ${byteLength} bytes and has ${end - begin}`);
     }
-    return { dtype: dtype as Dtype, shape, byteOffset: dataStart + begin, byteLength };
+    return { dtype: dtype as StoredDtype, shape, byteOffset: dataStart + begin, byteLength };
   }
 }
 

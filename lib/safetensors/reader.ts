@@ -9,7 +9,7 @@ import { SafetensorsFile, type Weights } from "./file.ts";
 import { SafetensorsError } from "./header.ts";
 
 export { openSafetensors, SafetensorsFile, type Weights } from "./file.ts";
-export { type Dtype, SafetensorsError, type TensorInfo } from "./header.ts";
+export { SafetensorsError, type StoredDtype, type TensorInfo } from "./header.ts";
 export { streamSafetensors, type TensorData, type TensorDeclaration, writeSafetensors } from "./writer.ts";
 
 /**
