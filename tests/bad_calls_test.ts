@@ -5,7 +5,7 @@ const seeds = Array.from({ length: Deno.env.get("OMNIBUS_FULL") ? 100 : 1 }, (_,
 
 Deno.test("10,000 random bad calls end in errors, never in a crash, and leave nothing behind", async () => {
   for (const seed of seeds) {
-    const args = ["run", "-A", new URL("bad_calls.ts", import.meta.url).pathname, `${seed}`, "10000"];
+    const args = ["run", "-A", new URL("_support/bad_calls.ts", import.meta.url).pathname, `${seed}`, "10000"];
     const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
     const log = new TextDecoder().decode(stderr).trimEnd().split("\n"),
       calls = log.filter((line) => /^\d+ /.test(line));

@@ -96,7 +96,7 @@ Deno.test("the right answers raise no doubt, and another model, another answer a
 
 Deno.test("a worker in TypeScript answers over its pipes, long lines included, and ends with its input", async () => {
   const worker = await script(`
-    import { serve } from ${JSON.stringify(new URL("peers/protocol.ts", import.meta.url).href)};
+    import { serve } from ${JSON.stringify(new URL("../lib/bench/peers/protocol.ts", import.meta.url).href)};
     await serve({ about: "a stand-in for " + JSON.parse(Deno.args[0]).dtype, versions: { stand: "1" } }, {
       generate: ({ ids, batchSize, maxTokens }) => Promise.resolve({
         prefillSeconds: 1, decodeSeconds: 2, tokens: Array(batchSize).fill(Array(maxTokens).fill(ids.at(-1))),
@@ -149,7 +149,7 @@ serve(StandIn)`;
   },
 });
 
-Deno.test("who cannot be started is named, with the last thing that it said, and the others go on", async () => {
+Deno.test("who cannot be started is named, with the last line of its stderr, and the others go on", async () => {
   const bad = await script(`console.error("First this.\\nIt wants more memory."); Deno.exit(3);`);
   const silent = await script("Deno.exit(3);");
   const candidates = [bad, silent].map((script, i) => (

@@ -230,7 +230,7 @@ Deno.test("a tensor that was disposed of is not counted, and one that a captured
 });
 
 Deno.test("workers use TensorFlow at the same time, each by itself", async () => {
-  const args = ["run", "-A", new URL("workers.ts", import.meta.url).pathname];
+  const args = ["run", "-A", new URL("_support/workers.ts", import.meta.url).pathname];
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
   assert.ok(success, new TextDecoder().decode(stderr));
   const slopes: number[] = JSON.parse(new TextDecoder().decode(stdout));

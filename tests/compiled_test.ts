@@ -57,9 +57,9 @@ Deno.test("bfloat16 weights in compiled steps are close to float32 ones; int8 on
     const answers = await generateBatch(model, padBatch(prompts, { padTokenId: 0 }), options);
     return answers.flatMap(({ logprobs }) => logprobs!);
   };
-  const wide = await logprobs("float32"), narrow = await logprobs("bfloat16");
-  assertClose(narrow, wide, 0.02, "log-probabilities");
-  assert.notDeepEqual(narrow, wide);
+  const float32 = await logprobs("float32"), bfloat16 = await logprobs("bfloat16");
+  assertClose(bfloat16, float32, 0.02, "log-probabilities");
+  assert.notDeepEqual(bfloat16, float32);
   await assert.rejects(logprobs("int8"), /Cannot use int8 on the tensorflow backend: it has float32, bfloat16/);
 });
 

@@ -13,16 +13,16 @@ import { assertClose, distance, logitsOf } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
-const narrow = backend.dtypes.filter((dtype) => dtype !== "float32");
+const lowPrecision = backend.dtypes.filter((dtype) => dtype !== "float32");
 
-/** How far a narrow model's logits may be from float32's, as a share of their spread; and its perplexity, as a share. */
+/** How far a low-precision model's logits may be from float32's, as a share of their spread; and its perplexity, as a share. */
 const TOLERANCE = { int8: { logits: 0.1, perplexity: 0.01 }, bfloat16: { logits: 0.05, perplexity: 0.002 } };
 
 /** A prompt's answer must not depend on its companions: the same sums, so nearly the same numbers. */
 const SAME = { int8: 0.02, bfloat16: 0.02 };
 
-Deno.test("a prompt's logits are the same in any batch as alone, with narrow weights too", async () => {
-  for (const dtype of narrow) {
+Deno.test("a prompt's logits are the same in any batch as alone, with low-precision weights too", async () => {
+  for (const dtype of lowPrecision) {
     using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend, dtype });
     using wide = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
     const random = seededRandom(1), upTo = (n: number) => 1 + Math.floor(random() * n);
@@ -46,7 +46,7 @@ Deno.test("a prompt's logits are the same in any batch as alone, with narrow wei
 
 Deno.test({
   name: "int8 steps round a row alone as they do in company, however many rows there are",
-  ignore: !narrow.includes("int8"),
+  ignore: !lowPrecision.includes("int8"),
   fn: roundsAlike,
 });
 
@@ -67,7 +67,7 @@ async function roundsAlike(): Promise<void> {
   }
 }
 
-Deno.test("narrow weights cost little: perplexity on held-out text, and agreement of the first choices", async () => {
+Deno.test("low-precision weights cost little: perplexity on held-out text, and agreement of the first choices", async () => {
   const tokenizer = await AutoTokenizer.fromPretrained("models/small");
   const window = 128, perText = 4;
   const rows: number[][] = [];
@@ -79,7 +79,9 @@ Deno.test("narrow weights cost little: perplexity on held-out text, and agreemen
   const exact = await predict(wide, rows);
   assert.ok(exact.perplexity > 50 && exact.perplexity < 110, `float32 has perplexity ${exact.perplexity}`);
   const parent = await Deno.makeTempDir();
-  for (const [dtype, from] of narrow.flatMap((dtype) => [[dtype, "made so"], [dtype, "from such a file"]] as const)) {
+  for (
+    const [dtype, from] of lowPrecision.flatMap((dtype) => [[dtype, "made so"], [dtype, "from such a file"]] as const)
+  ) {
     const file = `${parent}/${dtype}`;
     if (from === "from such a file") await quantizeModel("models/small", file, dtype);
     using model = await loadGPT2(from === "made so" ? "models/small" : file, { backend, dtype });
@@ -97,10 +99,10 @@ Deno.test("narrow weights cost little: perplexity on held-out text, and agreemen
   await Deno.remove(parent, { recursive: true });
 });
 
-Deno.test("captured steps with narrow weights give what they give op by op", async () => {
+Deno.test("captured steps with low-precision weights give what they give op by op", async () => {
   const inputs = padBatch(golden.map((row) => row.promptTokens), { padTokenId: 50256 });
   const options = { maxTokens: 8, ignoreEos: true, logprobs: true };
-  for (const dtype of narrow) {
+  for (const dtype of lowPrecision) {
     using captured = await loadGPT2("models/small", { backend, dtype });
     using plain = await loadGPT2("models/small", { backend: { ...backend, capture: undefined }, dtype });
     const a = await generateBatch(captured, inputs, options), b = await generateBatch(plain, inputs, options);
@@ -111,8 +113,8 @@ Deno.test("captured steps with narrow weights give what they give op by op", asy
   }
 });
 
-Deno.test("a model with narrow weights frees everything", async () => {
-  for (const dtype of narrow) {
+Deno.test("a model with low-precision weights frees everything", async () => {
+  for (const dtype of lowPrecision) {
     const before = tf.memory().numTensors;
     {
       using model = await loadGPT2(await writeTinyModel({ seed: 5 }), { backend, dtype });

@@ -180,7 +180,7 @@ Deno.test("an empty prompt starts from the end-of-text token", async () => {
   assert.deepEqual(empty, eos);
 });
 
-Deno.test("what cannot be generated is refused with the way out", async () => {
+Deno.test("what cannot be generated is refused with advice", async () => {
   const refuse = (batch: Batch, options: GenerateOptions, message: RegExp) =>
     assert.rejects(generateBatch(tiny, batch, options), (error: Error) => {
       assert.ok(error instanceof RangeError, `${error}`);

@@ -50,7 +50,7 @@ for (const [backend, rows] of [["tensorflow", 32], ["cpu", 1]] as const) {
 }
 
 Deno.test({
-  name: "interrupts never end the kernel, a loop may listen for them, and a restart begins anew",
+  name: "interrupts never end the kernel, a loop may listen for them, and a restart starts from nothing",
   ignore,
   async fn() {
     await using kernel = await KernelSession.start();

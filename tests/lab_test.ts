@@ -150,11 +150,11 @@ class Lab implements AsyncDisposable {
       stderr: "piped",
     }).spawn();
     const reader = child.stderr.getReader();
-    for (let said = "";;) {
+    for (let output = "";;) {
       const { value, done } = await reader.read();
-      if (done) throw new Error(`JupyterLab did not start: ${said}`);
-      said += new TextDecoder().decode(value);
-      const address = said.match(/http:\/\/(?:localhost|127\.0\.0\.1):\d+/)?.[0];
+      if (done) throw new Error(`JupyterLab did not start: ${output}`);
+      output += new TextDecoder().decode(value);
+      const address = output.match(/http:\/\/(?:localhost|127\.0\.0\.1):\d+/)?.[0];
       if (!address) continue;
       (async () => {
         while (!(await reader.read()).done);

@@ -86,8 +86,8 @@ Deno.test("a process that waits goes on where the one it waits for is killed", a
   const second = start(place), [reader, aside] = second.stderr.tee();
   for await (const line of lines(reader)) if (line.startsWith("Waiting for another process")) break;
   first.kill("SIGKILL");
-  const said = lines(aside);
-  const [{ success }] = await Promise.all([second.status, Array.fromAsync(said), second.stdout.cancel()]);
+  const stderr = lines(aside);
+  const [{ success }] = await Promise.all([second.status, Array.fromAsync(stderr), second.stdout.cancel()]);
   assert.ok(success);
   assert.notEqual((await end(first)).code, 0);
   await place.assertInstalled();

@@ -1,7 +1,8 @@
 /** What is said about models, in cards and tables, against the files and the formulas. */
 
 import assert from "node:assert/strict";
-import { GPT2_SIZES, gpt2Config, type GPT2Size, parameterCount, readConfig } from "../lib/gpt2/config.ts";
+import { GPT2_SIZES, gpt2Config, type GPT2Size, parameterCount } from "../lib/gpt2/config.ts";
+import { readConfig } from "../lib/gpt2/config_file.ts";
 import { KvCache } from "../lib/engine/kv_cache.ts";
 import { openWeights } from "../lib/safetensors/reader.ts";
 import { sha256 } from "./_support/fake_hub.ts";

@@ -3,8 +3,9 @@ import { useBackend } from "../lib/backend/select.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { generateBatch } from "../lib/engine/generate.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { Runner } from "../lib/engine/runner.ts";
-import { calibrate, parallelismFor, storedPlan, storePlan, waysToSpread } from "../lib/engine/parallelism.ts";
+import { calibrate, waysToSpread } from "../lib/bench/calibrate.ts";
+import { parallelismFor } from "../lib/engine/parallelism.ts";
+import { storedPlan, storePlan } from "../lib/engine/stored_plans.ts";
 import { assertClose } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 

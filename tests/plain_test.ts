@@ -12,7 +12,7 @@ import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 const TOLERANCE = 2e-4;
 const backend = await useBackend("tensorflow");
 
-/** What the plain model is told of a batch: the truth, or with `hidden` something else. */
+/** What the plain model gets of a batch: the truth, or with `hidden` something else. */
 function inputsOf(rows: readonly number[][], side: PaddingSide = "left", hidden = -1e9) {
   const { inputIds, attentionMask } = padBatch(rows, { padTokenId: 0, side });
   const mask = attentionMask.map((real) => real.map((_, i) => real.map((key, j) => key && j <= i ? 0 : hidden)));

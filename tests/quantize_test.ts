@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../lib/backend/select.ts";
-import { readConfig } from "../lib/gpt2/config.ts";
+import { readConfig } from "../lib/gpt2/config_file.ts";
 import { type Range, ranges } from "../lib/util/ranges.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/safetensors/reader.ts";
@@ -47,7 +47,7 @@ Deno.test("int8 weights are rounded as one would by hand, zeros too, and again t
   }
 });
 
-Deno.test("a narrow file holds each weight to half a step, in about a quarter or half of the bytes", async () => {
+Deno.test("a low-precision file holds each weight to half a step, in about a quarter or half of the bytes", async () => {
   for (const source of [await writeTinyModel({ seed: 1, prefix: true }), "models/small"]) {
     const config = await readConfig(source), original = await checkpointWeights(source, config);
     const elements = [...(await tensorsOf(source)).values()].reduce((sum, { data }) => sum + data.length, 0);
@@ -60,14 +60,14 @@ Deno.test("a narrow file holds each weight to half a step, in about a quarter or
           await Deno.readFile(`${source}/tokenizer.json`),
         );
       }
-      using narrow = await checkpointWeights(folder, await readConfig(folder));
+      using lowPrecision = await checkpointWeights(folder, await readConfig(folder));
       using file = await openSafetensors(join(folder, "model.safetensors"));
       assert.match(file.metadata.get("quantization")!, new RegExp(`^${dtype}`));
       for (const [name, { shape }] of file.tensors) {
         if (name.endsWith(".scale")) continue;
         const [a, b] = [0, 0].map(() => new Float32Array(shape.reduce((x, y) => x * y, 1)));
         await original.fill(name, shape, a);
-        await narrow.fill(name, shape, b);
+        await lowPrecision.fill(name, shape, b);
         const axis = outputAxis(name);
         if (axis === undefined) assert.deepEqual(a, b, name);
         else if (dtype === "bfloat16") assert.ok(a.every((x, i) => Math.abs(x - b[i]) <= Math.abs(x) / 256), name);
@@ -83,19 +83,19 @@ Deno.test("a narrow file holds each weight to half a step, in about a quarter or
   }
 });
 
-Deno.test("a narrow file loads as narrow weights that are those of the wide model loaded so", async () => {
+Deno.test("a low-precision file loads as low-precision weights that are those of the wide model loaded so", async () => {
   const backend = await useBackend("tensorflow");
   // Heads of 4 numbers: the attention's scale, 1/2, is exact, as that of GPT-2's heads of 64 is.
   const wide = await writeTinyModel({ seed: 3, config: { n_head: 6 } });
   for (const dtype of DTYPES) {
     if (!backend.dtypes.includes(dtype)) continue;
-    const narrow = await quantized(wide, dtype);
-    // The look-up reads the narrow embedding, so the wide model gets that one; the layers and the head are its own.
-    const config = await readConfig(narrow), tensors = await tensorsOf(wide), wte = tensors.get("wte.weight")!;
-    using weights = await checkpointWeights(narrow, config);
+    const lowPrecision = await quantized(wide, dtype);
+    // The look-up reads the low-precision embedding, so the wide model gets that one; the layers and the head are its own.
+    const config = await readConfig(lowPrecision), tensors = await tensorsOf(wide), wte = tensors.get("wte.weight")!;
+    using weights = await checkpointWeights(lowPrecision, config);
     await weights.fill("wte.weight", wte.shape, wte.data as Float32Array);
     await writeSafetensors(join(wide, "model.safetensors"), tensors);
-    using a = await loadGPT2(narrow, { backend: { ...backend, groups: 1 }, dtype });
+    using a = await loadGPT2(lowPrecision, { backend: { ...backend, groups: 1 }, dtype });
     using b = await loadGPT2(wide, { backend: { ...backend, groups: 1 }, dtype });
     assertClose((await logitsOf(a, ROWS)).flat(), (await logitsOf(b, ROWS)).flat(), 1e-5, dtype);
   }
@@ -179,7 +179,7 @@ Deno.test({
   },
 });
 
-Deno.test("backends with float32 only run narrow files", async () => {
+Deno.test("backends with float32 only run low-precision files", async () => {
   const wide = await writeTinyModel({ seed: 1 }), backend = await useBackend("cpu");
   using exact = await loadGPT2(wide, { backend });
   const expected = (await logitsOf(exact, ROWS)).flat(), spread = Math.max(...expected) - Math.min(...expected);

@@ -66,32 +66,6 @@ Deno.test("decode() gives back any text that was encoded", () => {
   }
 });
 
-Deno.test("a stream gives, piece by piece, what decode() gives at once, and never half a character", () => {
-  const random = seededRandom(2);
-  for (let i = 0; i < 2000; i++) {
-    // Bytes of characters (ids below 256) in any order, whole tokens, and special tokens in between.
-    const ids = Array.from(
-      { length: Math.floor(random() * 30) },
-      () => random() < 0.05 ? END : Math.floor(random() * (random() < 0.6 ? 256 : END)),
-    );
-    for (const skipSpecialTokens of [false, true]) {
-      const stream = tokenizer.stream({ skipSpecialTokens });
-      const pieces = [...ids.map((id) => stream.push(id)), stream.flush()];
-      assert.equal(pieces.join(""), tokenizer.decode(ids, { skipSpecialTokens }), `${ids}`);
-    }
-  }
-  for (let i = 0; i < 500; i++) {
-    const text = randomText(random);
-    const stream = tokenizer.stream();
-    let shown = "";
-    for (const id of tokenizer.encode(text)) {
-      shown += stream.push(id);
-      assert.ok(text.startsWith(shown) && shown.isWellFormed(), `${JSON.stringify(shown)} is no beginning of ${text}`);
-    }
-    assert.equal(stream.flush(), "");
-  }
-});
-
 Deno.test("bytes that are no text read as U+FFFD, also when a special token cuts a character", () => {
   const [first, ...rest] = tokenizer.encode("🚌");
   assert.equal(tokenizer.decode([first, END, ...rest]), "\ufffd<|endoftext|>\ufffd\ufffd");

@@ -5,7 +5,8 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { type GPT2Config, readConfig } from "../lib/gpt2/config.ts";
+import type { GPT2Config } from "../lib/gpt2/config.ts";
+import { readConfig } from "../lib/gpt2/config_file.ts";
 import { SafetensorsError } from "../lib/safetensors/reader.ts";
 import { checkpointWeights, weightShapes } from "../lib/gpt2/weights.ts";
 import { quantizeModel } from "../lib/gpt2/quantize.ts";

@@ -10,7 +10,8 @@ import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { bfloat16ToFloat32, float32ToBfloat16 } from "../lib/util/half.ts";
 import { seededNormal } from "../lib/util/random.ts";
 import { type Gpu, openGpu } from "../lib/webgpu/device.ts";
-import { linearKernel, type LinearOptions } from "../lib/webgpu/kernels/linear.ts";
+import { linearKernel } from "../lib/webgpu/kernels/linear.ts";
+import type { LinearKernelOptions } from "../lib/webgpu/kernels/linear_frame.ts";
 import { chooseKernel, searchKernel, searchWords } from "../lib/webgpu/kernels/choose.ts";
 import { embedKernel } from "../lib/webgpu/kernels/embed.ts";
 import { type Kernel, STEP_HEADER } from "../lib/webgpu/kernels/wgsl.ts";
@@ -58,7 +59,7 @@ async function run(
 }
 
 /** What a linear layer should give, in double precision. */
-function reference(options: LinearOptions, [x, weight, y, ...rest]: Float32Array[]): Float64Array {
+function reference(options: LinearKernelOptions, [x, weight, y, ...rest]: Float32Array[]): Float64Array {
   const { rows, inputs: K, outputs: M, transposed, norm, bias, gelu, accumulate, part } = options;
   const b = bias ? rest[0] : null, [gain, shift] = norm ? rest.slice(bias ? 1 : 0) : [];
   const result = Float64Array.from(y), width = part?.columns ?? M;
@@ -88,9 +89,9 @@ const PLAIN = {
   accumulate: false,
   per: "token",
 } as const;
-const SHAPES: LinearOptions[] = [
+const SHAPES: LinearKernelOptions[] = [
   // few rows: each power of two, and counts between them; widths that are multiples of 4 and not
-  ...[1, 2, 3, 4, 5, 8].flatMap((rows): LinearOptions[] => [
+  ...[1, 2, 3, 4, 5, 8].flatMap((rows): LinearKernelOptions[] => [
     { ...PLAIN, rows, inputs: 24, outputs: 72, norm: { epsilon: 1e-5 }, bias: true },
     { ...PLAIN, rows, inputs: 96, outputs: 24, bias: true, accumulate: true },
     { ...PLAIN, rows, inputs: 18, outputs: 54, norm: { epsilon: 1e-5 }, bias: true, gelu: true },
@@ -121,11 +122,11 @@ gpuTest(
     for (const options of SHAPES) {
       for (const format of ["float32", "bfloat16"] as const) {
         const { rows, inputs: K, outputs: M, bias, norm, part } = options;
-        const weight = random(K * M, 1 / Math.sqrt(K)), narrow = float32ToBfloat16(weight);
-        const words = new Uint32Array(Math.ceil(narrow.length / 2));
-        new Uint16Array(words.buffer).set(narrow);
+        const weight = random(K * M, 1 / Math.sqrt(K)), bits = float32ToBfloat16(weight);
+        const words = new Uint32Array(Math.ceil(bits.length / 2));
+        new Uint16Array(words.buffer).set(bits);
         const exact = weight.slice();
-        if (format === "bfloat16") bfloat16ToFloat32(narrow, exact);
+        if (format === "bfloat16") bfloat16ToFloat32(bits, exact);
         const rest = [...bias ? [random(M)] : [], ...norm ? [random(K), random(K)] : []];
         const x = random(rows * K), y = random(rows * (part?.columns ?? M));
         const kernel = linearKernel({ ...options, format });

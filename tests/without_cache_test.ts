@@ -24,10 +24,10 @@ async function run(generator: AsyncGenerator<Step, Generated[]>) {
 Deno.test("without a cache, a batch gets the same steps and the same answers as with it", async () => {
   const options: GenerateOptions = { maxTokens: 40, ignoreEos: true, logprobs: true };
   const kept = await run(generateSteps(tiny, inputs, options));
-  const anew = await run(generateStepsWithoutCache(tiny, inputs, options));
-  assert.deepEqual(anew.steps, kept.steps);
-  assert.deepEqual(anew.answers.map(({ tokens }) => tokens), kept.answers.map(({ tokens }) => tokens));
-  anew.answers.forEach(({ logprobs }, i) => assertClose(logprobs!, kept.answers[i].logprobs!, 1e-4, `row ${i}`));
+  const again = await run(generateStepsWithoutCache(tiny, inputs, options));
+  assert.deepEqual(again.steps, kept.steps);
+  assert.deepEqual(again.answers.map(({ tokens }) => tokens), kept.answers.map(({ tokens }) => tokens));
+  again.answers.forEach(({ logprobs }, i) => assertClose(logprobs!, kept.answers[i].logprobs!, 1e-4, `row ${i}`));
 });
 
 Deno.test("without a cache, rows end where they end with it, and generation with the last of them", async () => {

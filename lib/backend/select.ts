@@ -8,9 +8,9 @@ import { type Backend, type BackendName, BACKENDS } from "./types.ts";
 export interface BackendOptions {
   /** Threads for TensorFlow. Default: all cores. */
   threads?: number;
-  /** Is told, in one line, what is being set up, or why a slower backend was chosen. Default: stderr. */
+  /** Called with one line about what is being set up, or why a slower backend was chosen. Default: stderr. */
   log?: (line: string) => void;
-  /** Is told how far an installation of libtensorflow is, in bytes. */
+  /** Called with how far an installation of libtensorflow is, in bytes. */
   onProgress?: (done: number, total: number) => void;
 }
 

@@ -70,7 +70,7 @@ export interface Backend {
   readonly cachePolicy: CachePolicy;
   /** Where each size of a step is compiled for itself: which one to use for so many tokens, rows or columns. */
   sizeFor?(count: number): number;
-  /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it anew. */
+  /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it again. */
   readonly failed?: boolean;
 }
 

@@ -17,6 +17,7 @@ import type { GPT2 } from "../gpt2/model.ts";
 import { checkMemory } from "../engine/memory.ts";
 import type { Dtype } from "../backend/ops.ts";
 import { parallelismFor } from "../engine/parallelism.ts";
+import { median } from "../util/median.ts";
 import { seededRandom } from "../util/random.ts";
 import { decodeStepCost, measureRoofs } from "./roofline.ts";
 import type { Roofs } from "../backend/types.ts";
@@ -40,7 +41,7 @@ export interface SweepOptions {
   seed?: number;
   /** What the model is called in the result. */
   name?: string;
-  /** Is told before each run how many of all runs are done, and the size that comes next. */
+  /** Called before each run with how many of all runs are done, and the size that comes next. */
   onProgress?: (done: number, total: number, batchSize: number) => void;
 }
 
@@ -237,12 +238,6 @@ export async function timeDecodeSteps(
     if (i > 0) seconds.push((performance.now() - start) / 1000);
   }
   return seconds;
-}
-
-/** The middle value; of an even number of values the mean of the two in the middle. NaN if there is none. */
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b), middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 /** The fox, repeated or cut to the length asked for; for `mixed`, lengths from 4 to 60 in every row. */

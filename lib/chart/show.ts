@@ -37,7 +37,7 @@ export function progress(label: string, total: number, format: (amount: number) 
   return jupyterOrNothing() ? new NotebookProgress(label, total, format) : new Progress(label, total, format);
 }
 
-/** One output of a cell, written anew at most five times a second. It is sent at once: the work may block the thread. */
+/** One output of a cell, written again at most five times a second. It is sent at once: the work may block the thread. */
 class NotebookProgress implements ProgressLike {
   readonly #id = crypto.randomUUID();
   #last = -Infinity;

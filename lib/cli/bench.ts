@@ -13,7 +13,8 @@ import { writeTextFile } from "../util/files.ts";
 import { FOX } from "../bench/fox.ts";
 import { DTYPES } from "../backend/ops.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 
 const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
 

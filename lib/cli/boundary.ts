@@ -10,6 +10,7 @@ import { TensorflowBinding } from "../tensorflow/capi/binding.ts";
 import { ensureLibtensorflow } from "../tensorflow/install/install.ts";
 import { Library } from "../tensorflow/capi/library.ts";
 import { run, wholeNumber } from "./command.ts";
+import { median } from "../util/median.ts";
 import { table } from "../util/table.ts";
 
 await run({
@@ -65,7 +66,3 @@ await run({
   console.log(`medians of ${repeats} rounds of ${turns} calls, in turns\n`);
   console.log(table(rows));
 });
-
-function median(values: number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1];
-}

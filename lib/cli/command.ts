@@ -34,7 +34,7 @@ export class UsageError extends Error {
 
 /**
  * Parses the command line and runs `main`. Errors end the process with one line on stderr: code 2 for what the user
- * can mend by asking differently ({@link UsageError}, RangeError, TypeError), code 1 for the rest.
+ * can fix by asking differently ({@link UsageError}, RangeError, TypeError), code 1 for the rest.
  */
 export async function run<F extends Record<string, Flag>>(
   command: Command<F>,
@@ -47,8 +47,8 @@ export async function run<F extends Record<string, Flag>>(
   } catch (error) {
     console.error(`${command.name}: ${error instanceof Error ? error.message : error}`);
     if (Deno.env.get("OMNIBUS_DEBUG")) console.error(error);
-    const mendable = error instanceof UsageError || error instanceof RangeError || error instanceof TypeError;
-    Deno.exit(mendable ? 2 : 1);
+    const fixable = error instanceof UsageError || error instanceof RangeError || error instanceof TypeError;
+    Deno.exit(fixable ? 2 : 1);
   }
 }
 

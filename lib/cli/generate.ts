@@ -6,6 +6,7 @@ import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, loadModel, modelFlags } from "./model_flags.ts";
 import { Printer } from "./printer.ts";
+import { print } from "../util/print.ts";
 
 await run({
   name: "generate",
@@ -34,7 +35,7 @@ await run({
   const parallelism = chosenParallelism(flags, model);
   const options = { maxTokens, parallelism, ignoreEos: flags["ignore-eos"], logprobs: flags.logprobs };
   const inputs = padBatch(rows, { padTokenId: tokenizer.padTokenId });
-  const printer = flags.json ? undefined : new Printer(texts, tokenizer);
+  const printer = flags.json ? undefined : new Printer(texts, tokenizer, print);
 
   const steps = generateSteps(model, inputs, options);
   let next = await steps.next();

@@ -4,7 +4,8 @@ import { fileURLToPath } from "node:url";
 import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { ensureLibtensorflow, SetupError } from "../tensorflow/install/install.ts";
 import { run } from "./command.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 
 const project = fileURLToPath(new URL("../../", import.meta.url));
 

@@ -1,9 +1,11 @@
 /** `deno task model`: a model from the hub into `models/`. */
 
+import * as gpt2Checks from "../gpt2/folder.ts";
 import { installModel } from "../hub/install.ts";
 import { KNOWN_MODELS } from "../hub/name.ts";
 import { run, UsageError, userPath } from "./command.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 
 const NAMES = Object.keys(KNOWN_MODELS).join(", ");
 
@@ -21,14 +23,18 @@ await run({
 }, async ({ revision, into, offline }, names) => {
   if (names.length !== 1) throw new UsageError(`Name one model: ${NAMES}, or OWNER/NAME.`);
   const [name] = names;
-  const { folder, record, parameters, wasThere } = await withProgress(name, ({ update, log }) =>
-    installModel(name, {
-      revision,
-      into: into === undefined ? undefined : userPath(into),
-      offline,
-      log,
-      onProgress: update,
-    }), { format: formatBytes, rate: true });
+  const { folder, record, parameters, wasThere } = await withProgress(
+    name,
+    ({ update, log }) =>
+      installModel(name, gpt2Checks, {
+        revision,
+        into: into === undefined ? undefined : userPath(into),
+        offline,
+        log,
+        onProgress: update,
+      }),
+    { format: formatBytes, rate: true },
+  );
   const origin = record ? `${record.repository} at ${record.commit.slice(0, 12)}` : "not from the hub";
   const state = wasThere ? (record ? "is there, and whole" : "is there") : "is ready";
   console.log(`${folder} ${state}: ${origin}, ${parameters.toLocaleString("en")} parameters.`);

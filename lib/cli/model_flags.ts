@@ -8,10 +8,11 @@ import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
-import { Runner } from "../engine/runner.ts";
-import { calibrate, storePlan } from "../engine/parallelism.ts";
+import { calibrate } from "../bench/calibrate.ts";
+import { storePlan } from "../engine/stored_plans.ts";
 import { type Dtype, DTYPES } from "../backend/ops.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 import { type Flag, UsageError, userPath, wholeNumber } from "./command.ts";
 
 /** The flags that say which model runs where. */
@@ -81,10 +82,10 @@ export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2)
   return { lanes: count, threads: Math.max(1, Math.floor(backend.threads / count)) };
 }
 
-/** Measures how to spread batches over the processor and keeps that; `anew` even if it is known for model and machine. */
-export async function ensurePlan(model: GPT2, { anew = false }: { anew?: boolean } = {}): Promise<void> {
-  if (Runner.of(model).plan.length && !anew || !model.backend.capture || model.backend.threads === 1) return;
-  Runner.of(model).plan = await withProgress(
+/** Measures how to spread batches over the processor and keeps that; `again` even if it is known for model and machine. */
+export async function ensurePlan(model: GPT2, { again = false }: { again?: boolean } = {}): Promise<void> {
+  if (model.plan.length && !again || !model.backend.capture || model.backend.threads === 1) return;
+  model.plan = await withProgress(
     "calibrating lanes and threads (once per model and machine)",
     ({ update }) => calibrate(model, { onProgress: update }),
   );

@@ -7,7 +7,8 @@ import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { coverOf } from "../jupyter/cover.ts";
 import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
 import { run, UsageError, wholeNumber } from "./command.ts";
-import { formatSeconds, withProgress } from "../util/progress.ts";
+import { formatSeconds } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 
 const folder = fileURLToPath(new URL("../../notebooks", import.meta.url));
 

@@ -1,44 +1,57 @@
 /** Text of many rows on one terminal, as it comes. */
 
-import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { TextStream } from "../tokenizer/text_stream.ts";
+import type { Tokenizer } from "../tokenizer/byte_pair.ts";
+
+interface Row {
+  readonly stream: TextStream;
+  /** Text that waits for the rows before this one. */
+  waiting: string;
+  ended: boolean;
+}
 
 /** Prints one row live, and then the next one, with what it has got by then. */
 export class Printer {
-  readonly #waiting: { prompt: string; tokens: number[] }[];
-  #current = -1;
-  #text: TextStream;
+  readonly #rows: Row[];
+  readonly #write: (text: string) => void;
+  #current = 0;
 
   /** @param prompts each row's prompt, which is printed before its text */
-  constructor(prompts: readonly string[], private readonly tokenizer: Tokenizer) {
-    this.#waiting = prompts.map((prompt) => ({ prompt, tokens: [] }));
-    this.#text = tokenizer.stream({ skipSpecialTokens: true });
+  constructor(prompts: readonly string[], tokenizer: Tokenizer, write: (text: string) => void) {
+    this.#rows = prompts.map((prompt) => ({
+      stream: tokenizer.stream({ skipSpecialTokens: true }),
+      waiting: prompt,
+      ended: false,
+    }));
+    this.#write = write;
   }
 
   /** Takes in a step: each row's new token, or null if it had ended. */
   add(tokens: readonly (number | null)[]): void {
-    if (this.#current < 0) this.#startRow(); // not before there is something to print
     for (const [i, token] of tokens.entries()) {
-      if (token === null) continue;
-      if (i === this.#current) write(this.#text.push(token));
-      else if (i > this.#current) this.#waiting[i].tokens.push(token);
+      if (token === null) end(this.#rows[i]);
+      else this.#rows[i].waiting += this.#rows[i].stream.push(token);
     }
-    while (tokens[this.#current] === null) this.#startRow();
+    this.#print();
   }
 
   /** Prints what is left. */
   finish(): void {
-    while (this.#current < this.#waiting.length) this.#startRow();
+    this.#rows.forEach(end);
+    this.#print();
   }
 
-  #startRow(): void {
-    if (this.#current >= 0) write(`${this.#text.flush()}\n`);
-    const row = this.#waiting[++this.#current];
-    if (!row) return;
-    this.#text = this.tokenizer.stream({ skipSpecialTokens: true });
-    write(row.prompt + row.tokens.map((token) => this.#text.push(token)).join(""));
+  #print(): void {
+    for (; this.#current < this.#rows.length; this.#current++) {
+      const row = this.#rows[this.#current];
+      this.#write(row.waiting);
+      row.waiting = "";
+      if (!row.ended) return;
+    }
   }
 }
 
-function write(text: string): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(text));
+function end(row: Row): void {
+  if (!row.ended) row.waiting += `${row.stream.end()}\n`;
+  row.ended = true;
 }

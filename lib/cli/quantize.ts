@@ -1,12 +1,14 @@
-/** `deno task quantize`: a model with narrow weights, as a folder of its own. */
+/** `deno task quantize`: a model with low-precision weights, as a folder of its own. */
 
 import { quantizeModel } from "../gpt2/quantize.ts";
+import { formatBytes } from "../util/format.ts";
 import { run, UsageError, userPath } from "./command.ts";
 import { existingModelFolder } from "./model_flags.ts";
 
 await run({
   name: "quantize",
-  summary: "Writes a model again with narrow weights: int8 takes a quarter of float32's bytes, bfloat16 half of them.",
+  summary:
+    "Writes a model again with low-precision weights: int8 takes a quarter of float32's bytes, bfloat16 half of them.",
   words: "MODEL",
   flags: {
     dtype: { type: "string", value: "TYPE", help: "int8 or bfloat16" },
@@ -19,6 +21,6 @@ await run({
   const folder = userPath(output);
   await quantizeModel(await existingModelFolder(models[0]), folder, dtype);
   const { size } = await Deno.stat(`${folder}/model.safetensors`);
-  console.log(`${folder} is ready: ${dtype}, ${(size / 1e6).toFixed(1)} MB.`);
+  console.log(`${folder} is ready: ${dtype}, ${formatBytes(size)}.`);
   console.log(`Try it: deno task generate --model ${folder} --dtype ${dtype} --prompt "Once upon a time"`);
 });

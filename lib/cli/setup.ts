@@ -5,7 +5,8 @@ import { installLibtensorflow, removeLibtensorflow } from "../tensorflow/install
 import { findLibtensorflow, installedLibtensorflow, type Libtensorflow } from "../tensorflow/install/locate.ts";
 import { Library } from "../tensorflow/capi/library.ts";
 import { run, UsageError } from "./command.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 
 await run({
   name: "setup",

@@ -8,7 +8,8 @@ import { SOURCE_POINTS, sweep, type SweepResult } from "../bench/measure.ts";
 import { compareSweeps } from "./compare.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, ensurePlan, loadOrMakeModel, modelFlags } from "./model_flags.ts";
-import { formatBytes, withProgress } from "../util/progress.ts";
+import { formatBytes } from "../util/format.ts";
+import { withProgress } from "../util/progress.ts";
 import { table } from "../util/table.ts";
 
 const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
@@ -26,7 +27,7 @@ await run({
     repeats: { type: "string", value: "N", help: "runs of each size that are counted (default 3)" },
     seed: { type: "string", value: "N", help: "for mixed prompts (default 0)" },
     profile: { type: "boolean", help: "also say where the time of a decode step goes, at each batch size" },
-    calibrate: { type: "boolean", help: "measure anew how lanes and threads are best used" },
+    calibrate: { type: "boolean", help: "measure again how lanes and threads are best used" },
     compare: {
       type: "boolean",
       help: "measure nothing: compare the results in the files named, in one table and chart",
@@ -56,7 +57,7 @@ await run({
     console.error(`models/${name} is not there, so the weights are random: time does not depend on their values.`);
   }
   const parallelism = chosenParallelism(flags, model);
-  if (!parallelism) await ensurePlan(model, { anew: flags.calibrate });
+  if (!parallelism) await ensurePlan(model, { again: flags.calibrate });
   const result = await withProgress("runs", ({ update }) => {
     const onProgress = (done: number, total: number, batchSize: number) =>
       update(done, total, done < total ? `batch ${batchSize}` : "");

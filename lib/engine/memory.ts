@@ -1,6 +1,8 @@
 /** What a batch needs of memory, and how to stay within it. */
 
 import type { GPT2Config } from "../gpt2/config.ts";
+import { formatBytes } from "../util/format.ts";
+import { availableMemory } from "../util/runtime.ts";
 import { KvCache } from "./kv_cache.ts";
 
 /** About how much memory one step of prefill may use for its activations. */
@@ -26,12 +28,13 @@ export function checkMemory(config: GPT2Config, batchSize: number, promptLength:
   const chunk = prefillChunk(config, batchSize, promptLength);
   const logits = 3 * batchSize * config.vocab_size * FLOAT;
   const needed = cache * (1 + 1 / config.n_layer) + chunk * bytesPerToken(config, batchSize, slots) + logits;
-  const { available } = Deno.systemMemoryInfo();
+  const available = availableMemory();
   if (needed <= available) return;
-  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
   throw new RangeError(
     `Cannot generate for ${batchSize} rows of up to ${slots} tokens: that needs ${Math.round(needed)} bytes ` +
-      `(${gigabytes(needed)}, of which the KV cache ${gigabytes(cache)}), and ${gigabytes(available)} are free. ` +
+      `(${formatBytes(needed)}, of which the KV cache ${formatBytes(cache)}), and ${
+        formatBytes(available)
+      } are free. ` +
       "Use fewer rows or fewer tokens.",
   );
 }

@@ -6,7 +6,7 @@ import type { GPT2 } from "../gpt2/model.ts";
 import { checkContext, checkMaxTokens } from "./limits.ts";
 
 /**
- * Like {@link generateSteps}, but keeps nothing from one step to the next: each feeds the whole text of every row anew, so
+ * Like {@link generateSteps}, but keeps nothing from one step to the next: each feeds the whole text of every row again, so
  * that the work grows with the square of the length. Throws what {@link prefill} throws.
  *
  * @example

@@ -2,14 +2,15 @@
  * GPT-2 as the papers read: every token of every row at once, no cache, one tfjs operation a formula.
  *
  * What may see what, and which position a token has, is for the caller to say, and the attention weights come back with
- * the logits: for looking inside, and for checking the engine (model.ts) against. Each call computes everything anew.
+ * the logits: for looking inside, and for checking the engine (model.ts) against. Each call computes everything again.
  * Letters: B batch, T tokens, H heads, D model width, V vocabulary.
  */
 
 import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../backend/select.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
-import { type GPT2Config, readConfig } from "./config.ts";
+import type { GPT2Config } from "./config.ts";
+import { readConfig } from "./config_file.ts";
 import { checkpointWeights, weightShapes, type WeightSource } from "./weights.ts";
 
 /** A batch, and all that there is to say about it. */

@@ -1,5 +1,5 @@
 /**
- * Models made narrow on disk: the weights of linear layers, and the embedding that is the head too, as int8 with a scale
+ * Models in low precision on disk: the weights of linear layers, and the embedding that is the head too, as int8 with a scale
  * for each output channel, or as bfloat16.
  *
  * Weights are read, rounded and written one by one. A file's int8 weights are used exactly as they are by a model that is
@@ -7,14 +7,14 @@
  */
 
 import { basename, dirname, join, resolve } from "node:path";
-import { readConfig } from "./config.ts";
+import { readConfig } from "./config_file.ts";
 import { streamSafetensors, type TensorDeclaration } from "../safetensors/reader.ts";
 import { checkpointWeights, outputAxis, weightShapes, type WeightSource } from "./weights.ts";
 import { quantizeInt8 } from "../backend/int8.ts";
 import type { Dtype } from "../backend/ops.ts";
 
 /** What weights can be made. */
-export type NarrowDtype = Exclude<Dtype, "float32">;
+export type LowPrecisionDtype = Exclude<Dtype, "float32">;
 
 /** Copied when they are there. */
 const COMPANIONS = ["tokenizer.json", "tokenizer_config.json"];
@@ -33,7 +33,7 @@ const COMPANIONS = ["tokenizer.json", "tokenizer_config.json"];
  * using model = await loadGPT2(output);
  * ```
  */
-export async function quantizeModel(folder: string, output: string, dtype: NarrowDtype): Promise<void> {
+export async function quantizeModel(folder: string, output: string, dtype: LowPrecisionDtype): Promise<void> {
   if (await Deno.lstat(output).then(() => true, () => false)) {
     throw new RangeError(`Cannot write to ${output}: it is there already. Name a new folder.`);
   }
@@ -63,7 +63,7 @@ async function writeNarrow(
   path: string,
   weights: WeightSource,
   shapes: ReadonlyMap<string, number[]>,
-  dtype: NarrowDtype,
+  dtype: LowPrecisionDtype,
 ): Promise<void> {
   const declared = new Map<string, TensorDeclaration>();
   for (const [name, shape] of shapes) {

@@ -20,7 +20,7 @@ export interface WeightSource extends Disposable {
  * with values that are infinite or no numbers.
  *
  * Linear weights and the embedding may be I8 with an F32 vector `NAME.scale`, one number for each output channel, as
- * lib/quantize.ts writes them: they are read as value · scale, or as they are.
+ * lib/gpt2/quantize.ts writes them: they are read as value · scale, or as they are.
  */
 export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
   const file = await openWeights(folder);
@@ -67,8 +67,8 @@ export async function checkpointWeights(folder: string, config: GPT2Config): Pro
     return {
       int8,
       async fill(name, _shape, values) {
-        const narrow = await int8(name);
-        if (narrow) return dequantizeInt8(narrow, values);
+        const quantized = await int8(name);
+        if (quantized) return dequantizeInt8(quantized, values);
         await file.readFloat32Into(stored.get(name)!, values);
         const i = indexOfNonFinite(values);
         if (i < 0) return;
@@ -104,8 +104,8 @@ async function readScale(
 }
 
 /**
- * The axis of a weight's output channels, for the weights that may be narrow: those of linear layers, [inputs, outputs],
- * and the embedding [V, D], which is the head's weight on its side. Undefined for all others.
+ * The axis of a weight's output channels, for the weights that may be int8: those of linear layers, [inputs, outputs],
+ * and the embedding [V, D], which is the head's weight transposed. Undefined for all others.
  */
 export function outputAxis(name: string): 0 | 1 | undefined {
   if (name === "wte.weight") return 0;

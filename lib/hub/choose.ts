@@ -1,6 +1,5 @@
 /** Which of a repository's files make a model. */
 
-import { readShardIndex } from "../safetensors/reader.ts";
 import type { HubFile } from "./checksum.ts";
 import { HubError } from "./error.ts";
 import type { Listing } from "./listing.ts";
@@ -26,14 +25,17 @@ export function smallFiles({ files }: Listing): HubFile[] {
   });
 }
 
-/** The weights: one file, or the shards that the index in `folder` lists. */
-export async function weightFiles({ files }: Listing, folder: string): Promise<HubFile[]> {
+/** The weights: one file, or those that the index in `folder` lists, read with `listedWeights`. */
+export async function weightFiles(
+  { files }: Listing,
+  folder: string,
+  listedWeights: (path: string) => Promise<string[]>,
+): Promise<HubFile[]> {
   const whole = files.get(WHOLE);
   if (whole) return [whole];
-  const shards = new Set((await readShardIndex(`${folder}/${INDEX}`)).values());
-  return [...shards].map((shard) => {
-    const file = files.get(shard);
-    if (!file) throw new HubError(`its ${INDEX} lists ${shard}, which is not there`);
+  return (await listedWeights(`${folder}/${INDEX}`)).map((name) => {
+    const file = files.get(name);
+    if (!file) throw new HubError(`its ${INDEX} lists ${name}, which is not there`);
     return file;
   });
 }

@@ -1,6 +1,7 @@
 /** Downloads one file: resumed where it was cut, and only under its own name once its checksum is right. */
 
 import type { Hash } from "node:crypto";
+import { writeAll } from "../util/files.ts";
 import { feedFile, type HubFile, startChecksum } from "./checksum.ts";
 import { type Answer, type HubClient, RANGE_NOT_SATISFIABLE } from "./client.ts";
 import { HubError, Interruption } from "./error.ts";
@@ -105,7 +106,7 @@ class Partial implements Disposable {
       await this.discard();
       throw new HubError(`${this.expected.name} is longer than the ${this.expected.size} bytes that the hub lists`);
     }
-    for (let done = 0; done < chunk.length;) done += await this.file.write(chunk.subarray(done));
+    await writeAll(this.file, chunk);
     this.#hash.update(chunk);
     return this.bytes += chunk.length;
   }

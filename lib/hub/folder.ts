@@ -2,9 +2,6 @@
 
 import { join } from "node:path";
 import { writeTextFile } from "../util/files.ts";
-import { parameterCount, readConfig } from "../gpt2/config.ts";
-import { checkpointWeights } from "../gpt2/weights.ts";
-import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { type HubFile, isIntact } from "./checksum.ts";
 import { HubError } from "./error.ts";
 
@@ -44,12 +41,4 @@ export async function verifyFiles(folder: string, { files }: FolderRecord): Prom
     if (await isIntact(join(folder, file.name), file)) continue;
     throw new HubError(`${join(folder, file.name)} is not what was downloaded. Remove ${folder} and run this again`);
   }
-}
-
-/** Opens all parts of a model as those do who run it; gives its number of weights. Throws what they would. */
-export async function checkModel(folder: string): Promise<number> {
-  const config = await readConfig(folder);
-  using _weights = await checkpointWeights(folder, config);
-  await AutoTokenizer.fromPretrained(folder);
-  return parameterCount(config);
 }

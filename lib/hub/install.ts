@@ -5,7 +5,8 @@
  */
 
 import { join } from "node:path";
-import { readConfig } from "../gpt2/config.ts";
+import { freeBytes } from "../util/disk.ts";
+import { formatBytes } from "../util/format.ts";
 import { lockFile } from "../util/lock.ts";
 import { HubCache } from "./cache.ts";
 import { type HubFile, isIntact } from "./checksum.ts";
@@ -13,7 +14,7 @@ import { smallFiles, weightFiles } from "./choose.ts";
 import { type ClientOptions, HubClient } from "./client.ts";
 import { downloadFile, partialName } from "./download.ts";
 import { HubError } from "./error.ts";
-import { checkModel, type FolderRecord, readRecord, verifyFiles, writeRecord } from "./folder.ts";
+import { type FolderRecord, readRecord, verifyFiles, writeRecord } from "./folder.ts";
 import { listFiles, type Listing } from "./listing.ts";
 import { type HubModel, hubModel, MODELS_FOLDER } from "./name.ts";
 import { retry, type RetryOptions } from "./retry.ts";
@@ -21,8 +22,18 @@ import { type HubSettings, hubSettings } from "./settings.ts";
 
 export { HubError };
 
+/** What a folder must hold to be a model: the hub brings files, and who wants a model knows what they should be. */
+export interface ModelChecks {
+  /** Throws if `config.json` in the folder is of no model that can be used. Asked before gigabytes come. */
+  checkConfig(folder: string): Promise<void>;
+  /** The names of the files with weights that the index at `path` lists. Throws if they are no names of files. */
+  listedWeights(path: string): Promise<string[]>;
+  /** Opens all parts as those do who run it; gives the number of weights. Throws if it cannot be run. */
+  checkModel(folder: string): Promise<number>;
+}
+
 /** How to get a model. */
-export interface InstallOptions extends ClientOptions, RetryOptions {
+export interface InstallModelOptions extends ClientOptions, RetryOptions {
   /** A commit, branch or tag. Default: the pinned commit of a published size, else `main`. */
   revision?: string;
   /** The folder that the model's own one is made in. Default: `models/`. */
@@ -52,9 +63,13 @@ const WORK = ".downloads";
 
 /**
  * Gets the model called `name`, unless it is there: then its checksums are verified again. Throws a RangeError for a name
- * that is none and for what is no GPT-2, and a {@link HubError} for a model that cannot be had.
+ * that is none and for what fails the checks, and a {@link HubError} for a model that cannot be had.
  */
-export async function installModel(name: string, options: InstallOptions = {}): Promise<InstalledModel> {
+export async function installModel(
+  name: string,
+  checks: ModelChecks,
+  options: InstallModelOptions = {},
+): Promise<InstalledModel> {
   const model = hubModel(name, options.revision);
   const settings = options.settings ?? await hubSettings();
   const { into = MODELS_FOLDER } = options;
@@ -65,11 +80,11 @@ export async function installModel(name: string, options: InstallOptions = {}): 
     for (const path of [folder, work, staging, lock]) await refuseLink(path);
     await Deno.mkdir(work, { recursive: true });
     using _lock = await lockFile(lock, () => log(`Waiting for another process that is getting ${name}.`));
-    if (await kindOf(folder)) return await verify(folder, options.revision);
+    if (await kindOf(folder)) return await verify(folder, checks, options.revision);
 
     await Deno.mkdir(staging, { recursive: true });
-    const record = await fill(staging, model, settings, { ...options, log });
-    const parameters = await orRefuse(staging, model, () => checkModel(staging));
+    const record = await fill(staging, model, checks, settings, { ...options, log });
+    const parameters = await orRefuse(staging, model, () => checks.checkModel(staging));
     await writeRecord(staging, record);
     await Deno.rename(staging, folder);
     return { folder, record, parameters, wasThere: false };
@@ -93,7 +108,11 @@ function errorWithoutToken(error: Error, settings: HubSettings): Error {
 }
 
 /** What is there already: right, or in the way. */
-async function verify(folder: string, revision: string | undefined): Promise<InstalledModel> {
+async function verify(
+  folder: string,
+  { checkModel }: ModelChecks,
+  revision: string | undefined,
+): Promise<InstalledModel> {
   const record = await readRecord(folder);
   if (record) await verifyFiles(folder, record);
   if (revision && record && ![record.commit, record.revision].includes(revision)) {
@@ -106,20 +125,21 @@ async function verify(folder: string, revision: string | undefined): Promise<Ins
 async function fill(
   staging: string,
   model: HubModel,
+  { checkConfig, listedWeights }: ModelChecks,
   settings: HubSettings,
-  options: InstallOptions,
+  options: InstallModelOptions,
 ): Promise<FolderRecord> {
   const cache = new HubCache(settings.cache);
   const client = options.offline ?? settings.offline ? undefined : new HubClient(settings, options);
   const listing = await (client ? retry(() => listFiles(client, model), options) : cache.listFiles(model));
   if (!listing) throw new HubError(`revision ${model.revision} is not in ${cache.folder}. Go online to download it`);
   const { repository, revision } = model, { commit } = listing, source = { repository, commit };
-  await sweep(staging, listing);
+  await clean(staging, listing);
 
   const small = smallFiles(listing);
   await bring(small);
-  await orRefuse(staging, model, () => readConfig(staging)); // before gigabytes come
-  const weights = await orRefuse(staging, model, () => weightFiles(listing, staging));
+  await orRefuse(staging, model, () => checkConfig(staging));
+  const weights = await orRefuse(staging, model, () => weightFiles(listing, staging, listedWeights));
   const smallBytes = sum(small), total = smallBytes + sum(weights);
   await bring(weights, (bytes) => options.onProgress?.(smallBytes + bytes, total));
   return { repository, revision, commit, files: [...small, ...weights] };
@@ -153,7 +173,7 @@ async function fill(
 }
 
 /** Keeps of an earlier run what this one can use, and no links: they could lead the writing anywhere. */
-async function sweep(staging: string, { files }: Listing): Promise<void> {
+async function clean(staging: string, { files }: Listing): Promise<void> {
   const useful = new Set([...files.values()].flatMap((file) => {
     const partial = partialName(file);
     return [file.name, partial, `${partial}.etag`];
@@ -174,15 +194,15 @@ async function orRefuse<T>(staging: string, { repository }: HubModel, check: () 
 }
 
 async function checkSpace(staging: string, files: readonly HubFile[]): Promise<void> {
-  const { statfs } = await import("node:fs/promises");
-  const { bavail, bsize } = await statfs(staging);
+  const free = await freeBytes(staging);
   let needed = sum(files);
   for (const file of files) {
     needed -= (await Deno.stat(join(staging, partialName(file))).catch(() => ({ size: 0 }))).size;
   }
-  if (needed <= bavail * bsize) return;
-  const [wanted, free] = [needed, bavail * bsize].map((bytes) => `${Math.round(bytes / 1e6).toLocaleString("en")} MB`);
-  throw new HubError(`it needs ${wanted} more in ${staging}, and that disk has ${free} free. Make room`);
+  if (needed <= free) return;
+  throw new HubError(
+    `it needs ${formatBytes(needed)} more in ${staging}, and that disk has ${formatBytes(free)} free. Make room`,
+  );
 }
 
 /** A link where a folder or a file of ours belongs would lead out of the models' folder. */

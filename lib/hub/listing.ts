@@ -1,6 +1,6 @@
 /** What a repository holds at a revision: one small JSON answer of the hub, checked field by field. */
 
-import { quote } from "../safetensors/header.ts";
+import { quote } from "../util/quote.ts";
 import type { HubFile } from "./checksum.ts";
 import type { HubClient } from "./client.ts";
 import { HubError } from "./error.ts";

@@ -1,8 +1,7 @@
 /** Which model a name means, at which revision, and which folder of `models/` it gets. */
 
 import { fileURLToPath } from "node:url";
-import type { GPT2Size } from "../gpt2/config.ts";
-import { quote } from "../safetensors/header.ts";
+import { quote } from "../util/quote.ts";
 
 /** The project's `models/`. */
 export const MODELS_FOLDER: string = fileURLToPath(new URL("../../models", import.meta.url));
@@ -18,13 +17,13 @@ export interface HubModel {
 }
 
 /** The published sizes, each at the commit that this library is meant for. */
-export const KNOWN_MODELS: Readonly<Record<GPT2Size, { repository: string; revision: string }>> = {
+export const KNOWN_MODELS = {
   "distilgpt2": { repository: "distilbert/distilgpt2", revision: "2290a62682d06624634c1f46a6ad5be0f47f38aa" },
   "gpt2": { repository: "openai-community/gpt2", revision: "607a30d783dfa663caf39e06633721c8d4cfcd7e" },
   "gpt2-medium": { repository: "openai-community/gpt2-medium", revision: "6dcaa7a952f72f9298047fd5137cd6e4f05f41da" },
   "gpt2-large": { repository: "openai-community/gpt2-large", revision: "32b71b12589c2f8d625668d2335a01cac3249519" },
   "gpt2-xl": { repository: "openai-community/gpt2-xl", revision: "15ea56dee5df4983c59b2538573817e1667135e2" },
-};
+} as const;
 
 /**
  * Reads a name: one of {@link KNOWN_MODELS}, or `owner/name`. Throws a RangeError for everything else, so that no name
@@ -57,7 +56,7 @@ export function hubModel(name: string, revision?: string): HubModel {
 }
 
 /** Whether a name is one of {@link KNOWN_MODELS}. */
-export function isKnownModel(name: string): name is GPT2Size {
+export function isKnownModel(name: string): name is keyof typeof KNOWN_MODELS {
   return Object.hasOwn(KNOWN_MODELS, name);
 }
 

@@ -4,7 +4,7 @@ import { HubError, Interruption } from "./error.ts";
 
 /** How to try again. */
 export interface RetryOptions {
-  /** Is told, in one line, why and when. Default: stderr. */
+  /** Called with one line that says why and when. Default: stderr. */
   log?: (line: string) => void;
   /** Waits for so many seconds; tests do not. */
   wait?: (seconds: number) => Promise<void>;

@@ -32,7 +32,7 @@ export interface JupyterEnvironmentOptions {
 
 /**
  * Makes what is missing, which takes a minute and a download the first time, and says how to call Jupyter. Processes
- * that ask at the same time wait for each other; an attempt that was cut short is begun anew.
+ * that ask at the same time wait for each other; an attempt that was cut short starts over.
  *
  * @example
  * ```ts ignore
@@ -69,7 +69,7 @@ export async function removeJupyter(
  * Writes the kernel's description. It names a link to this Deno, because a Deno run by npx lies in a cache.
  *
  * Interrupts come as SIGINT, and the kernel is started with SIGINT ignored: until a cell listens for it (as `lib/` does,
- * see lib/interrupt.ts) it changes nothing, where by itself it would end the kernel. The other way, an interrupt message,
+ * see lib/util/interrupt.ts) it changes nothing, where by itself it would end the kernel. The other way, an interrupt message,
  * makes Deno tear down whatever JavaScript runs next. That suits a cell that never awaits; one that awaits never ends
  * after it, and no other cell runs until a restart.
  */
@@ -126,14 +126,14 @@ async function findPython(): Promise<string> {
   );
 }
 
-/** Runs a command to its end. Its error is the last line of what it said, and the way out. */
+/** Runs a command to its end. Its error is the last line of its stderr, and what to do. */
 async function call(command: string, args: string[]): Promise<void> {
   const { success, stderr } = await new Deno.Command(command, { args, stdout: "null", stderr: "piped" }).output();
   if (success) return;
-  const said = new TextDecoder().decode(stderr).trim().split("\n");
-  const reason = said.findLast((line) => line.startsWith("ERROR")) ?? said.at(-1);
+  const lines = new TextDecoder().decode(stderr).trim().split("\n");
+  const reason = lines.findLast((line) => line.startsWith("ERROR")) ?? lines.at(-1);
   throw new Error(
-    `Cannot install Jupyter: \`${[command, ...args].join(" ")}\` said "${reason}". If venv or pip is missing, ` +
+    `Cannot install Jupyter: \`${[command, ...args].join(" ")}\` failed with "${reason}". If venv or pip is missing, ` +
       "install it (on Debian and Ubuntu: apt install python3-venv) and run this again.",
   );
 }

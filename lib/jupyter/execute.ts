@@ -24,7 +24,7 @@ export interface NotebookFailure {
   name: string;
   /** What the error says. */
   message: string;
-  /** Where it came from, as far as known; for a dead kernel, the last that it said. */
+  /** Where it came from, as far as known; for a dead kernel, the end of its stderr. */
   traceback: string;
 }
 
@@ -72,14 +72,16 @@ export async function executeNotebook(
     if ("of" in report) onCell?.(report.cell, report.of);
     else outcome = report;
   }
-  const said = tail(await errors);
+  const stderr = tail(await errors);
   await Promise.all([child.stdin.close(), child.status]);
 
-  if (!outcome) throw new Error(`Cannot execute ${path}: ${said}`);
+  if (!outcome) throw new Error(`Cannot execute ${path}: ${stderr}`);
   const { notebook: text = "", failure = findFailure(JSON.parse(text).cells) } = outcome;
   if (!failure) return { text };
   const source = [cells[failure.cell].source].flat().join("");
-  return { failure: { ...explain(failure.name === "DeadKernel" ? { ...failure, traceback: said } : failure), source } };
+  return {
+    failure: { ...explain(failure.name === "DeadKernel" ? { ...failure, traceback: stderr } : failure), source },
+  };
 }
 
 /** What nbclient does not see: errors in displaying a result, and charts that most readers would not see. */
@@ -119,7 +121,7 @@ function explain({ cell, name, message, traceback }: Failure): Failure {
   return { cell, name, message: plain(message), traceback: plain(traceback).replace(`${name}: ${plain(message)}`, "") };
 }
 
-/** The last that a process said, without the warning that every kernel begins with. */
+/** The end of a stderr, without the warning that every kernel begins with. */
 function tail(text: string): string {
   const lines = text.split("\n").filter((line) => line.trim() && !line.includes('"deno jupyter" is unstable'));
   return lines.slice(-5).join("\n");

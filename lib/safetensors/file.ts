@@ -1,7 +1,8 @@
 /** Reads one safetensors file. Bytes are little-endian, as on every platform that Deno runs on. */
 
 import { bfloat16ToFloat32, float16ToFloat32 } from "../util/half.ts";
-import { type Dtype, DTYPE_BYTES, parseHeader, quote, SafetensorsError, type TensorInfo } from "./header.ts";
+import { quote } from "../util/quote.ts";
+import { DTYPE_BYTES, parseHeader, SafetensorsError, type StoredDtype, type TensorInfo } from "./header.ts";
 
 /** Tensors on disk, in one file or in several. Close them with `using` or `[Symbol.dispose]()`. */
 export interface Weights extends Disposable {
@@ -117,7 +118,7 @@ export class SafetensorsFile implements Weights {
     this.#reader[Symbol.dispose]();
   }
 
-  #find(name: string, ...readable: Dtype[]): TensorInfo {
+  #find(name: string, ...readable: StoredDtype[]): TensorInfo {
     const info = this.tensors.get(name);
     if (!info) throw new SafetensorsError(this.#path, `there is no tensor ${quote(name)}.`);
     if (readable.includes(info.dtype)) return info;

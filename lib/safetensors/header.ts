@@ -4,6 +4,8 @@
  * before anything is allocated for it.
  */
 
+import { quote } from "../util/quote.ts";
+
 /** The types a file may declare, with the bytes of one element. */
 export const DTYPE_BYTES = {
   BOOL: 1,
@@ -25,13 +27,13 @@ export const DTYPE_BYTES = {
   C64: 8,
 } as const;
 
-/** The type of a tensor's elements. */
-export type Dtype = keyof typeof DTYPE_BYTES;
+/** The type of a tensor's elements in a file. What a model computes with is the backend's `Dtype`. */
+export type StoredDtype = keyof typeof DTYPE_BYTES;
 
 /** What the header says about one tensor, and where its bytes lie. */
 export interface TensorInfo {
   /** The type of its elements. */
-  readonly dtype: Dtype;
+  readonly dtype: StoredDtype;
   /** Its dimensions; none for a single number. */
   readonly shape: readonly number[];
   /** Where it begins, counted from the start of its file. */
@@ -88,11 +90,11 @@ export function parseHeader(
     if (shape === undefined) return fail(`${quote(name)} has no shape`);
     if (offsets?.length !== 2) return fail(`${quote(name)} needs two data_offsets`);
     const [begin, end] = offsets;
-    const byteLength = shape.reduce((product, length) => product * length, DTYPE_BYTES[dtype as Dtype]);
+    const byteLength = shape.reduce((product, length) => product * length, DTYPE_BYTES[dtype as StoredDtype]);
     if (!(byteLength === end - begin)) {
       fail(`${quote(name)}, ${dtype} [${shape}], needs ${byteLength} bytes and has ${end - begin}`);
     }
-    return { dtype: dtype as Dtype, shape, byteOffset: dataStart + begin, byteLength };
+    return { dtype: dtype as StoredDtype, shape, byteOffset: dataStart + begin, byteLength };
   }
 }
 
@@ -107,11 +109,6 @@ function decode(bytes: Uint8Array, fail: (problem: string) => never): string {
 
 /** More dimensions than any tensor has, few enough that a long list is refused before it is built. */
 const MAX_RANK = 32;
-
-/** A name for a message: quoted, control characters escaped, shortened. */
-export function quote(name: string): string {
-  return JSON.stringify(name.length > 80 ? `${name.slice(0, 80)}…` : name);
-}
 
 /** By place in the file; a tensor without elements comes before the one that begins at the same byte. */
 function order(a: TensorInfo, b: TensorInfo): number {

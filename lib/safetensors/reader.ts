@@ -4,11 +4,12 @@
  */
 
 import { join } from "node:path";
+import { quote } from "../util/quote.ts";
 import { SafetensorsFile, type Weights } from "./file.ts";
-import { quote, SafetensorsError } from "./header.ts";
+import { SafetensorsError } from "./header.ts";
 
 export { openSafetensors, SafetensorsFile, type Weights } from "./file.ts";
-export { type Dtype, SafetensorsError, type TensorInfo } from "./header.ts";
+export { SafetensorsError, type StoredDtype, type TensorInfo } from "./header.ts";
 export { streamSafetensors, type TensorData, type TensorDeclaration, writeSafetensors } from "./writer.ts";
 
 /**

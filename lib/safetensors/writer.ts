@@ -2,7 +2,8 @@
 
 import { writeAll, writeFile } from "../util/files.ts";
 import { float32ToBfloat16, float32ToFloat16 } from "../util/half.ts";
-import { DTYPE_BYTES, quote } from "./header.ts";
+import { quote } from "../util/quote.ts";
+import { DTYPE_BYTES } from "./header.ts";
 
 /** A tensor to write, before its values are known: its shape, and the type that they are stored as. */
 export interface TensorDeclaration {

@@ -1,5 +1,5 @@
 /**
- * Linear layers with narrow weights: int8 reads a quarter of the bytes that float32 does and multiplies four times as many
+ * Linear layers with low-precision weights: int8 reads a quarter of the bytes that float32 does and multiplies four times as many
  * numbers at once, bfloat16 half and twice.
  *
  * int8 scales weights by output channel and activations by row, each to its largest magnitude, so that a row's answer never
@@ -44,7 +44,7 @@ export function quantizedShard(
     const limit = tf.maximum(tf.maximum(high, tf.neg(low)), 1e-12);
     return quantize(backend, weight, tf.neg(limit), limit, [attr.int("axis", columns)]);
   });
-  return { name, bias, weight: [transposed ? turned(backend, values) : values, ...range] };
+  return { name, bias, weight: [transposed ? transpose(backend, values) : values, ...range] };
 }
 
 /** A weight that is int8 already, as it is. Takes over the bias. */
@@ -97,14 +97,14 @@ export function bfloat16Linear(
   { transposed = false, modelSize = 0 }: ShardOptions = {},
 ): Head {
   const parts = shards.map(({ name, weight, bias }) => {
-    const values = cast(backend, weight, float, bfloat16), columns = transposed ? turned(backend, values) : values;
+    const values = cast(backend, weight, float, bfloat16), columns = transposed ? transpose(backend, values) : values;
     const shift = tidied(() => cast(backend, bias ?? tf.fill([columns.shape[1]], 0), float, bfloat16));
-    return { name, narrow: [columns, shift] };
+    return { name, weights: [columns, shift] };
   });
   return {
     apply: (x) => {
       const input = cast(backend, x, float, bfloat16);
-      const products = parts.map(({ name, narrow }) => {
+      const products = parts.map(({ name, weights }) => {
         const [y] = backend.executeRaw("_MklNativeFusedMatMul", [
           attr.type("T", bfloat16),
           attr.bool("transpose_a", false),
@@ -114,7 +114,7 @@ export function bfloat16Linear(
           attr.bool("is_filter_const", keepsPacked(backend, 2 * modelSize)),
           attr.string("_kernel", "MklNameChangeOp"),
           attr.string("_weight", name),
-        ], [input, ...narrow]);
+        ], [input, ...weights]);
         const wide = backend.wrap(cast(backend, y, bfloat16, float)) as tf.Tensor2D;
         backend.free([y]);
         return wide;
@@ -122,7 +122,7 @@ export function bfloat16Linear(
       backend.free([input]);
       return products;
     },
-    dispose: () => backend.free(parts.flatMap(({ narrow }) => narrow)),
+    dispose: () => backend.free(parts.flatMap(({ weights }) => weights)),
   };
 }
 
@@ -131,19 +131,19 @@ function rawInt8(backend: TensorflowBackend, { values, shape, axis, scale }: Int
   const high = scale.map((scale) => 127 * scale), vector = [high.length];
   const raw = backend.createRaw([...shape], qint8, values);
   return [
-    axis === 0 ? turned(backend, raw) : raw,
+    axis === 0 ? transpose(backend, raw) : raw,
     backend.createRaw(vector, float, high.map((limit) => -limit)),
     backend.createRaw(vector, float, high),
   ];
 }
 
-/** [m, K] -> [K, m]. Takes the tensor over. int8 goes as plain bytes: TensorFlow does not turn its quantized types. */
-function turned(backend: TensorflowBackend, x: TensorMetadata): TensorMetadata {
+/** [m, K] -> [K, m]. Takes the tensor over. int8 goes as plain bytes: TensorFlow does not transpose its quantized types. */
+function transpose(backend: TensorflowBackend, x: TensorMetadata): TensorMetadata {
   const plain = x.dtype === qint8 ? uint8 : x.dtype;
   const bits = bitcast(backend, x, plain), axes = backend.createRaw([2], int32, new Int32Array([1, 0]));
-  const [turned] = backend.executeRaw("Transpose", [attr.type("T", plain), attr.type("Tperm", int32)], [bits, axes]);
-  const y = bitcast(backend, turned, x.dtype);
-  backend.free([x, bits, axes, turned]);
+  const [columns] = backend.executeRaw("Transpose", [attr.type("T", plain), attr.type("Tperm", int32)], [bits, axes]);
+  const y = bitcast(backend, columns, x.dtype);
+  backend.free([x, bits, axes, columns]);
   return y;
 }
 

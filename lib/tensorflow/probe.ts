@@ -1,5 +1,5 @@
 /**
- * Which kernels work here. Fused and narrow ones are not part of TensorFlow's public interface: a build may lack one, or
+ * Which kernels work here. Fused and low-precision ones are not part of TensorFlow's public interface: a build may lack one, or
  * have it with another meaning. So each is tried on a small input, inside a captured function, against the plain operations.
  */
 

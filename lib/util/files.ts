@@ -29,8 +29,10 @@ export async function writeFile(path: string, write: (file: Deno.FsFile) => Prom
 }
 
 /** Writes all the bytes of an array: one call of `write` may take fewer. */
-export async function writeAll(file: Deno.FsFile, { buffer, byteOffset, byteLength }: ArrayBufferView): Promise<void> {
-  for (let done = 0; done < byteLength;) {
-    done += await file.write(new Uint8Array(buffer, byteOffset + done, byteLength - done));
-  }
+export async function writeAll(
+  file: { write(bytes: Uint8Array): Promise<number> },
+  { buffer, byteOffset, byteLength }: ArrayBufferView,
+): Promise<void> {
+  let rest = new Uint8Array(buffer, byteOffset, byteLength);
+  while (rest.length > 0) rest = rest.subarray(await file.write(rest));
 }

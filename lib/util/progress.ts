@@ -1,5 +1,8 @@
 /** A progress line on stderr: a bar with time left on a terminal, a line per tenth elsewhere. */
 
+import { formatSeconds } from "./format.ts";
+import { print } from "./print.ts";
+
 /** Reports how far some work is. `update` may be called as often as one likes. */
 export class Progress {
   readonly #started = performance.now();
@@ -39,7 +42,7 @@ export class Progress {
 
   #draw(text: string): void {
     this.#drawnAt = performance.now();
-    Deno.stderr.writeSync(new TextEncoder().encode(text));
+    print(text, Deno.stderr);
   }
 
   #timeLeft(done: number): string {
@@ -91,18 +94,4 @@ export async function withProgress<T>(
   } finally {
     bar?.[Symbol.dispose]();
   }
-}
-
-/** `75` -> `1:15`; `9` -> `9 s`. */
-export function formatSeconds(seconds: number): string {
-  const whole = Math.round(seconds);
-  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
-}
-
-/** `274000871` -> `274 MB`. */
-export function formatBytes(bytes: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  const power = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(1, bytes)) / 3));
-  const value = bytes / 1000 ** power;
-  return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${units[power]}`;
 }

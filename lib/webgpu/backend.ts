@@ -11,6 +11,7 @@ import { Recorder } from "./expression.ts";
 import { webgpuOps } from "./ops.ts";
 import { Packer } from "./pack.ts";
 import { makePlan } from "./plan.ts";
+import { DENO_VERSION } from "../util/runtime.ts";
 import { ReadBack, READS_EARLY } from "./read_back.ts";
 import { measureGpuRoofs } from "./roofs.ts";
 import { Scratch } from "./scratch.ts";
@@ -62,7 +63,7 @@ export class WebgpuBackend {
   get description(): string {
     const { name, software } = this.gpu;
     return `${name} through WebGPU` + (software ? ", a program on the processor" : "") +
-      (READS_EARLY ? "" : `; Deno ${Deno.version.deno} adds 10 ms to each step`);
+      (READS_EARLY || !DENO_VERSION ? "" : `; Deno ${DENO_VERSION} adds 10 ms to each step`);
   }
 
   /** Opens the GPU and registers tfjs's backend `webgpu`. Throws what {@link openGpu} throws. */

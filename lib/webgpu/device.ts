@@ -1,6 +1,6 @@
-/** The GPU: finding one through Deno's WebGPU, opening it with all that it can do, noticing when it fails. */
+/** The GPU: opening it with all that it can do, noticing when it fails. */
 
-import { tmpdir } from "node:os";
+import { findGpuAdapter } from "../util/runtime.ts";
 
 /** A GPU that was opened. */
 export interface Gpu {
@@ -16,9 +16,6 @@ export interface Gpu {
   /** True once {@link Gpu.check} has nothing good to say any more. */
   readonly failed: boolean;
 }
-
-/** Environment variables: where Deno looks for GPUs, and where a Linux desktop has its sockets. */
-const LOOK_AT = "DENO_WEBGPU_BACKEND", DESKTOP = "XDG_RUNTIME_DIR";
 
 /** Limits that are asked for as high as the adapter has them: the defaults are those of the weakest phones. */
 const LIMITS = [
@@ -36,7 +33,7 @@ const LIMITS = [
  * `allowSoftware` is not set: such an adapter is slower than WebAssembly.
  */
 export async function openGpu({ allowSoftware = false }: { allowSoftware?: boolean } = {}): Promise<Gpu> {
-  const adapter = await findAdapter(); // some builds of Deno have no navigator.gpu at all
+  const adapter = await findGpuAdapter(); // some builds of Deno have no navigator.gpu at all
   if (!adapter) throw new Error("there is no GPU that Deno can use: it needs a Vulkan, Metal or DirectX 12 driver");
   const { description, vendor, isFallbackAdapter: software } = adapter.info as GPUAdapterInfo & {
     isFallbackAdapter: boolean; // not in Deno's types yet
@@ -69,34 +66,19 @@ export async function openGpu({ allowSoftware = false }: { allowSoftware?: boole
   };
 }
 
-/**
- * The fastest GPU with a driver for Vulkan, Metal or DirectX 12. Not through OpenGL, unless the user asks Deno for that: it
- * takes long to start and has less than WebGPU promises. Deno reads where to look when it is first asked for a GPU.
- */
-async function findAdapter(): Promise<GPUAdapter | null | undefined> {
-  if (!Deno.env.has(LOOK_AT)) Deno.env.set(LOOK_AT, "vulkan,metal,dx12");
-  const noDesktop = Deno.build.os === "linux" && !Deno.env.has(DESKTOP);
-  if (noDesktop) Deno.env.set(DESKTOP, tmpdir()); // or else Mesa's drivers, which look for a screen, complain
-  try {
-    return await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-  } finally {
-    if (noDesktop) Deno.env.delete(DESKTOP);
-  }
-}
-
 /** Remembers the first thing that goes wrong outside any error scope: from then on results may be wrong. */
 function watch(device: GPUDevice, name: string): { message?: string } {
   const failure: { message?: string } = {};
-  const wayOut = "Free the model and load it again, or use another backend.";
+  const advice = "Free the model and load it again, or use another backend.";
   device.lost.then(({ reason, message }) => {
-    failure.message ??= `The GPU (${name}) was lost: ${message || reason}. ${wayOut}`;
+    failure.message ??= `The GPU (${name}) was lost: ${message || reason}. ${advice}`;
   });
   device.addEventListener("uncapturederror", (event) => {
     event.preventDefault(); // Deno would print it
     const { error } = event as GPUUncapturedErrorEvent;
     failure.message ??= error instanceof GPUOutOfMemoryError
-      ? `The GPU (${name}) has no memory left. Use fewer rows, fewer tokens or a smaller model. ${wayOut}`
-      : `The GPU (${name}) refused a command: ${error.message}. ${wayOut}`;
+      ? `The GPU (${name}) has no memory left. Use fewer rows, fewer tokens or a smaller model. ${advice}`
+      : `The GPU (${name}) refused a command: ${error.message}. ${advice}`;
   });
   return failure;
 }

@@ -11,30 +11,30 @@ const THREADS = 256, ROW = 32768;
 const INDEX = `let i = id.x + id.y * ${THREADS * ROW}u;`;
 
 /** To the nearest bfloat16, ties to even, as float32ToBfloat16 in ../half.ts rounds. */
-const PACK = `@group(0) @binding(0) var<storage, read_write> narrow: array<u32>;
-@group(0) @binding(1) var<storage, read> wide: array<u32>;
+const PACK = `@group(0) @binding(0) var<storage, read_write> packed: array<u32>;
+@group(0) @binding(1) var<storage, read> unpacked: array<u32>;
 fn rounded(i: u32) -> u32 {
-  if (i >= arrayLength(&wide)) { return 0u; }
-  let bits = wide[i];
+  if (i >= arrayLength(&unpacked)) { return 0u; }
+  let bits = unpacked[i];
   return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
 }
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   ${INDEX}
-  if (i < arrayLength(&narrow)) { narrow[i] = rounded(2u * i) | (rounded(2u * i + 1u) << 16u); }
+  if (i < arrayLength(&packed)) { packed[i] = rounded(2u * i) | (rounded(2u * i + 1u) << 16u); }
 }`;
 
-const UNPACK = `@group(0) @binding(0) var<storage, read> narrow: array<u32>;
-@group(0) @binding(1) var<storage, read_write> wide: array<u32>;
+const UNPACK = `@group(0) @binding(0) var<storage, read> packed: array<u32>;
+@group(0) @binding(1) var<storage, read_write> unpacked: array<u32>;
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(global_invocation_id) id: vec3u) {
   ${INDEX}
-  if (i >= arrayLength(&wide)) { return; }
-  let two = narrow[i / 2u];
-  wide[i] = select(two << 16u, two & 0xffff0000u, i % 2u == 1u);
+  if (i >= arrayLength(&unpacked)) { return; }
+  let two = packed[i / 2u];
+  unpacked[i] = select(two << 16u, two & 0xffff0000u, i % 2u == 1u);
 }`;
 
-/** Makes narrow weights, and wide ones of them where tfjs's own operations need them. */
+/** Packs weights, and unpacks them where tfjs's own operations need them. */
 export class Packer {
   /** On this GPU. */
   constructor(private readonly tfjs: TfjsOnGpu) {}
@@ -43,7 +43,7 @@ export class Packer {
   pack(values: tf.Tensor2D, dtype: Dtype): Pick<Weight, "values" | "format"> {
     if (dtype !== "bfloat16") return { values, format: "float32" };
     const packed = this.tfjs.empty([Math.ceil(values.size / 2)], "int32");
-    this.#run("pack", PACK, { narrow: packed, wide: values });
+    this.#run("pack", PACK, { packed, unpacked: values });
     values.dispose();
     return { values: packed, format: "bfloat16" };
   }
@@ -51,24 +51,24 @@ export class Packer {
   /** The weight in float32: [K, M], or [M, K] if it is transposed. A new tensor. */
   unpack({ values, format, inputs, outputs, transposed }: Weight): tf.Tensor2D {
     if (format === "float32") return values.clone() as tf.Tensor2D;
-    const wide = this.tfjs.empty(transposed ? [outputs, inputs] : [inputs, outputs], "float32");
-    this.#run("unpack", UNPACK, { narrow: values, wide });
-    return wide as tf.Tensor2D;
+    const unpacked = this.tfjs.empty(transposed ? [outputs, inputs] : [inputs, outputs], "float32");
+    this.#run("unpack", UNPACK, { packed: values, unpacked });
+    return unpacked as tf.Tensor2D;
   }
 
   /** Runs a kernel on both tensors, in pieces that can be bound. */
-  #run(label: string, code: string, { narrow, wide }: { narrow: tf.Tensor; wide: tf.Tensor }): void {
+  #run(label: string, code: string, { packed, unpacked }: { packed: tf.Tensor; unpacked: tf.Tensor }): void {
     const { device } = this.tfjs.gpu, pipeline = this.tfjs.pipeline(code, label);
-    const buffers = { narrow: this.tfjs.bufferOf(narrow), wide: this.tfjs.bufferOf(wide) };
-    const most = Math.floor(device.limits.maxStorageBufferBindingSize / 8 / 64) * 64; // words of the narrow one
+    const buffers = { packed: this.tfjs.bufferOf(packed), unpacked: this.tfjs.bufferOf(unpacked) };
+    const most = Math.floor(device.limits.maxStorageBufferBindingSize / 8 / 64) * 64; // words of the packed one
     this.tfjs.flush();
     const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);
-    for (let first = 0; first < narrow.size; first += most) {
-      const words = Math.min(most, narrow.size - first), numbers = Math.min(2 * words, wide.size - 2 * first);
+    for (let first = 0; first < packed.size; first += most) {
+      const words = Math.min(most, packed.size - first), numbers = Math.min(2 * words, unpacked.size - 2 * first);
       const resources = [
-        { buffer: buffers.narrow, offset: 4 * first, size: 4 * words },
-        { buffer: buffers.wide, offset: 8 * first, size: 4 * numbers },
+        { buffer: buffers.packed, offset: 4 * first, size: 4 * words },
+        { buffer: buffers.unpacked, offset: 8 * first, size: 4 * numbers },
       ];
       pass.setBindGroup(
         0,

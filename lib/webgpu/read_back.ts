@@ -1,5 +1,7 @@
 /** Bytes from the GPU, without waiting longer than it takes. */
 
+import { DENO_VERSION } from "../util/runtime.ts";
+
 /**
  * Whether a buffer's bytes can be had as soon as `mapAsync` returns, before its promise resolves.
  *
@@ -8,7 +10,7 @@
  * at once, but only on a buffer that was mapped before: on a new one that ends the process. This was tried with the
  * versions named here; on all others reading waits for the promise, which is right everywhere.
  */
-export const READS_EARLY = /^2\.9\./.test(Deno.version.deno);
+export const READS_EARLY = /^2\.9\./.test(DENO_VERSION ?? "");
 
 /** A piece of a buffer, in multiples of 4 bytes. */
 export interface Piece {

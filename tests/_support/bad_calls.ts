@@ -11,6 +11,7 @@ import { TensorflowBinding } from "../../lib/tensorflow/capi/binding.ts";
 import { ensureLibtensorflow } from "../../lib/tensorflow/install/install.ts";
 import { Library, TensorflowError } from "../../lib/tensorflow/capi/library.ts";
 import { type OpDefinition, OpDefinitions } from "../../lib/tensorflow/capi/op_definitions.ts";
+import { print } from "../../lib/util/print.ts";
 import { seededRandom } from "../../lib/util/random.ts";
 
 const [seed, calls] = Deno.args.map(Number);
@@ -50,7 +51,7 @@ for (let i = 0; i < calls; i++) {
     savedModel,
     captureIt,
   ])();
-  Deno.stderr.writeSync(new TextEncoder().encode(`${i} ${name}\n`));
+  print(`${i} ${name}\n`, Deno.stderr);
   const outcome = outcomeOf(call);
   outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
 }
@@ -131,7 +132,7 @@ function savedModel(): Call {
   ]);
 }
 
-/** The same operations, put down instead of run. */
+/** The same operations, recorded instead of run. */
 function captureIt(): Call {
   const [name, call] = execute(), inputs = several(2, () => pick(alive));
   return [`capture ${show(inputs)} of ${name}`, () => {

@@ -46,7 +46,7 @@ export async function installChromium(): Promise<Chromium | null> {
 
 async function call(command: string, args: string[]): Promise<void> {
   const { success, stderr } = await new Deno.Command(command, { args, stdout: "null" }).output();
-  if (!success) throw new Error(`\`${command} ${args.join(" ")}\` said: ${new TextDecoder().decode(stderr)}`);
+  if (!success) throw new Error(`\`${command} ${args.join(" ")}\` failed: ${new TextDecoder().decode(stderr)}`);
 }
 
 /** One page of one browser; both end when it is disposed of. */
@@ -163,11 +163,11 @@ export class Page implements AsyncDisposable {
 /** The address that a browser says its debugger has. */
 async function debuggerOf(child: Deno.ChildProcess): Promise<string> {
   const reader = child.stderr.getReader();
-  for (let said = "";;) {
+  for (let stderr = "";;) {
     const { value, done } = await reader.read();
-    if (done) throw new Error(`Chromium did not start: ${said}`);
-    said += new TextDecoder().decode(value);
-    const address = said.match(/DevTools listening on (ws:\S+)/)?.[1];
+    if (done) throw new Error(`Chromium did not start: ${stderr}`);
+    stderr += new TextDecoder().decode(value);
+    const address = stderr.match(/DevTools listening on (ws:\S+)/)?.[1];
     if (!address) continue;
     reader.releaseLock();
     return address;

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { installModel, type InstallOptions } from "../../lib/hub/install.ts";
+import * as gpt2Checks from "../../lib/gpt2/folder.ts";
+import { installModel, type InstallModelOptions } from "../../lib/hub/install.ts";
 import type { HubSettings } from "../../lib/hub/settings.ts";
 import { FakeHub, type FakeHubOptions } from "./fake_hub.ts";
 import { writeTinyModel } from "./tiny_models.ts";
@@ -35,7 +36,7 @@ export async function modelFiles(config: Record<string, unknown> = {}): Promise<
 
 /** A fake hub and a folder for models, both gone at the end. */
 export class Place implements AsyncDisposable {
-  /** What was said, and the seconds that were waited, in order. */
+  /** What was logged, and the seconds that were waited, in order. */
   readonly log: string[] = [];
   readonly waits: number[] = [];
 
@@ -60,8 +61,8 @@ export class Place implements AsyncDisposable {
   }
 
   /** Installs without waiting between attempts. */
-  install(options: InstallOptions = {}, name = this.hub.repository) {
-    return installModel(name, {
+  install(options: InstallModelOptions = {}, name = this.hub.repository) {
+    return installModel(name, gpt2Checks, {
       into: this.models,
       settings: this.settings,
       log: (line) => this.log.push(line),
@@ -81,7 +82,7 @@ export class Place implements AsyncDisposable {
   }
 
   /** Installing fails with this message, and nothing can be found under the model's name. */
-  async assertRefused(message: RegExp, options: InstallOptions = {}, name = this.hub.repository): Promise<Error> {
+  async assertRefused(message: RegExp, options: InstallModelOptions = {}, name = this.hub.repository): Promise<Error> {
     let error: Error | undefined;
     await assert.rejects(this.install(options, name), (thrown: Error) => {
       error = thrown;

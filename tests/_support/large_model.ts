@@ -3,11 +3,11 @@
  * weights in the type that it computes with and 1.5 GB more. Fails if that is not enough; the limit is meant for the
  * largest sizes and a small batch.
  *
- *     deno run -A tests/_support/large_model.ts [--size gpt2-xl] [--shards 1,3] [--dtypes float32,bfloat16,int8] [--narrow-file]
+ *     deno run -A tests/_support/large_model.ts [--size gpt2-xl] [--shards 1,3] [--dtypes float32,bfloat16,int8] [--int8-file]
  *       [--batch-size 2] [--prompt-tokens 3] [--max-tokens 3]
  *
  * Writes files of twice as many bytes as the model has weights into the temporary folder, and removes them. For gpt2-xl:
- * 3 GB of disk, 8 GB of memory, and about five minutes. `--narrow-file` also loads a file whose weights are int8 already.
+ * 3 GB of disk, 8 GB of memory, and about five minutes. `--int8-file` also loads a file whose weights are int8 already.
  * Linux only: the other systems do not say how much memory a process had at most.
  */
 
@@ -28,7 +28,7 @@ const { values: flags } = parseArgs({
     "batch-size": { type: "string", default: "2" },
     "prompt-tokens": { type: "string", default: "3" },
     "max-tokens": { type: "string", default: "3" },
-    "narrow-file": { type: "boolean", default: false },
+    "int8-file": { type: "boolean", default: false },
   },
 });
 const BYTES: Record<Dtype, number> = { float32: 4, bfloat16: 2, int8: 1 }, ALLOWED = 1.5e9;
@@ -56,11 +56,11 @@ try {
     const folder = await Deno.makeTempDir({ dir: parent });
     await writeRandomCheckpoint(folder, config, { shards });
     for (const dtype of flags.dtypes.split(",") as Dtype[]) await check(`float16, ${shards}`, folder, dtype);
-    if (flags["narrow-file"]) {
-      const narrow = join(parent, `int8-${shards}`);
-      await quantizeModel(folder, narrow, "int8");
-      await check("int8, 1", narrow, "int8");
-      await Deno.remove(narrow, { recursive: true });
+    if (flags["int8-file"]) {
+      const quantized = join(parent, `int8-${shards}`);
+      await quantizeModel(folder, quantized, "int8");
+      await check("int8, 1", quantized, "int8");
+      await Deno.remove(quantized, { recursive: true });
     }
     await Deno.remove(folder, { recursive: true });
   }

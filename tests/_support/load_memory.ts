@@ -22,7 +22,7 @@ export interface LoadMemory {
   generated: number;
   loadSeconds: number;
   generateSeconds: number;
-  /** What it said. */
+  /** What it printed. */
   tokens: number[][];
 }
 

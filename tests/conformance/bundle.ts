@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { TensorflowBinding } from "../../lib/tensorflow/capi/binding.ts";
-import { mendKernels, mendNodeUtil } from "../../lib/tensorflow/tfjs/patches.ts";
+import { patchKernels, patchNodeUtil } from "../../lib/tensorflow/tfjs/patches.ts";
 
 /** Where the packages are. */
 const ROOT = new URL("../../", import.meta.url);
@@ -96,10 +96,10 @@ export async function publishedTests(folder: string, binding: TensorflowBinding)
   } finally {
     await stop();
   }
-  mendNodeUtil(createRequire(ROOT)("node:util"));
+  patchNodeUtil(createRequire(ROOT)("node:util"));
   // tfjs keeps its engine and its registries in globals: this copy makes its own.
   Object.assign(globalThis, { tfjsBinding: binding, _tfengine: undefined, _tfGlobals: undefined });
   const { tf, loadCore, loadNode } = await import(pathToFileURL(join(folder, "tests.js")).href);
-  mendKernels(tf);
+  patchKernels(tf);
   return { loadCore, loadNode };
 }

@@ -1,6 +1,6 @@
 /** Measures peers in turns, and says how one stands to the others. */
 
-import { median } from "../measure.ts";
+import { median } from "../../util/median.ts";
 import type { Dtype } from "../../backend/ops.ts";
 import type { Generation, Generator } from "./protocol.ts";
 
@@ -72,7 +72,7 @@ export interface CompareOptions {
   repeats: number;
   /** Between two runs, so that threads of the last one that still wait for work have gone to sleep. Default 0.05. */
   pauseSeconds?: number;
-  /** Is told before each run how many of all are done, and which comes next. */
+  /** Called before each run with how many of all are done, and which comes next. */
   onProgress?: (done: number, total: number, next: string) => void;
 }
 

@@ -97,7 +97,7 @@ export interface PipReport {
 }
 
 /**
- * Throws an error when pip would install PyTorch for NVIDIA GPUs: on Linux it does so unless it is told where the one
+ * Throws an error when pip would install PyTorch for NVIDIA GPUs: on Linux it does so unless it knows where the one
  * for CPUs is. Those are gigabytes that a comparison on CPUs has no use for.
  */
 export function refuseCuda({ install }: PipReport): void {
@@ -112,11 +112,11 @@ export function refuseCuda({ install }: PipReport): void {
 /** Runs a command to its end and gives what it printed. Its error is the last line that says what went wrong. */
 async function call([program, ...args]: readonly string[], cwd?: string): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(program, { args, cwd, env: { NO_COLOR: "1" } }).output();
-  const [printed, said] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes).trim());
-  if (success) return printed;
-  const lines = said.split("\n");
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes).trim());
+  if (success) return out;
+  const lines = err.split("\n");
   const reason = lines.findLast((line) => /^error/i.test(line)) ?? lines.at(-1);
-  throw new Error(`\`${[program, ...args].join(" ")}\` said "${reason}".`);
+  throw new Error(`\`${[program, ...args].join(" ")}\` failed with "${reason}".`);
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -13,9 +13,9 @@ const backend = await useBackend("auto", { threads });
 using model = await loadGPT2(folder, { backend, dtype });
 await serve({ about: backend.description, versions: { omnibus: await version(), deno: Deno.version.deno } }, {
   generate: (work) => generate(model, work),
-  logits: async (ids) => {
-    const [logits] = await nextTokenLogits(model, padBatch([[...ids]], { padTokenId: 0 }));
-    return Array.from(logits);
+  async logits(ids) {
+    const [logits] = await nextTokenLogits(model, padBatch([ids], { padTokenId: 0 }));
+    return [...logits];
   },
 });
 

@@ -4,6 +4,7 @@
  * `{"ids": […]}`, with `{"logits": […]}`. Whatever goes wrong ends it; the last line on its stderr says why.
  */
 
+import { writeAll } from "../../util/files.ts";
 import { lines } from "../../util/lines.ts";
 
 /** What a peer says when it is ready. */
@@ -46,16 +47,16 @@ export interface Generator {
 export class Peer implements Generator, AsyncDisposable {
   #lines: AsyncGenerator<string>;
   #input: WritableStreamDefaultWriter<Uint8Array>;
-  #said = "";
-  #stderr: Promise<void>;
+  #stderr = "";
+  #listening: Promise<void>;
 
   private constructor(private readonly process: Deno.ChildProcess) {
     this.#lines = lines(process.stdout);
     this.#input = process.stdin.getWriter();
-    this.#stderr = this.#listen();
+    this.#listening = this.#listen();
   }
 
-  /** What it said of itself. */
+  /** What it says of itself. */
   introduction!: Introduction;
 
   /** Starts a process and waits until it is ready. Throws an error with its last words if it ends instead. */
@@ -91,28 +92,28 @@ export class Peer implements Generator, AsyncDisposable {
     await this.#input.close().catch(() => {}); // it may have ended by itself
     await this.process.status;
     await this.#lines.return(undefined);
-    await this.#stderr;
+    await this.#listening;
   }
 
   async #answer<T>(): Promise<T> {
     const { value } = await this.#lines.next();
     if (value !== undefined) return JSON.parse(value);
     const { code, signal } = await this.process.status;
-    await this.#stderr;
-    const last = this.#said.trimEnd().split("\n").at(-1);
+    await this.#listening;
+    const last = this.#stderr.trimEnd().split("\n").at(-1);
     throw new Error(last || `It ended with ${signal ?? `code ${code}`} and without a word.`);
   }
 
   async #listen(): Promise<void> {
     for await (const text of this.process.stderr.pipeThrough(new TextDecoderStream())) {
-      this.#said = (this.#said + text).slice(-10_000);
+      this.#stderr = (this.#stderr + text).slice(-10_000);
     }
   }
 }
 
 /** Answers a bench on stdin and stdout until it ends: the other side of {@link Peer}, for peers in TypeScript. */
 export async function serve(introduction: Introduction, generator: Generator): Promise<void> {
-  const answer = (message: unknown) => Deno.stdout.write(new TextEncoder().encode(JSON.stringify(message) + "\n"));
+  const answer = (message: unknown) => writeAll(Deno.stdout, new TextEncoder().encode(JSON.stringify(message) + "\n"));
   await answer(introduction);
   for await (const line of lines(Deno.stdin.readable)) {
     const request: Work = JSON.parse(line);

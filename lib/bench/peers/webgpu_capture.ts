@@ -15,7 +15,7 @@ import { loadOrMakeModel } from "../../cli/model_flags.ts";
 import { FOX } from "../fox.ts";
 import { decodeStep, prefill } from "../../engine/generate.ts";
 import type { GPT2 } from "../../gpt2/model.ts";
-import { median } from "../measure.ts";
+import { median } from "../../util/median.ts";
 import { countGpuWork, type GpuWork } from "./gpu_work.ts";
 
 const { values: flags } = parseArgs({

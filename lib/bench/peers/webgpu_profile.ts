@@ -10,7 +10,7 @@ import { table } from "../../util/table.ts";
 import { loadOrMakeModel } from "../../cli/model_flags.ts";
 import { FOX } from "../fox.ts";
 import { decodeStep, prefill } from "../../engine/generate.ts";
-import { median } from "../measure.ts";
+import { median } from "../../util/median.ts";
 
 const { values: flags } = parseArgs({
   options: {

@@ -3,14 +3,16 @@
  * libtensorflow's C API. And what tfjs-node does not have: captured functions.
  */
 
-import { type Attribute, attributeSetters, AttributeType, DataType, interned, setAttributes } from "./attributes.ts";
+import { type Attribute, AttributeType, DataType, interned } from "./attributes.ts";
 import { Capture, type CapturedFunction } from "./capture.ts";
 import { Context, type Threads } from "./context.ts";
 import { HostTensor, type HostValues, type ReadValues, readValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
+import { deviceTensor } from "./device_tensor.ts";
 import { inputLengths, OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
 import { SavedModels } from "./saved_models.ts";
-import { deviceTensor, type TensorMetadata, Tensors } from "./tensors.ts";
+import { attributeSetters, setAttributes } from "./set_attributes.ts";
+import { type TensorMetadata, Tensors } from "./tensors.ts";
 import type { OperationTime } from "./trace.ts";
 
 /** What TensorFlow keeps in host memory, also beside a GPU: int32 is for shapes and axes. */
@@ -64,7 +66,7 @@ export class TensorflowBinding {
     this.#library = library;
     this.#c = library.c;
     this.#status = library.newStatus();
-    this.#setters = attributeSetters(library.c);
+    this.#setters = attributeSetters(library.c, "TFE_OpSetAttr");
     this.#threads = threads;
     this.#context = this.#contextWith(threads);
     this.#definitions = new OpDefinitions(library.c, this.#status);
@@ -131,7 +133,7 @@ export class TensorflowBinding {
     inputLengths(name, definition, attributes, inputIds.length);
     const operation = this.#newOperation(this.#context, name, inputIds);
     try {
-      setAttributes(this.#setters.eager, operation, name, definition, attributes, this.#status);
+      setAttributes(this.#setters, operation, name, definition, attributes, this.#status);
       if (outputCount > this.#handles.length) this.#handles = new BigUint64Array(outputCount);
       const handles = this.#handles;
       this.#outputCount[0] = outputCount;

@@ -1,4 +1,4 @@
-/** Captures: operations that are put down as one function instead of being run. */
+/** Captures: operations that are recorded as one function instead of being run. */
 
 import type { Attribute } from "./attributes.ts";
 import { Graph, type GraphTensor } from "./graph.ts";

@@ -1,22 +1,16 @@
 /**
- * Graphs: operations put down without computing anything, to be turned into one function that a single call runs.
+ * Graphs: operations recorded without computing anything, to become one function that a single call runs.
  *
  * TensorFlow's shape inference tells the shape of every output on the way, so code that builds a graph sees the same
  * dtypes and shapes that it would see if the operations ran.
  */
 
-import {
-  attr,
-  type Attribute,
-  type AttributeSetters,
-  attributeSetters,
-  interned,
-  setAttributes,
-} from "./attributes.ts";
+import { attr, type Attribute, interned } from "./attributes.ts";
 import type { Threads } from "./context.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
 import { inputLengths, type OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
+import { type AttributeSetters, attributeSetters, setAttributes } from "./set_attributes.ts";
 import { type OperationTime, TracingSession } from "./trace.ts";
 
 /** A tensor that a graph will compute: which output of which node. */
@@ -43,7 +37,7 @@ export class Graph {
     this.#status = status;
     this.#definitions = definitions;
     this.#graph = c.TF_NewGraph();
-    this.#setters = attributeSetters(c).graph;
+    this.#setters = attributeSetters(c, "TF_SetAttr");
   }
 
   /** The function's next input. Its shape is an example: the function takes others where no constant says otherwise. */

@@ -3,7 +3,7 @@
 import { DataType } from "./attributes.ts";
 import { int64s, type Status, type Symbols } from "./library.ts";
 import { readStrings, stringsProto } from "./strings.ts";
-import type { DeviceTensor } from "./tensors.ts";
+import type { DeviceTensor } from "./device_tensor.ts";
 
 const bytesPerElement: Record<number, number> = {
   [DataType.float]: 4,

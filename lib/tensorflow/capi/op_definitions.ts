@@ -70,13 +70,13 @@ export class OpDefinitions {
       const definition = OpDef.deserializeBinary(bytes);
       // deno-lint-ignore no-explicit-any -- generated code without types
       const inputs: any[] = definition.getInputArgList(), attributes: any[] = definition.getAttrList();
-      const told = new Set(
+      const inferred = new Set(
         inputs.flatMap((input) => [input.getTypeAttr(), input.getNumberAttr(), input.getTypeListAttr()]),
       );
       return {
         inputs: inputs.map((input) => input.getNumberAttr() || input.getTypeListAttr() || null),
         attributes: new Map(attributes.map((attribute) => [attribute.getName(), attribute.getType()])),
-        required: attributes.filter((attribute) => !attribute.hasDefaultValue() && !told.has(attribute.getName()))
+        required: attributes.filter((attribute) => !attribute.hasDefaultValue() && !inferred.has(attribute.getName()))
           .map((attribute) => attribute.getName()),
         listLengths: new Map(
           op !== "Conv" && attributes.some((attribute) => attribute.getName() === "data_format") // Conv takes any rank

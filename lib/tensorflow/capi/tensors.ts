@@ -1,17 +1,7 @@
 /** The tensors that a binding has given out, by number. */
 
+import type { DeviceTensor } from "./device_tensor.ts";
 import type { GraphTensor } from "./graph.ts";
-import type { Status, Symbols } from "./library.ts";
-
-/** A tensor on a device. */
-export interface DeviceTensor {
-  /** The `TFE_TensorHandle`. */
-  handle: Deno.PointerValue;
-  /** Its TensorFlow type. */
-  dtype: number;
-  /** Its shape. */
-  shape: number[];
-}
 
 /** A tensor on a device, or, inside a capture, one that the graph will compute. */
 export type Tensor = DeviceTensor | GraphTensor;
@@ -72,14 +62,4 @@ export class Tensors {
     this.#tensors.delete(id);
     return tensor;
   }
-}
-
-/** What TensorFlow knows of the tensor behind a handle. */
-export function deviceTensor(c: Symbols, handle: Deno.PointerValue, status: Status): DeviceTensor {
-  const rank = c.TFE_TensorHandleNumDims(handle, status.pointer);
-  status.check();
-  const shape = new Array<number>(rank);
-  for (let i = 0; i < rank; i++) shape[i] = Number(c.TFE_TensorHandleDim(handle, i, status.pointer));
-  status.check();
-  return { handle, dtype: c.TFE_TensorHandleDataType(handle), shape };
 }

@@ -5,15 +5,11 @@
  */
 
 import { basename, join } from "node:path";
+import { cacheFolder } from "../../util/cache_folder.ts";
+import { freeBytes } from "../../util/disk.ts";
+import { formatBytes } from "../../util/format.ts";
 import { lockFile } from "../../util/lock.ts";
-import {
-  cacheFolder,
-  findLibtensorflow,
-  installedLibtensorflow,
-  installFolder,
-  type Libtensorflow,
-  VERSION,
-} from "./locate.ts";
+import { findLibtensorflow, installedLibtensorflow, installFolder, type Libtensorflow, VERSION } from "./locate.ts";
 import { downloadWheel, findPip } from "./pip.ts";
 import { unpack } from "./unpack.ts";
 import { SetupError, type Wheel, wheelsFor } from "./wheels.ts";
@@ -21,7 +17,7 @@ import { SetupError, type Wheel, wheelsFor } from "./wheels.ts";
 export { SetupError };
 
 /** How to install. */
-export interface InstallOptions {
+export interface InstallLibtensorflowOptions {
   /** The build for NVIDIA GPUs. */
   cuda?: boolean;
   /** Gets lines for people to read. Default: stderr. */
@@ -39,23 +35,23 @@ const STAGING = ".part-";
 const LOCK = "libtensorflow.lock";
 
 /** The libtensorflow to use, installed first if there is none. What the backend calls. */
-export async function ensureLibtensorflow(options: InstallOptions = {}): Promise<Libtensorflow> {
+export async function ensureLibtensorflow(options: InstallLibtensorflowOptions = {}): Promise<Libtensorflow> {
   return await findLibtensorflow() ?? await installLibtensorflow(options);
 }
 
 /** Installs libtensorflow, if it is not yet. Throws a {@link SetupError} when that cannot be done on this machine. */
-export async function installLibtensorflow(options: InstallOptions = {}): Promise<Libtensorflow> {
+export async function installLibtensorflow(options: InstallLibtensorflowOptions = {}): Promise<Libtensorflow> {
   const { cuda = false, log = console.error, wheels = wheelsFor(cuda) } = options;
   using _lock = await lockCache(log);
   const installed = await installedLibtensorflow(cuda); // perhaps just now, by the process that held the lock
   if (installed) return installed;
 
   const target = installFolder(cuda);
-  await sweep((name) => name.includes(STAGING) || name === basename(target));
+  await removeFolders((name) => name.includes(STAGING) || name === basename(target));
   const pip = options.pip ?? await findPip();
   const sizes = sizesOf(wheels);
   await checkSpace(sizes.peak);
-  const [download, installation] = [sizes.download, sizes.installation].map(megabytes);
+  const [download, installation] = [sizes.download, sizes.installation].map(formatBytes);
   log(`Installing libtensorflow ${VERSION}: downloads ${download}, takes ${installation} in ${cacheFolder()}.`);
 
   const staging = await Deno.makeTempDir({ dir: cacheFolder(), prefix: basename(target) + STAGING });
@@ -76,7 +72,7 @@ export async function removeLibtensorflow(log: (line: string) => void = console.
   const cache = cacheFolder();
   if (!await Deno.stat(cache).catch(() => null)) return [];
   using _lock = await lockCache(log);
-  const removed = await sweep(() => true);
+  const removed = await removeFolders(() => true);
   await Deno.remove(join(cache, LOCK));
   await Deno.remove(cache).catch(() => {}); // unless it holds other things
   return removed;
@@ -117,7 +113,7 @@ async function lockCache(log: (line: string) => void): Promise<Disposable> {
 }
 
 /** Removes the folders of ours in the cache whose names are picked; gives those that were complete installations. */
-async function sweep(picks: (name: string) => boolean): Promise<string[]> {
+async function removeFolders(picks: (name: string) => boolean): Promise<string[]> {
   const removed = [];
   for await (const { name, isDirectory } of Deno.readDir(cacheFolder())) {
     if (!isDirectory || !name.startsWith("libtensorflow-") || !picks(name)) continue;
@@ -148,18 +144,13 @@ function sizesOf(wheels: Wheel[]): { download: number; installation: number; pea
 }
 
 async function checkSpace(needed: number): Promise<void> {
-  const { statfs } = await import("node:fs/promises"); // not above: it would slow down every start
-  const { bavail, bsize } = await statfs(cacheFolder());
-  if (needed > bavail * bsize) throw tooSmall(needed, `has ${megabytes(bavail * bsize)} free`);
+  const free = await freeBytes(cacheFolder());
+  if (needed > free) throw tooSmall(needed, `has ${formatBytes(free)} free`);
 }
 
 function tooSmall(needed: number, state: string): SetupError {
   return new SetupError(
-    `Installing libtensorflow needs ${megabytes(needed)} in ${cacheFolder()}, and that disk ${state}. ` +
+    `Installing libtensorflow needs ${formatBytes(needed)} in ${cacheFolder()}, and that disk ${state}. ` +
       "Make room, or set OMNIBUS_CACHE to a folder on another disk.",
   );
-}
-
-function megabytes(bytes: number): string {
-  return `${Math.round(bytes / 1e6).toLocaleString("en")} MB`;
 }

@@ -1,6 +1,7 @@
 /** Where libtensorflow is: the user's own, the one that set-up installed, or one that came with another package. */
 
 import { dirname, join, resolve } from "node:path";
+import { cacheFolder } from "../../util/cache_folder.ts";
 
 /** The version that set-up installs and everything here is tested with. */
 export const VERSION = "2.21.0";
@@ -39,21 +40,6 @@ export function installedLibtensorflow(cuda: boolean): Promise<Libtensorflow | n
 /** The folder one build is installed in. Home folders are shared between machines, so its name says which it is for. */
 export function installFolder(cuda: boolean): string {
   return join(cacheFolder(), `libtensorflow-${VERSION}-${Deno.build.os}-${Deno.build.arch}${cuda ? "-cuda" : ""}`);
-}
-
-/** The user's cache, shared by all copies of the project: OMNIBUS_CACHE, or `omnibus` where the system has caches. */
-export function cacheFolder(): string {
-  const own = Deno.env.get("OMNIBUS_CACHE");
-  if (own) return resolve(own);
-  const home = Deno.env.get("HOME") ?? Deno.env.get("USERPROFILE");
-  const system = new Map([
-    ["windows", Deno.env.get("LOCALAPPDATA")],
-    ["darwin", home && join(home, "Library", "Caches")],
-    ["linux", Deno.env.get("XDG_CACHE_HOME")],
-  ]).get(Deno.build.os);
-  const caches = system || home && join(home, ".cache");
-  if (!caches) throw new RangeError("Cannot tell where your caches are. Set OMNIBUS_CACHE to a folder for downloads.");
-  return join(caches, "omnibus");
 }
 
 async function fromEnvironment(): Promise<Libtensorflow | null> {

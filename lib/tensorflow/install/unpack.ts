@@ -1,6 +1,7 @@
 /** Takes single files out of a zip archive, which is what a wheel is, in bounded memory. */
 
 import { basename, dirname } from "node:path";
+import { writeAll } from "../../util/files.ts";
 import { SetupError } from "./wheels.ts";
 
 /** One file to take out. */
@@ -51,7 +52,7 @@ async function write(path: string, data: ReadableStream<Uint8Array>, onBytes: (b
   using output = await Deno.open(path, { write: true, create: true });
   let written = 0;
   for await (const piece of data) {
-    for (let rest = piece; rest.length > 0;) rest = rest.subarray(await output.write(rest));
+    await writeAll(output, piece);
     written += piece.length;
     onBytes(piece.length);
   }

@@ -10,7 +10,7 @@ import type { Threads } from "../capi/context.ts";
 import { ensureLibtensorflow } from "../install/install.ts";
 import { Library } from "../capi/library.ts";
 import type { Libtensorflow } from "../install/locate.ts";
-import { mendKernels, mendNodeUtil } from "./patches.ts";
+import { patchKernels, patchNodeUtil } from "./patches.ts";
 import type { OperationTime } from "../capi/trace.ts";
 import type { TensorMetadata } from "../capi/tensors.ts";
 
@@ -20,9 +20,9 @@ export interface TensorflowOptions {
   threads?: number;
   /** If it must be installed: the build for NVIDIA GPUs. Default: the one for CPUs. */
   cuda?: boolean;
-  /** Is told what is installed, and how large it is. Default: stderr. */
+  /** Called with one line that says what is installed, and how large it is. Default: stderr. */
   log?: (line: string) => void;
-  /** Is told how far the installation is, in bytes. */
+  /** Called with how far the installation is, in bytes. */
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -68,10 +68,10 @@ export class TensorflowBackend {
     this.onGpu = this.binding.isUsingGpuDevice();
     this.sideBySide = this.onGpu ? 1 : Math.min(threads.intraOp, MOST);
     const require = createRequire(import.meta.url);
-    mendNodeUtil(require("node:util"));
+    patchNodeUtil(require("node:util"));
     // The package's index would load its native part, which is what the binding replaces.
     require("@tensorflow/tfjs-node-gpu/dist/register_all_kernels.js");
-    mendKernels(tf);
+    patchKernels(tf);
     const { NodeJSKernelBackend } = require("@tensorflow/tfjs-node-gpu/dist/nodejs_kernel_backend.js");
     const node = new NodeJSKernelBackend(this.binding, "@tensorflow/tfjs-node-gpu");
     this.#tensors = new CollectedTensors(node, (id) => this.binding.deleteTensor(id));

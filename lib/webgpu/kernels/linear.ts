@@ -6,32 +6,10 @@
  * matrices in workgroup memory and a block of the result in each thread's registers.
  */
 
-import { declare, type Format, type Kernel, type Matrix, STEP, storeFour } from "./wgsl.ts";
+import type { LinearKernelOptions } from "./linear_frame.ts";
+import type { Kernel } from "./wgsl.ts";
 import { rowsKernel, transposedRowsKernel } from "./rows.ts";
 import { tilesKernel } from "./tiles.ts";
-
-/** A linear layer's sizes and surroundings. */
-export interface LinearOptions {
-  /** N: rows of x. */
-  rows: number;
-  /** K: numbers in a row of x. */
-  inputs: number;
-  /** M: numbers in a row of the result that this weight makes. */
-  outputs: number;
-  /** The weight is [M, K], not [K, M]; then nothing else can stand around it. */
-  transposed: boolean;
-  format: Format;
-  /** Each row of x goes through layer norm first. */
-  norm?: { epsilon: number };
-  bias: boolean;
-  gelu: boolean;
-  /** The result is added to y instead of replacing it. */
-  accumulate: boolean;
-  /** What N counts: all tokens of the step, or those that logits are wanted after. */
-  per: "token" | "wanted token";
-  /** Where the result goes, if the weight is only a part of a wider one. */
-  part?: { first: number; columns: number };
-}
 
 /** The most rows that rows.ts takes: it keeps that many sums in each thread. The head has more to gain, being the largest. */
 const MAX_ROWS = 8, MAX_HEAD_ROWS = 16;
@@ -40,41 +18,9 @@ const MAX_ROWS = 8, MAX_HEAD_ROWS = 16;
  * x [N, K], weight [K, M] or [M, K] -> y [N, M]. Bindings: step, x, weight, y, then bias [M] if there is one, then gain and
  * shift [K] if there is a layer norm.
  */
-export function linearKernel(options: LinearOptions): Kernel {
+export function linearKernel(options: LinearKernelOptions): Kernel {
   const { transposed, norm, bias, gelu, accumulate } = options;
   if (transposed && (norm || bias || gelu || accumulate)) throw new Error("A transposed weight stands alone.");
   if (options.rows > (transposed ? MAX_HEAD_ROWS : MAX_ROWS)) return tilesKernel(options);
   return transposed ? transposedRowsKernel(options) : rowsKernel(options);
-}
-
-/** For people: sizes and surroundings. */
-export function describe({ inputs, outputs, norm, gelu, accumulate }: LinearOptions): string {
-  return `${inputs}→${outputs}${norm ? " norm" : ""}${gelu ? " gelu" : ""}${accumulate ? " sum" : ""}`;
-}
-
-/** What the kernels of both families begin with: bindings, `rowCount()`, `input4(row, k)` without the norm, `finish4()`. */
-export function linearPrelude(options: LinearOptions): string {
-  const { inputs, outputs, transposed, format, norm, bias, gelu, accumulate, per, part } = options;
-  const y: Matrix = { name: "y", columns: part?.columns ?? outputs, access: "read_write", scalar: transposed };
-  return `${STEP}${
-    declare([
-      { name: "x", columns: inputs },
-      { name: "weight", columns: transposed ? inputs : outputs, format },
-      y,
-      ...bias ? [{ name: "bias", columns: outputs }] : [],
-      ...norm ? [{ name: "gain", columns: inputs }, { name: "shift", columns: inputs }] : [],
-    ])
-  }${storeFour(y)}
-fn rowCount() -> u32 { return ${per === "token" ? "tokenCount()" : "wantedCount()"}; }
-// x·sigmoid(2u), the tanh form of GELU: see geluNew
-fn gelu(x: vec4f) -> vec4f { return x / (1 + exp(x * (-1.5957691216 - 0.0713548163 * x * x))); }
-/** Four neighbouring sums of a row on their way to y. */
-fn finish4(row: u32, column: u32, sums: vec4f) {
-  if (row >= rowCount() || column >= ${outputs}u) { return; }
-  var four = sums${bias ? " + bias4(0u, column)" : ""};
-  ${gelu ? "four = gelu(four);" : ""}
-  let at = column + ${part?.first ?? 0}u;
-  y_store4(row, at, ${accumulate ? "y4(row, at) + four" : "four"});
-}
-`;
 }

@@ -5,7 +5,7 @@
 
 import type { Kernel } from "./wgsl.ts";
 import { inside, isVectorized, repeat, spread, sumOfAll } from "./wgsl.ts";
-import { describe, type LinearOptions, linearPrelude } from "./linear.ts";
+import { describe, type LinearKernelOptions, linearPrelude } from "./linear_frame.ts";
 
 const THREADS = 256;
 /** Workgroups that keep a large GPU busy: H100 has 132 processors. */
@@ -23,11 +23,11 @@ function roundUp(rows: number): number {
  * Weight [K, M]: a workgroup makes 4 to 32 columns of the result. Its threads share out K among them (split-K within the
  * workgroup) and add up what they found.
  */
-export function rowsKernel(options: LinearOptions): Kernel {
+export function rowsKernel(options: LinearKernelOptions): Kernel {
   const { inputs: K, outputs: M, norm } = options, R = roundUp(options.rows);
   const fours = Math.ceil(M / 4), steps = Math.ceil(K / 4);
   const columns = [8, 4].find((columns) => fours / columns >= ENOUGH) ?? 2; // in fours
-  const slices = THREADS / columns, heaps = Math.min(8, slices), batch = Math.min(R, 2), quads = Math.ceil(R / 4);
+  const slices = THREADS / columns, partials = Math.min(8, slices), batch = Math.min(R, 2), quads = Math.ceil(R / 4);
   const component = (r: number) => "xyzw"[r % 4];
   const within = isVectorized({ columns: K }) ? "" : ` * ${inside(K, "4u * i")}`;
   const statistics = !norm ? "" : `
@@ -93,20 +93,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     repeat(R / batch, (b) =>
       `${repeat(batch, (r) => `part[${r * THREADS}u + thread] = sum${b * batch + r};`)}
   workgroupBarrier();
-  if (slice < ${heaps}u) { // each of them adds up a heap of slices, for all rows of this round
+  if (slice < ${partials}u) { // each of them makes one partial sum of slices, for all rows of this round
     ${
         repeat(batch, (r) =>
-          `var heap${r} = part[${r * THREADS}u + thread];
-    for (var i = 1u; i < ${slices / heaps}u; i++) { heap${r} += part[${r * THREADS}u + thread + i * ${
-            heaps * columns
+          `var partial${r} = part[${r * THREADS}u + thread];
+    for (var i = 1u; i < ${slices / partials}u; i++) { partial${r} += part[${r * THREADS}u + thread + i * ${
+            partials * columns
           }u]; }
-    part[${r * THREADS}u + thread] = heap${r};`, "\n    ")
+    part[${r * THREADS}u + thread] = partial${r};`, "\n    ")
       }
   }
   workgroupBarrier();
   if (thread < ${columns * batch}u) {
     var sum = part[slice * ${THREADS}u + own];
-    for (var i = 1u; i < ${heaps}u; i++) { sum += part[slice * ${THREADS}u + own + i * ${columns}u]; }
+    for (var i = 1u; i < ${partials}u; i++) { sum += part[slice * ${THREADS}u + own + i * ${columns}u]; }
     finish4(${b * batch}u + slice, column, sum);
   }${b + 1 < R / batch ? "\n  workgroupBarrier();" : ""}`)
   }
@@ -118,7 +118,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
  * Weight [M, K]: 16 threads add up four columns of the result, along four rows of the weight. For the head, whose M is the
  * vocabulary, so that there are enough workgroups without more ado.
  */
-export function transposedRowsKernel(options: LinearOptions): Kernel {
+export function transposedRowsKernel(options: LinearKernelOptions): Kernel {
   const { inputs: K, outputs: M, part: y } = options, R = roundUp(options.rows);
   const lanes = 16, columns = 4 * THREADS / lanes, batch = Math.min(R, 2);
   const code = `${linearPrelude(options)}

@@ -7,7 +7,7 @@
 
 import type { Kernel } from "./wgsl.ts";
 import { inside, isVectorized, repeat } from "./wgsl.ts";
-import { describe, type LinearOptions, linearPrelude } from "./linear.ts";
+import { describe, type LinearKernelOptions, linearPrelude } from "./linear_frame.ts";
 
 /** How the work is cut: the result into tiles of rows × columns, these into blocks, one a thread; K into rounds. */
 interface Tiling {
@@ -34,7 +34,7 @@ const THREADS = 256;
 const ENOUGH = 100;
 
 /** The largest tiles of which there are enough, unless more than a third of their rows would be empty. */
-function chooseTiling({ rows, outputs }: LinearOptions): Tiling {
+function chooseTiling({ rows, outputs }: LinearKernelOptions): Tiling {
   const fits = (tiling: Tiling) => {
     const down = Math.ceil(rows / tiling.rows), across = Math.ceil(outputs / tiling.columns);
     return down * across >= ENOUGH && (rows / (down * tiling.rows) > 2 / 3 || tiling.rows === 32);
@@ -43,7 +43,7 @@ function chooseTiling({ rows, outputs }: LinearOptions): Tiling {
 }
 
 /** See linear.ts. */
-export function tilesKernel(options: LinearOptions): Kernel {
+export function tilesKernel(options: LinearKernelOptions): Kernel {
   const { inputs: K, outputs: M, transposed, norm } = options;
   const { rows, columns, block, groups, ...tiling } = chooseTiling(options);
   // With statistics beside it, the deepest tile would not fit into the 16 kB that every GPU has.
@@ -62,7 +62,7 @@ export function tilesKernel(options: LinearOptions): Kernel {
   const variables = (name: string, count: number, each: number) =>
     repeat(Math.ceil(count / threads) * each, (i) => `var ${name}${i} = vec4f();`);
 
-  // Pieces of 4 × 4, four along K of each of four rows, are turned over on their way into workgroup memory.
+  // Pieces of 4 × 4, four along K of each of four rows, are transposed on their way into workgroup memory.
   const xPieces = xFours / 4, weightPieces = weightFours / 4, deep = depth / 4;
   const loadPieces = (name: string, read: (row: string) => string) => (turn: number) =>
     `let k = k0 + 4u * (b % ${deep}u); let r = 4u * (b / ${deep}u); ${

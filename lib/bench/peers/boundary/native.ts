@@ -2,6 +2,7 @@
 
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { formatBytes } from "../../../util/format.ts";
 import { unpack } from "../../../tensorflow/install/unpack.ts";
 import { type Libtensorflow, VERSION } from "../../../tensorflow/install/locate.ts";
 import { downloadWheel, findPip } from "../../../tensorflow/install/pip.ts";
@@ -34,7 +35,7 @@ export async function nativeBinding(paths: Libtensorflow, log: (line: string) =>
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   await Deno.mkdir(folder, { recursive: true });
   const [wheel] = wheelsFor(false);
-  log(`Downloading TensorFlow's headers, which come in a wheel of ${Math.round(wheel.bytes / 1e6)} MB.`);
+  log(`Downloading TensorFlow's headers, which come in a wheel of ${formatBytes(wheel.bytes)}.`);
   const file = await downloadWheel(await findPip(), wheel, folder, () => {});
   const members = Object.entries(HEADERS).map(([name, bytes]) => (
     { name: `tensorflow/include/${name}`, bytes, destination: join(folder, "include", name) }
