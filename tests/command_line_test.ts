@@ -107,7 +107,7 @@ Deno.test("generate --json prints the reference's answers, with prompts as text 
     "prompts.json",
     JSON.stringify([chosen[0].prompt, ...chosen.slice(1).map((row) => row.promptTokens)]),
   );
-  const gpu = await openGpu({ allowSoftware: true }).catch(() => null);
+  const gpu = await openGpu().catch(() => null);
   for (const backend of ["auto", "wasm", ...gpu ? ["webgpu"] : []]) {
     const { code, stdout, stderr } = await command("generate", "--backend", backend, "--prompts", prompts, ...flags);
     assert.deepEqual([code, stderr], [0, ""], backend);

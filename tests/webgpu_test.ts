@@ -18,7 +18,7 @@ import { ReadBack } from "../lib/webgpu/read_back.ts";
 import { countGpuWork } from "../lib/bench/peers/gpu_work.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
-const { gpu, reason } = await openGpu({ allowSoftware: true }).then(
+const { gpu, reason } = await openGpu().then(
   (gpu) => ({ gpu, reason: "" }),
   (error: Error) => ({ gpu: null, reason: ` (${error.message})` }),
 );

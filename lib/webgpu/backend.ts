@@ -15,8 +15,8 @@ import { Scratch } from "./scratch.ts";
 import { TfjsOnGpu } from "./tfjs.ts";
 
 /** How models run on a GPU through WebGPU. */
-export async function startWebgpu(allowance: Parameters<typeof openGpu>[0]): Promise<Backend> {
-  const backend = await WebgpuBackend.start(allowance);
+export async function startWebgpu(): Promise<Backend> {
+  const backend = await WebgpuBackend.start();
   return {
     name: "webgpu",
     description: backend.description,
@@ -63,8 +63,8 @@ export class WebgpuBackend {
   }
 
   /** Opens the GPU and registers tfjs's backend `webgpu`. Throws what {@link openGpu} throws. */
-  static async start(options: Parameters<typeof openGpu>[0]): Promise<WebgpuBackend> {
-    return new WebgpuBackend(await openGpu(options));
+  static async start(): Promise<WebgpuBackend> {
+    return new WebgpuBackend(await openGpu());
   }
 
   /** A float32 tensor whose values `fill` writes. Throws a RangeError if the GPU cannot hold it. */

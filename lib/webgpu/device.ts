@@ -1,6 +1,7 @@
 /** The GPU: finding one through Deno's WebGPU, opening it with all that it can do, noticing when it fails. */
 
 import { tmpdir } from "node:os";
+import { singleFlight } from "../util/single_flight.ts";
 
 /** A GPU that was opened. */
 export interface Gpu {
@@ -31,18 +32,15 @@ const LIMITS = [
   "maxComputeWorkgroupsPerDimension",
 ] as const;
 
-/**
- * Opens the fastest GPU. Throws an error that says what is missing when there is none, or only a software one and
- * `allowSoftware` is not set: such an adapter is slower than WebAssembly.
- */
-export async function openGpu({ allowSoftware = false }: { allowSoftware?: boolean } = {}): Promise<Gpu> {
-  const adapter = await findAdapter(); // some builds of Deno have no navigator.gpu at all
-  if (!adapter) throw new Error("there is no GPU that Deno can use: it needs a Vulkan, Metal or DirectX 12 driver");
-  const { description, vendor, isFallbackAdapter: software } = adapter.info as GPUAdapterInfo & {
-    isFallbackAdapter: boolean; // not in Deno's types yet
-  };
-  const name = description || vendor || "a GPU without a name";
-  if (software && !allowSoftware) throw new Error(`the only GPU is a program on the processor, ${name}`);
+/** Throws if there is no GPU but a program on the processor, which is slower than WebAssembly. */
+export async function refuseSoftware(): Promise<void> {
+  const { name, software } = await findGpu();
+  if (software) throw new Error(`the only GPU is a program on the processor, ${name}`);
+}
+
+/** Opens the fastest GPU, which may be a program on the processor. Throws an error that says what is missing. */
+export async function openGpu(): Promise<Gpu> {
+  const { adapter, name, software } = await findGpu();
   const { maxStorageBuffersPerShaderStage: buffers, maxComputeInvocationsPerWorkgroup: threads } = adapter.limits;
   if (buffers < 8 || threads < 256) {
     throw new Error(`the GPU (${name}) lacks what WebGPU promises: its driver is too old`);
@@ -69,11 +67,21 @@ export async function openGpu({ allowSoftware = false }: { allowSoftware?: boole
   };
 }
 
+/** The fastest GPU, and what it calls itself. */
+async function findGpu(): Promise<{ adapter: GPUAdapter; name: string; software: boolean }> {
+  const adapter = await findAdapter(); // some builds of Deno have no navigator.gpu at all
+  if (!adapter) throw new Error("there is no GPU that Deno can use: it needs a Vulkan, Metal or DirectX 12 driver");
+  const { description, vendor, isFallbackAdapter: software } = adapter.info as GPUAdapterInfo & {
+    isFallbackAdapter: boolean; // not in Deno's types yet
+  };
+  return { adapter, name: description || vendor || "a GPU without a name", software };
+}
+
 /**
  * The fastest GPU with a driver for Vulkan, Metal or DirectX 12. Not through OpenGL, unless the user asks Deno for that: it
  * takes long to start and has less than WebGPU promises. Deno reads where to look when it is first asked for a GPU.
  */
-async function findAdapter(): Promise<GPUAdapter | null | undefined> {
+const findAdapter = singleFlight(async (): Promise<GPUAdapter | null | undefined> => {
   if (!Deno.env.has(LOOK_AT)) Deno.env.set(LOOK_AT, "vulkan,metal,dx12");
   const noDesktop = Deno.build.os === "linux" && !Deno.env.has(DESKTOP);
   if (noDesktop) Deno.env.set(DESKTOP, tmpdir()); // or else Mesa's drivers, which look for a screen, complain
@@ -82,7 +90,7 @@ async function findAdapter(): Promise<GPUAdapter | null | undefined> {
   } finally {
     if (noDesktop) Deno.env.delete(DESKTOP);
   }
-}
+});
 
 /** Remembers the first thing that goes wrong outside any error scope: from then on results may be wrong. */
 function watch(device: GPUDevice, name: string): { message?: string } {

@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { createRequire } from "node:module";
+import { singleFlight } from "../../util/single_flight.ts";
 import { type Attribute, DataType } from "../capi/attributes.ts";
 import { type RunOptions, TensorflowBinding } from "../capi/binding.ts";
 import type { CapturedFunction } from "../capi/capture.ts";
@@ -28,12 +29,19 @@ export interface TensorflowOptions {
 
 let opened: TensorflowBackend | undefined;
 
-/** Finds or installs libtensorflow and makes tfjs run on it: once a process, because tfjs has one backend of a name. */
-export async function openTensorflow(options: TensorflowOptions = {}): Promise<TensorflowBackend> {
+const openOnce = singleFlight(async (options: TensorflowOptions) => {
   const { threads = navigator.hardwareConcurrency } = options;
-  opened ??= new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
+  return opened ??= new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
+});
+
+/**
+ * Finds or installs libtensorflow and makes tfjs run on it: once a process, because tfjs has one backend of a name. Who
+ * comes later, or at the same time, gets what the first one opens, whatever the options.
+ */
+export async function openTensorflow(options: TensorflowOptions = {}): Promise<TensorflowBackend> {
+  const backend = await openOnce(options);
   await tf.setBackend("tensorflow");
-  return opened;
+  return backend;
 }
 
 /** What we use of tfjs-node's backend class. */
@@ -76,12 +84,12 @@ export class TensorflowBackend {
     const node = new NodeJSKernelBackend(this.binding, "@tensorflow/tfjs-node-gpu");
     this.#tensors = new CollectedTensors(node, (id) => this.binding.deleteTensor(id));
     node.tensorMap = this.#tensors;
-    tf.registerBackend("tensorflow", () => node, 3);
     // Layers models may be saved to and loaded from `file://` paths.
     const { nodeFileSystemRouter } = require("@tensorflow/tfjs-node-gpu/dist/io/file_system.js");
     tf.io.registerSaveRouter(nodeFileSystemRouter);
     tf.io.registerLoadRouter(nodeFileSystemRouter);
     this.#node = node;
+    tf.registerBackend("tensorflow", () => node, 3); // last: what fails before this can be tried again
   }
 
   /**
