@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { singleFlight } from "../util/single_flight.ts";
+import { onBackend } from "./current.ts";
 import { plainOps } from "./plain.ts";
 import { type Backend, type BackendName, BACKENDS } from "./types.ts";
 
@@ -94,7 +95,7 @@ async function startPlain(name: "wasm" | "cpu"): Promise<Backend> {
     async createTensor(shape, fill) {
       const values = new Float32Array(tf.util.sizeFromShape(shape));
       await fill(values);
-      return tf.tensor(values, shape);
+      return onBackend({ name }, () => tf.tensor(values, shape));
     },
   };
 }

@@ -17,6 +17,7 @@ import * as tf from "@tensorflow/tfjs";
 import type { CacheTensors } from "../gpt2/cache_view.ts";
 import type { Ops } from "../backend/ops.ts";
 import { plainOps } from "../backend/plain.ts";
+import { onBackend } from "../backend/current.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
 
@@ -29,6 +30,8 @@ export class KvCache {
   length = 0;
   /** The rows of the batch, in groups that go through the model side by side. */
   readonly lanes: readonly Lane[];
+  /** Where its tensors are: on the backend that was current when it was made. */
+  readonly #backend: { readonly name: string };
 
   private constructor(
     /** How many of each row's first slots are padding. */
@@ -46,6 +49,7 @@ export class KvCache {
       { length: count },
       (_, i) => new Lane(config, headGroups, start(i), padding.slice(start(i), start(i + 1)), capacity, ops),
     );
+    this.#backend = { name: tf.getBackend() };
   }
 
   /**
@@ -112,13 +116,13 @@ export class KvCache {
         `Cannot read layer ${layer} of row ${row}: the cache has ${this.layers} layers and ${this.batchSize} rows.`,
       );
     }
-    return await lane.read(row - lane.start, layer, this.length);
+    return await onBackend(this.#backend, () => lane.read(row - lane.start, layer, this.length));
   }
 
   /** Makes room for `count` more tokens. */
   reserve(count: number): void {
     const needed = roundUp(this.length + count);
-    if (needed > this.capacity) { for (const lane of this.lanes) lane.grow(needed); }
+    if (needed > this.capacity) onBackend(this.#backend, () => this.lanes.forEach((lane) => lane.grow(needed)));
   }
 
   /** Frees the memory. */

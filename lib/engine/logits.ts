@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { type Batch, longest, padBatch, realTokens } from "../tokenizer/batch.ts";
+import { onBackend } from "../backend/current.ts";
 import { CacheView } from "../gpt2/cache_view.ts";
 import type { KvCache } from "./kv_cache.ts";
 import type { GPT2 } from "../gpt2/model.ts";
@@ -80,14 +81,15 @@ export function feed(model: GPT2, cache: KvCache, tokens: readonly (readonly num
   const B = tokens.length, T = tokens[0].length, { ops } = model.backend;
   const [lane] = cache.lanes;
   cache.reserve(T);
-  const logits = tf.tidy(() => {
-    const slots = tf.tensor2d(Array.from({ length: T }, (_, i) => cache.length + i), [T, 1], "int32");
-    const positions = tf.tensor2d(lane.positionIds(cache.length, T).flat(), [B, T], "int32");
-    const view = new CacheView(ops, lane.tensors, slots);
-    const logits = joinColumns(model.forward(tf.tensor2d(tokens.flat(), [B, T], "int32"), positions, view));
-    if (!ops.writesInPlace) lane.adopt(view.written);
-    return logits;
-  });
+  const logits = onBackend(model.backend, () =>
+    tf.tidy(() => {
+      const slots = tf.tensor2d(Array.from({ length: T }, (_, i) => cache.length + i), [T, 1], "int32");
+      const positions = tf.tensor2d(lane.positionIds(cache.length, T).flat(), [B, T], "int32");
+      const view = new CacheView(ops, lane.tensors, slots);
+      const logits = joinColumns(model.forward(tf.tensor2d(tokens.flat(), [B, T], "int32"), positions, view));
+      if (!ops.writesInPlace) lane.adopt(view.written);
+      return logits;
+    }));
   cache.length += T;
   return logits;
 }

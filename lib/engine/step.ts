@@ -1,6 +1,7 @@
 /** One step of a batch: T tokens of every row go in, the next token of every row comes out. */
 
 import * as tf from "@tensorflow/tfjs";
+import { onBackend } from "../backend/current.ts";
 import type { CapturedStep } from "../backend/types.ts";
 import { CacheView } from "../gpt2/cache_view.ts";
 import type { KvCache, Lane } from "./kv_cache.ts";
@@ -35,9 +36,10 @@ export async function step(
 ): Promise<NextTokens> {
   const count = tokens[0].length;
   cache.reserve(count);
-  const lanes = await Promise.all(
-    cache.lanes.map((lane) => laneStep(model, cache, lane, lane.rowsOf(tokens), options)),
-  );
+  const lanes = await Promise.all(onBackend(
+    model.backend,
+    () => cache.lanes.map((lane) => laneStep(model, cache, lane, lane.rowsOf(tokens), options)),
+  ));
   cache.length += count;
   return {
     ids: lanes.flatMap(({ ids }) => ids),
@@ -91,7 +93,10 @@ export function decodeStepOf(model: GPT2, cache: KvCache, tokens: readonly (read
   build: (standIns: readonly tf.Tensor[]) => tf.Tensor[];
   dispose: () => void;
 } {
-  const inputs = toTensors(model.backend.ops, cache.lanes[0], cache.length, tokens);
+  const inputs = onBackend(
+    model.backend,
+    () => toTensors(model.backend.ops, cache.lanes[0], cache.length, tokens),
+  );
   return {
     inputs: inputs.all,
     build: (standIns) => forwardFrom(model, standIns, {}),

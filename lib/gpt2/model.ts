@@ -5,6 +5,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { onBackend } from "../backend/current.ts";
 import type { Backend, CapturedStep } from "../backend/types.ts";
 import type { Dtype, Head } from "../backend/ops.ts";
 import type { GPT2Config } from "./config.ts";
@@ -51,11 +52,8 @@ export class GPT2 {
 
   /** An empty cache of this model's, for rows with so much padding on the left and at first `capacity` slots each. */
   allocateCache(padding: readonly number[], capacity: number, parallelism?: Parallelism): KvCache {
-    return KvCache.allocate(this.config, padding, capacity, {
-      parallelism,
-      headGroups: this.headGroups,
-      ops: this.backend.ops,
-    });
+    const { headGroups, backend: { ops } } = this, options = { parallelism, headGroups, ops };
+    return onBackend(this.backend, () => KvCache.allocate(this.config, padding, capacity, options));
   }
 
   /**

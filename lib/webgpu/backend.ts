@@ -3,6 +3,7 @@
 import type * as tf from "@tensorflow/tfjs";
 import type { Ops } from "../backend/ops.ts";
 import type { Backend, Roofs } from "../backend/types.ts";
+import { onBackend } from "../backend/current.ts";
 import { CapturedPlan } from "./captured.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { Recorder } from "./expression.ts";
@@ -79,7 +80,8 @@ export class WebgpuBackend {
 
   /** Records what `build` does with stand-ins for `inputs`. Other tensors that it uses must outlive the result. */
   capture(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]) {
-    const plan = makePlan(this.#recorder.record(inputs, build), this.gpu.device.limits);
+    const recorded = onBackend({ name: "webgpu" }, () => this.#recorder.record(inputs, build));
+    const plan = makePlan(recorded, this.gpu.device.limits);
     const shared = { tfjs: this.#tfjs, scratch: this.#scratch, readBack: this.#readBack };
     this.#captures++;
     const captured = new CapturedPlan(plan, shared, () => {

@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { createRequire } from "node:module";
+import { onBackend } from "../../backend/current.ts";
 import { singleFlight } from "../../util/single_flight.ts";
 import { type Attribute, DataType } from "../capi/attributes.ts";
 import { type RunOptions, TensorflowBinding } from "../capi/binding.ts";
@@ -26,6 +27,9 @@ export interface TensorflowOptions {
   /** Is told how far the installation is, in bytes. */
   onProgress?: (done: number, total: number) => void;
 }
+
+/** Its name in tfjs. */
+const TENSORFLOW = { name: "tensorflow" } as const;
 
 let opened: TensorflowBackend | undefined;
 
@@ -84,6 +88,9 @@ export class TensorflowBackend {
     const node = new NodeJSKernelBackend(this.binding, "@tensorflow/tfjs-node-gpu");
     this.#tensors = new CollectedTensors(node, (id) => this.binding.deleteTensor(id));
     node.tensorMap = this.#tensors;
+    const { createOutputTensor } = node; // tfjs notes for each tensor which backend was current when it was made
+    node.createOutputTensor = (metadata: TensorMetadata) =>
+      onBackend(TENSORFLOW, () => createOutputTensor.call(node, metadata));
     // Layers models may be saved to and loaded from `file://` paths.
     const { nodeFileSystemRouter } = require("@tensorflow/tfjs-node-gpu/dist/io/file_system.js");
     tf.io.registerSaveRouter(nodeFileSystemRouter);
@@ -198,7 +205,7 @@ export class TensorflowBackend {
     try {
       return work(this.#node.getInputTensorIds(inputs), (standIns) => {
         symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
-        const outputs = tf.tidy(() => build(symbolic));
+        const outputs = onBackend(TENSORFLOW, () => tf.tidy(() => build(symbolic)));
         symbolic.push(...outputs);
         return this.#node.getInputTensorIds(outputs);
       }, keys);
