@@ -96,6 +96,27 @@ Deno.test("who asks for other threads than a backend is being started with is to
   assert.match(outcomes[2], /^RangeError: Cannot change to 2 threads: tensorflow runs on 1 until the process ends\.$/);
 });
 
+Deno.test("threads that there are no cores for, or that are no numbers, are refused on every backend, and nothing is opened", async () => {
+  const cores = navigator.hardwareConcurrency;
+  const { outcomes, opened } = await fresh(`
+    import { useTensorflow } from ${JSON.stringify(new URL("../lib/tensorflow/mod.ts", import.meta.url).href)};
+    const outcomes = [];
+    for (const threads of [0, -1, 1.5, NaN, "1", ${cores + 1}, 5000, 1e11]) {
+      for (const name of ["auto", ...lib.BACKENDS]) outcomes.push(await outcomeOf(lib.useBackend(name, { threads })));
+      outcomes.push(await outcomeOf(useTensorflow({ threads })));
+    }
+    console.log(JSON.stringify({ outcomes, opened: Object.keys(tf.engine().registryFactory) }));`) as {
+    outcomes: string[];
+    opened: string[];
+  };
+  assert.equal(outcomes.length, 8 * 6);
+  const message = new RegExp(
+    `^RangeError: Cannot run on .* threads: it must be a whole number from 1 to ${cores}, the`,
+  );
+  for (const outcome of outcomes) assert.match(outcome, message);
+  assert.ok(!opened.includes("tensorflow") && !opened.includes("wasm"), `${opened}`);
+});
+
 Deno.test("while a backend starts, the one before it goes on; one that cannot start changes nothing, and may be tried again", async () => {
   const { sums, outcome, current, again } = await fresh(`
     const { instantiate } = WebAssembly;

@@ -4,11 +4,12 @@ import * as tf from "@tensorflow/tfjs";
 import { singleFlight } from "../util/single_flight.ts";
 import { onBackend } from "./current.ts";
 import { plainOps } from "./plain.ts";
+import { checkThreads } from "./threads.ts";
 import { type Backend, type BackendName, BACKENDS } from "./types.ts";
 
 /** How to run. */
 export interface BackendOptions {
-  /** Threads for TensorFlow. Default: all cores. */
+  /** Threads for TensorFlow, from 1 to the machine's cores. Default: all of them. */
   threads?: number;
   /** Is told, in one line, what is being set up, or why a slower backend was chosen. Default: stderr. */
   log?: (line: string) => void;
@@ -21,13 +22,14 @@ export interface BackendOptions {
  * why if it is not the first. libtensorflow is installed on the way if it is missing, after saying how large it is.
  *
  * A backend is started once in a process: calls at the same time wait for the first one, and share its end. Throws a
- * RangeError for a name that there is not, and for other threads than libtensorflow runs on already.
+ * RangeError for a name that there is not, more threads than cores, or other threads than libtensorflow runs on already.
  */
 export async function useBackend(name: BackendName | "auto" = "auto", options: BackendOptions = {}): Promise<Backend> {
   const { log = console.error } = options;
   if (name !== "auto" && !BACKENDS.includes(name)) {
     throw new RangeError(`Cannot use backend "${name}": the backends are auto, ${BACKENDS.join(", ")}.`);
   }
+  if (options.threads !== undefined) checkThreads(options.threads);
   if (name !== "auto") return await start(name, options);
   for (const candidate of BACKENDS) {
     try {

@@ -35,7 +35,7 @@ export interface Profile {
  */
 export async function profileStep(
   model: GPT2,
-  { batchSize, slots, parallelism = parallelismFor(model, batchSize) }: {
+  { batchSize, slots, parallelism }: {
     batchSize: number;
     slots: number;
     parallelism?: Parallelism;
@@ -47,7 +47,7 @@ export async function profileStep(
       `Cannot profile on the ${name} backend (${description}): it keeps no trace. Use tensorflow on a CPU.`,
     );
   }
-  const rows = Math.ceil(batchSize / parallelism.lanes), { threads } = parallelism;
+  const { lanes, threads } = parallelismFor(model, batchSize, parallelism), rows = Math.ceil(batchSize / lanes);
   using cache = model.allocateCache(Array(rows).fill(0), slots, { lanes: 1, threads });
   cache.length = slots - 1;
   const { inputs, build, dispose } = decodeStepOf(model, cache, Array(rows).fill([0]));

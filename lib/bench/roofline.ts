@@ -9,6 +9,7 @@ import * as tf from "@tensorflow/tfjs";
 import { onBackend } from "../backend/current.ts";
 import type { Backend, Parallelism, Roofs } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
+import { checkParallelism } from "../engine/limits.ts";
 import { type Range, ranges } from "../util/ranges.ts";
 import type { Dtype, Linear } from "../backend/ops.ts";
 
@@ -113,7 +114,7 @@ export function kneeBatchSize(config: GPT2Config, dtype: Dtype, slots: number, r
 export interface MeasureOptions {
   /** Element type of the weights. Default `float32`. */
   dtype?: Dtype;
-  /** Threads, and side by side in how many lanes. Default: all threads, one lane. */
+  /** Threads, and side by side in how many lanes, of which no more are used than there are rows. Default: all threads, one lane. */
   parallelism?: Parallelism;
   /** Runs, of which the fastest counts. Default 8. */
   runs?: number;
@@ -140,6 +141,7 @@ export async function timeReading(
   bytes: number,
   { parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
+  checkParallelism(parallelism);
   const { threads } = parallelism, rows = 64; // enough for a backend that shares out rows
   const columns = Math.max(1, Math.round(bytes / 4 / rows / threads));
   const part = () => tf.fill([rows, columns], 1);
@@ -182,6 +184,7 @@ export async function timeLinear(
   { rows, inputs, outputs, count = 1 }: LinearShape,
   { dtype = "float32", parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
+  checkParallelism(parallelism);
   const part = ([start, end]: Range) => {
     const weight = tf.fill<tf.Rank.R2>([inputs, end - start], 0.02), bias = tf.fill<tf.Rank.R1>([end - start], 0);
     return backend.ops.linear(weight, bias, { name: "measured", dtype });

@@ -65,9 +65,9 @@ await run({
   });
   print(result);
   if (flags.profile) {
-    for (const { batchSize } of result.points) {
+    for (const { batchSize, lanes, threadsPerLane: threads } of result.points) {
       const slots = Math.min(32, model.config.n_positions);
-      printProfile(batchSize, await profileStep(model, { batchSize, slots, parallelism }));
+      printProfile(batchSize, await profileStep(model, { batchSize, slots, parallelism: { lanes, threads } }));
     }
   }
   await writeTextFile(json, JSON.stringify(result, null, 2) + "\n");

@@ -30,7 +30,10 @@ export interface GenerateOptions extends StepOptions {
   maxTokens: number;
   /** Go on after the end-of-text token, as one does for timing. Otherwise a row ends with it. */
   ignoreEos?: boolean;
-  /** How to spread the rows over the processor. Default: as the model's plan says. */
+  /**
+   * How to spread the rows over the processor: a row or more to each lane, a core to each thread. Default: as the model's
+   * plan says.
+   */
   parallelism?: Parallelism;
   /** Stops between two steps: the call then throws the signal's reason. A notebook's stop button does so by itself. */
   signal?: AbortSignal;
@@ -147,7 +150,7 @@ export async function generateTokenKvCaching(
   const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
   const { inputIds } = padBatch(rows, { padTokenId: 0 });
   const width = inputIds[0].length;
-  const { parallelism = parallelismFor(model, rows.length), maxTokens = 1 } = options;
+  const { maxTokens = 1 } = options, parallelism = parallelismFor(model, rows.length, options.parallelism);
   const capacity = model.backend.emptySlotsAreFree ? width + maxTokens - 1 : width;
   const cache = model.allocateCache(rows.map((row) => width - row.length), capacity, parallelism);
   try {

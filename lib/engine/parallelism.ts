@@ -11,6 +11,7 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { padBatch } from "../tokenizer/batch.ts";
 import { writeTextFile } from "../util/files.ts";
+import { checkParallelism } from "./limits.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { median, timeGeneration } from "../bench/measure.ts";
@@ -19,8 +20,15 @@ import { cacheFolder } from "../tensorflow/install/locate.ts";
 /** What was best at some batch sizes. */
 export type Plan = readonly (Parallelism & { batchSize: number })[];
 
-/** What to use for a batch size: what the plan has for the size nearest to it, by ratio; else a guess. */
-export function parallelismFor(model: GPT2, batchSize: number): Parallelism {
+/**
+ * What to use for a batch size: what was asked for, if it was; else what the plan has for the size nearest to it, by ratio;
+ * else a guess. Throws a RangeError if what was asked for makes no sense here.
+ */
+export function parallelismFor(model: GPT2, batchSize: number, asked?: Parallelism): Parallelism {
+  if (asked) {
+    checkParallelism(asked, batchSize);
+    return asked;
+  }
   const { threads, groups, capture } = model.backend;
   if (!capture) return { lanes: 1, threads };
   const distance = (size: number) => Math.abs(Math.log(size / batchSize));

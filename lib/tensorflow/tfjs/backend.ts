@@ -18,7 +18,7 @@ import type { TensorMetadata } from "../capi/tensors.ts";
 
 /** How to open TensorFlow. */
 export interface TensorflowOptions {
-  /** Threads inside one operation. Default: all cores. */
+  /** Threads inside one operation, from 1 to the machine's cores. Default: all of them. */
   threads?: number;
   /** If it must be installed: the build for NVIDIA GPUs. Default: the one for CPUs. */
   cuda?: boolean;
