@@ -10,7 +10,7 @@ import { generateBatch, generateSteps, generateTokenKvCaching } from "../lib/eng
 import { step } from "../lib/engine/step.ts";
 import { generateStepsWithoutCache } from "../lib/engine/without_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { calibrate, parallelismFor, storedPlan, storePlan, waysToSpread } from "../lib/engine/parallelism.ts";
+import { parallelismFor, waysToSpread } from "../lib/engine/parallelism.ts";
 import { assertClose } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
@@ -112,25 +112,4 @@ Deno.test("a plan is followed at the nearest batch size", () => {
   model.plan = [{ batchSize: 4, lanes: 4, threads: 1 }];
   assert.equal(chosen(2).lanes, 2);
   model.plan = [];
-});
-
-Deno.test("calibration tries batch sizes and keeps what was best for this model", async () => {
-  const cache = Deno.env.get("OMNIBUS_CACHE"), folder = await Deno.makeTempDir();
-  try {
-    Deno.env.set("OMNIBUS_CACHE", folder);
-    assert.equal(await storedPlan(model), null);
-    const plan = await calibrate(model, { batchSizes: [1, 4] });
-    assert.deepEqual(plan.map(({ batchSize }) => batchSize), [1, 4]);
-    for (const { batchSize, lanes, threads } of plan) {
-      assert.ok(waysToSpread(backend.threads, batchSize).some((way) => way.lanes === lanes && way.threads === threads));
-    }
-    await storePlan(model, plan);
-    using again = await loadGPT2(await writeTinyModel({ seed: 9 }), { backend });
-    assert.deepEqual(again.plan, plan);
-    using other = await loadGPT2(await writeTinyModel({ seed: 9, config: { n_layer: 1 } }), { backend });
-    assert.deepEqual(other.plan, []);
-  } finally {
-    if (cache === undefined) Deno.env.delete("OMNIBUS_CACHE");
-    else Deno.env.set("OMNIBUS_CACHE", cache);
-  }
 });

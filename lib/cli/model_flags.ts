@@ -8,7 +8,6 @@ import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
-import { calibrate, storePlan } from "../engine/parallelism.ts";
 import { type Dtype, DTYPES } from "../backend/ops.ts";
 import { formatBytes, withProgress } from "../util/progress.ts";
 import { type Flag, UsageError, userPath, wholeNumber } from "./command.ts";
@@ -87,14 +86,4 @@ export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2)
     throw new UsageError(`--lanes cannot be more than the threads: ${has}. It is "${lanes}".`);
   }
   return { lanes: count, threads: Math.floor(backend.threads / count) };
-}
-
-/** Measures how to spread batches over the processor and keeps that; `anew` even if it is known for model and machine. */
-export async function ensurePlan(model: GPT2, { anew = false }: { anew?: boolean } = {}): Promise<void> {
-  if (model.plan.length && !anew || !model.backend.capture || model.backend.threads === 1) return;
-  model.plan = await withProgress(
-    "calibrating lanes and threads (once per model and machine)",
-    ({ update }) => calibrate(model, { onProgress: update }),
-  );
-  await storePlan(model, model.plan);
 }

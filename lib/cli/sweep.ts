@@ -7,7 +7,8 @@ import { type Profile, profileStep } from "../bench/profile.ts";
 import { SOURCE_POINTS, sweep, type SweepResult } from "../bench/measure.ts";
 import { compareSweeps } from "./compare.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { chosenParallelism, ensurePlan, loadOrMakeModel, modelFlags } from "./model_flags.ts";
+import { chosenParallelism, loadOrMakeModel, modelFlags } from "./model_flags.ts";
+import { ensurePlan } from "./plan.ts";
 import { formatBytes, withProgress } from "../util/progress.ts";
 import { table } from "../util/table.ts";
 

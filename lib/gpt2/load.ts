@@ -7,7 +7,6 @@ import { useBackend } from "../backend/select.ts";
 import { cutInt8, type Int8Weight } from "../backend/int8.ts";
 import type { Activation, Dtype, Head, Linear } from "../backend/ops.ts";
 import { type GPT2Config, parameterCount, readConfig } from "./config.ts";
-import { storedPlan } from "../engine/parallelism.ts";
 import { type Range, ranges } from "../util/ranges.ts";
 import { cut } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
@@ -60,7 +59,7 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
     const layers = { wte, wpe, h, ln_f, head: await loader.head(wte) };
     const headGroups = loader.headRanges.map(([start, end]) => end - start);
     const model = new GPT2(config, backend, dtype, layers, headGroups, loader.loaded);
-    model.plan = await storedPlan(model) ?? [];
+    if (backend.capture) model.plan = await (await import("../bench/stored_plan.ts")).storedPlan(model) ?? [];
     return model;
   } catch (error) {
     for (const part of loader.loaded) part.dispose();
