@@ -41,6 +41,7 @@ Deno.test("every command explains itself", async () => {
 });
 
 Deno.test("generate refuses what it cannot do, in one line", async () => {
+  const cores = navigator.hardwareConcurrency, prompt = ["generate", "--prompt", "a"] as const;
   await assertRefused(/There is no prompt/, "generate");
   await assertRefused(/Unknown option '--promt'/, "generate", "--promt", "a");
   await assertRefused(
@@ -55,6 +56,17 @@ Deno.test("generate refuses what it cannot do, in one line", async () => {
   await assertRefused(/There is no model "none".*models\/\.$/m, "generate", "--prompt", "a", "--model", "none");
   await assertRefused(/Get it: deno task model some\/one/, "generate", "--prompt", "a", "--model", "some/one");
   await assertRefused(/Cannot use backend "abacus"/, "generate", "--prompt", "a", "--backend", "abacus");
+  for (const threads of ["5000", "100000000000"]) {
+    const message = new RegExp(`Cannot run on ${threads} threads: .* from 1 to ${cores}, the cores`);
+    await assertRefused(message, "generate", "--prompt", "a", "--threads", threads);
+  }
+  await assertRefused(/--threads must be a whole number from 1 up: it is "0"/, ...prompt, "--threads", "0");
+  await assertRefused(/--lanes must be a whole number from 1 up: it is "1.5"/, ...prompt, "--lanes", "1.5");
+  for (const backend of ["tensorflow", "wasm"]) {
+    const message = /--lanes cannot be more than the threads: \w+ runs on \d+ here.* It is "5000"\./;
+    await assertRefused(message, ...prompt, "--backend", backend, "--lanes", "5000");
+  }
+  if (cores > 1) await assertRefused(/Cannot divide 1 row into 2 lanes/, ...prompt, "--lanes", "2");
   await assertRefused(/There is no dtype "int3"/, "generate", "--prompt", "a", "--dtype", "int3");
   await assertRefused(
     /Cannot use int8 on the cpu backend/,
@@ -107,7 +119,7 @@ Deno.test("generate --json prints the reference's answers, with prompts as text 
     "prompts.json",
     JSON.stringify([chosen[0].prompt, ...chosen.slice(1).map((row) => row.promptTokens)]),
   );
-  const gpu = await openGpu({ allowSoftware: true }).catch(() => null);
+  const gpu = await openGpu().catch(() => null);
   for (const backend of ["auto", "wasm", ...gpu ? ["webgpu"] : []]) {
     const { code, stdout, stderr } = await command("generate", "--backend", backend, "--prompts", prompts, ...flags);
     assert.deepEqual([code, stderr], [0, ""], backend);

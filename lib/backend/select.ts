@@ -2,11 +2,14 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { plainCachePolicy, plainOps } from "./plain.ts";
+import { singleFlight } from "../util/single_flight.ts";
+import { onBackend } from "./current.ts";
+import { checkThreads } from "./threads.ts";
 import { type Backend, type BackendName, BACKENDS } from "./types.ts";
 
 /** How to run. */
 export interface BackendOptions {
-  /** Threads for TensorFlow. Default: all cores. */
+  /** Threads for TensorFlow, from 1 to the machine's cores. Default: all of them. */
   threads?: number;
   /** Called with one line about what is being set up, or why a slower backend was chosen. Default: stderr. */
   log?: (line: string) => void;
@@ -17,16 +20,21 @@ export interface BackendOptions {
 /**
  * Makes a backend tfjs's current one and returns it. `auto` takes the first of {@link BACKENDS} that works here and says
  * why if it is not the first. libtensorflow is installed on the way if it is missing, after saying how large it is.
+ *
+ * A backend is started once in a process: calls at the same time wait for the first one, and share its end. Throws a
+ * RangeError for a name that there is not, more threads than cores, or other threads than libtensorflow runs on already.
  */
 export async function useBackend(name: BackendName | "auto" = "auto", options: BackendOptions = {}): Promise<Backend> {
   const { log = console.error } = options;
   if (name !== "auto" && !BACKENDS.includes(name)) {
     throw new RangeError(`Cannot use backend "${name}": the backends are auto, ${BACKENDS.join(", ")}.`);
   }
-  if (name !== "auto") return await start(name, options, { allowSoftware: true });
+  if (options.threads !== undefined) checkThreads(options.threads);
+  if (name !== "auto") return await start(name, options);
   for (const candidate of BACKENDS) {
     try {
-      const backend = await start(candidate, options, { allowSoftware: false });
+      if (candidate === "webgpu") await (await import("../webgpu/device.ts")).refuseSoftware(); // slower than WebAssembly
+      const backend = await start(candidate, options);
       if (candidate !== BACKENDS[0]) log(`Running on ${backend.name}: ${backend.description}.`);
       return backend;
     } catch (error) {
@@ -37,41 +45,47 @@ export async function useBackend(name: BackendName | "auto" = "auto", options: B
   throw new Error("No backend works here.");
 }
 
-/** tfjs registers a backend once a process, so each is started once. */
-const started = new Map<BackendName, Backend>();
-
-/** Whether a GPU may be a program on the processor: only who asks for it gets that. */
-interface Allowance {
-  allowSoftware: boolean;
-}
-
-async function start(name: BackendName, options: BackendOptions, allowance: Allowance): Promise<Backend> {
-  let backend = started.get(name);
-  if (!backend || backend.failed) {
-    tf.env().set("PROD", true); // tfjs otherwise checks shapes of everything, and prints advice
-    backend = await open(name, options, allowance);
-    started.set(name, backend);
-  } else if (options.threads && options.threads !== backend.threads) {
-    throw new RangeError(
-      `Cannot change to ${options.threads} threads: ${name} runs on ${backend.threads} until the process ends.`,
-    );
-  }
+async function start(name: BackendName, options: BackendOptions): Promise<Backend> {
+  const backend = await startOnce(name, options);
+  if (name === "tensorflow" && options.threads) await refuseOtherThreads(options.threads);
   await tf.setBackend(name);
   return backend;
 }
 
+const started = new Map<BackendName, Backend>();
+
+/** tfjs registers a backend once a process, so each is started once; again only after it has failed. */
+const startOnce = singleFlight(async (name: BackendName, options: BackendOptions): Promise<Backend> => {
+  let backend = started.get(name);
+  if (!backend || backend.failed) {
+    tf.env().set("PROD", true); // tfjs otherwise checks shapes of everything, and prints advice
+    backend = await open(name, options);
+    started.set(name, backend);
+  }
+  return backend;
+}, (name) => name);
+
+async function refuseOtherThreads(threads: number): Promise<void> {
+  const { openTensorflow } = await import("../tensorflow/tfjs/backend.ts");
+  const { intraOp } = (await openTensorflow()).threads;
+  if (threads === intraOp) return;
+  throw new RangeError(
+    `Cannot change to ${threads} threads: tensorflow runs on ${intraOp} until the process ends.`,
+  );
+}
+
 /** A backend's code is loaded when it is chosen. */
-async function open(name: BackendName, options: BackendOptions, allowance: Allowance): Promise<Backend> {
+async function open(name: BackendName, options: BackendOptions): Promise<Backend> {
   if (name === "tensorflow") return await (await import("../tensorflow/start.ts")).startTensorflow(options);
-  if (name === "webgpu") return await (await import("../webgpu/backend.ts")).startWebgpu(allowance);
+  if (name === "webgpu") return await (await import("../webgpu/backend.ts")).startWebgpu();
   return await startPlain(name);
 }
 
 /** tfjs on WebAssembly or in JavaScript. */
 async function startPlain(name: "wasm" | "cpu"): Promise<Backend> {
   if (name === "wasm") {
-    const { setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm");
-    setWasmPaths(import.meta.resolve("@tensorflow/tfjs-backend-wasm").replace(/[^/]*$/, ""));
+    await import("./wasm.ts");
+    await makeReady(name);
   }
   return {
     name,
@@ -84,7 +98,17 @@ async function startPlain(name: "wasm" | "cpu"): Promise<Backend> {
     async createTensor(shape, fill) {
       const values = new Float32Array(tf.util.sizeFromShape(shape));
       await fill(values);
-      return tf.tensor(values, shape);
+      return onBackend({ name }, () => tf.tensor(values, shape));
     },
   };
+}
+
+/** While tfjs waits for a backend to be ready, none can be used. So it is given one that is. Throws if it cannot be. */
+async function makeReady(name: BackendName): Promise<void> {
+  if (name in tf.engine().registry) return;
+  const backend = await Promise.resolve(tf.findBackendFactory(name)()).catch((cause) => {
+    throw new Error(`tfjs's ${name} backend cannot be started`, { cause }); // what it says itself is about web servers
+  });
+  tf.removeBackend(name);
+  tf.registerBackend(name, () => backend);
 }

@@ -14,6 +14,7 @@ import { parameterCount } from "../gpt2/config.ts";
 import { KvCache } from "../engine/kv_cache.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
+import { checkParallelism } from "../engine/limits.ts";
 import { checkMemory } from "../engine/memory.ts";
 import type { Dtype } from "../backend/ops.ts";
 import { parallelismFor } from "../engine/parallelism.ts";
@@ -31,7 +32,10 @@ export interface SweepOptions {
   promptTokens?: number | "mixed";
   /** New tokens of every row. Default 10. */
   maxTokens?: number;
-  /** How to spread the rows over the processor. Default: as the model's plan says. */
+  /**
+   * How to spread the rows over the processor; sizes with fewer rows than lanes get a lane a row. Default: as the model's
+   * plan says.
+   */
   parallelism?: Parallelism;
   /** Runs of each size that are not counted. Default 1. */
   warmup?: number;
@@ -126,6 +130,9 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
   const { warmup = 1, repeats = 3, seed = 0, name = "GPT-2", parallelism, onProgress } = options;
   checkWhole({ repeats, maxTokens, ...promptTokens !== "mixed" && { promptTokens } });
   for (const batchSize of batchSizes) checkWhole({ batchSize });
+  if (parallelism) checkParallelism(parallelism, Math.max(...batchSizes));
+  const spread = (rows: number) =>
+    parallelism ? { ...parallelism, lanes: Math.min(parallelism.lanes, rows) } : parallelismFor(model, rows);
   const batches = batchSizes.map((size) => prompts(size, promptTokens, seed, model.config.vocab_size));
   const timings = batches.map((): Timing[] => []);
   const total = (warmup + repeats) * batches.length;
@@ -134,7 +141,7 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
   for (let run = 0; run < total; run++) {
     const i = run % batches.length;
     onProgress?.(run, total, batchSizes[i]);
-    const timing = await timeGeneration(model, batches[i], maxTokens, parallelism);
+    const timing = await timeGeneration(model, batches[i], maxTokens, spread(batchSizes[i]));
     if (run >= warmup * batches.length) timings[i].push(timing);
   }
   onProgress?.(total, total, batchSizes[0]);
@@ -143,7 +150,7 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
     bandwidth: Math.max(before.bandwidth, after.bandwidth),
     flops: Math.max(before.flops, after.flops),
   };
-  const points = batches.map((batch, i) => toPoint(model, batch, maxTokens, timings[i], roofs, parallelism));
+  const points = batches.map((batch, i) => toPoint(model, batch, maxTokens, timings[i], roofs, spread(batchSizes[i])));
   const [first] = points.toSorted((a, b) => a.batchSize - b.batchSize);
   return {
     schemaVersion: 1,
@@ -215,9 +222,11 @@ export interface DecodeTimingOptions {
 export async function timeDecodeSteps(
   model: GPT2,
   batchSize: number,
-  { context = 16, steps = 5, parallelism = parallelismFor(model, batchSize) }: DecodeTimingOptions = {},
+  options: DecodeTimingOptions = {},
 ): Promise<number[]> {
+  const { context = 16, steps = 5 } = options;
   checkWhole({ batchSize, steps, context });
+  const parallelism = parallelismFor(model, batchSize, options.parallelism);
   const needed = context + steps + 1, { n_positions } = model.config;
   if (needed > n_positions) {
     throw new RangeError(
@@ -256,7 +265,7 @@ function toPoint(
   maxTokens: number,
   timings: Timing[],
   roofs: Roofs,
-  spread: Parallelism | undefined,
+  { lanes, threads }: Parallelism,
 ): SweepPoint {
   const batchSize = batch.inputIds.length, slots = batch.inputIds[0].length + maxTokens - 1;
   const prefillSeconds = median(timings.map((timing) => timing.prefillSeconds));
@@ -264,10 +273,9 @@ function toPoint(
   const repeats = timings.map((timing) => timing.prefillSeconds + timing.decodeSeconds);
   const totalSeconds = median(repeats), steps = maxTokens - 1;
   const cost = decodeStepCost(model.config, model.dtype, batchSize, slots);
-  const { lanes, threads } = spread ?? parallelismFor(model, batchSize);
   return {
     batchSize,
-    lanes: Math.min(lanes, batchSize),
+    lanes,
     threadsPerLane: threads,
     totalSeconds,
     prefillSeconds,

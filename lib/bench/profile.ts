@@ -36,7 +36,7 @@ export interface Profile {
  */
 export async function profileStep(
   model: GPT2,
-  { batchSize, slots, parallelism = parallelismFor(model, batchSize) }: {
+  { batchSize, slots, parallelism }: {
     batchSize: number;
     slots: number;
     parallelism?: Parallelism;
@@ -48,7 +48,7 @@ export async function profileStep(
       `Cannot profile on the ${name} backend (${description}): it keeps no trace. Use tensorflow on a CPU.`,
     );
   }
-  const rows = Math.ceil(batchSize / parallelism.lanes), { threads } = parallelism;
+  const { lanes, threads } = parallelismFor(model, batchSize, parallelism), rows = Math.ceil(batchSize / lanes);
   using cache = new KvCache(model);
   const admitted = cache.admit({ slots: Array(rows).fill(slots), length: slots - 1 });
   const { inputs, build, dispose } = Runner.of(model).stepFunction(admitted.map((row) => ({ row, tokens: [0] })));

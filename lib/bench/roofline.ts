@@ -6,8 +6,10 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { onBackend } from "../backend/current.ts";
 import type { Backend, Parallelism, Roofs } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
+import { checkParallelism } from "../engine/limits.ts";
 import { type Range, ranges } from "../util/ranges.ts";
 import type { Dtype, Linear } from "../backend/ops.ts";
 
@@ -112,7 +114,7 @@ export function kneeBatchSize(config: GPT2Config, dtype: Dtype, slots: number, r
 export interface MeasureOptions {
   /** Element type of the weights. Default `float32`. */
   dtype?: Dtype;
-  /** Threads, and side by side in how many lanes. Default: all threads, one lane. */
+  /** Threads, and side by side in how many lanes, of which no more are used than there are rows. Default: all threads, one lane. */
   parallelism?: Parallelism;
   /** Runs, of which the fastest counts. Default 8. */
   runs?: number;
@@ -139,9 +141,11 @@ export async function timeReading(
   bytes: number,
   { parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
+  checkParallelism(parallelism);
   const { threads } = parallelism, rows = 64; // enough for a backend that shares out rows
   const columns = Math.max(1, Math.round(bytes / 4 / rows / threads));
-  const parts = Array.from({ length: threads }, () => tf.fill([rows, columns], 1)); // one for each thread
+  const part = () => tf.fill([rows, columns], 1);
+  const parts = onBackend(backend, () => Array.from({ length: threads }, part)); // one for each thread
   try {
     const sums = (parts: tf.Tensor[]) => tf.stack(parts.map((part) => tf.sum(part, 1)));
     return await fastest(backend, [parts], sums, { lanes: 1, threads }, runs);
@@ -180,15 +184,20 @@ export async function timeLinear(
   { rows, inputs, outputs, count = 1 }: LinearShape,
   { dtype = "float32", parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
+  checkParallelism(parallelism);
   const part = ([start, end]: Range) => {
     const weight = tf.fill<tf.Rank.R2>([inputs, end - start], 0.02), bias = tf.fill<tf.Rank.R1>([end - start], 0);
     return backend.ops.linear(weight, bias, { name: "measured", dtype });
   };
   // Divided as models are, so that the cores share each layer.
-  const layers = Array.from({ length: count }, () => ranges(outputs, backend.groups, 16).map(part));
+  const layer = () => ranges(outputs, backend.groups, 16).map(part);
+  const layers = onBackend(backend, () => Array.from({ length: count }, layer));
   const lanes = Math.min(parallelism.lanes, rows);
   const share = (i: number) => Math.floor(rows * (i + 1) / lanes) - Math.floor(rows * i / lanes);
-  const inputsOf = Array.from({ length: lanes }, (_, i) => tf.fill<tf.Rank.R2>([share(i), inputs], 0.5));
+  const inputsOf = onBackend(
+    backend,
+    () => Array.from({ length: lanes }, (_, i) => tf.fill<tf.Rank.R2>([share(i), inputs], 0.5)),
+  );
   try {
     return await fastest(backend, inputsOf.map((x) => [x]), ([x]) => oneAfterTheOther(layers, x), {
       ...parallelism,
@@ -225,7 +234,9 @@ async function fastest(
 ): Promise<number> {
   const captured = backend.capture?.(lanes[0], (standIns) => [work(standIns)], { repeated: true });
   const once = async (inputs: tf.Tensor[]) => {
-    const [result] = captured ? await captured.run(inputs, parallelism) : [tf.tidy(() => work(inputs))];
+    const [result] = captured
+      ? await captured.run(inputs, parallelism)
+      : [onBackend(backend, () => tf.tidy(() => work(inputs)))];
     await result.data();
     result.dispose();
   };

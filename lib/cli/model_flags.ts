@@ -4,12 +4,10 @@ import { join } from "node:path";
 import { type Backend, type BackendName, BACKENDS } from "../backend/types.ts";
 import { useBackend } from "../backend/select.ts";
 import { GPT2_SIZES, gpt2Config, type GPT2Size } from "../gpt2/config.ts";
-import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
+import { loadGPT2, randomGPT2 } from "../pretrained.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
-import { calibrate } from "../bench/calibrate.ts";
-import { storePlan } from "../engine/stored_plans.ts";
 import { type Dtype, DTYPES } from "../backend/ops.ts";
 import { formatBytes } from "../util/format.ts";
 import { withProgress } from "../util/progress.ts";
@@ -20,8 +18,12 @@ export const modelFlags = {
   model: { type: "string", value: "DIR|NAME", help: "a model's folder, or the name of one in models/" },
   backend: { type: "string", value: "NAME", help: `auto (default), ${BACKENDS.join(", ")}` },
   dtype: { type: "string", value: "TYPE", help: `of the weights: ${DTYPES.join(", ")} (default float32)` },
-  threads: { type: "string", value: "N", help: "threads for libtensorflow (default: all cores)" },
-  lanes: { type: "string", value: "N", help: "groups of rows that run side by side (default: measured, once)" },
+  threads: { type: "string", value: "N", help: "threads for libtensorflow, one a core at most (default: all cores)" },
+  lanes: {
+    type: "string",
+    value: "N",
+    help: "groups of rows that run side by side, one a thread and a row at most (default: measured, once)",
+  },
 } as const satisfies Record<string, Flag>;
 
 /** What the flags were set to. */
@@ -32,7 +34,11 @@ export async function chosenBackend({ backend = "auto", threads }: ModelFlagValu
   const name = backend as BackendName | "auto"; // useBackend refuses other names
   return await withProgress(
     "libtensorflow",
-    ({ update }) => useBackend(name, { threads: wholeNumber(threads, "threads", 0) || undefined, onProgress: update }),
+    ({ update }) =>
+      useBackend(name, {
+        threads: threads === undefined ? undefined : wholeNumber(threads, "threads", 1),
+        onProgress: update,
+      }),
     { format: formatBytes },
   );
 }
@@ -76,18 +82,9 @@ function dtypeOf({ dtype = "float32" }: ModelFlagValues): Dtype {
 export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2): Parallelism | undefined {
   if (lanes === undefined) return undefined;
   const count = wholeNumber(lanes, "lanes", 1);
-  if (count > 1 && !backend.capture) {
-    throw new UsageError(`--lanes needs the tensorflow backend: this is ${backend.name}.`);
+  if (count > backend.threads) {
+    const has = `${backend.name} runs on ${backend.threads} here, and each lane needs one of its own`;
+    throw new UsageError(`--lanes cannot be more than the threads: ${has}. It is "${lanes}".`);
   }
-  return { lanes: count, threads: Math.max(1, Math.floor(backend.threads / count)) };
-}
-
-/** Measures how to spread batches over the processor and keeps that; `again` even if it is known for model and machine. */
-export async function ensurePlan(model: GPT2, { again = false }: { again?: boolean } = {}): Promise<void> {
-  if (model.plan.length && !again || !model.backend.capture || model.backend.threads === 1) return;
-  model.plan = await withProgress(
-    "calibrating lanes and threads (once per model and machine)",
-    ({ update }) => calibrate(model, { onProgress: update }),
-  );
-  await storePlan(model, Runner.of(model).plan);
+  return { lanes: count, threads: Math.floor(backend.threads / count) };
 }

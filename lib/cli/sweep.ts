@@ -7,7 +7,8 @@ import { type Profile, profileStep } from "../bench/profile.ts";
 import { SOURCE_POINTS, sweep, type SweepResult } from "../bench/measure.ts";
 import { compareSweeps } from "./compare.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { chosenParallelism, ensurePlan, loadOrMakeModel, modelFlags } from "./model_flags.ts";
+import { chosenParallelism, loadOrMakeModel, modelFlags } from "./model_flags.ts";
+import { ensurePlan } from "./plan.ts";
 import { formatBytes } from "../util/format.ts";
 import { withProgress } from "../util/progress.ts";
 import { table } from "../util/table.ts";
@@ -66,9 +67,9 @@ await run({
   });
   print(result);
   if (flags.profile) {
-    for (const { batchSize } of result.points) {
+    for (const { batchSize, lanes, threadsPerLane: threads } of result.points) {
       const slots = Math.min(32, model.config.n_positions);
-      printProfile(batchSize, await profileStep(model, { batchSize, slots, parallelism }));
+      printProfile(batchSize, await profileStep(model, { batchSize, slots, parallelism: { lanes, threads } }));
     }
   }
   await writeTextFile(json, JSON.stringify(result, null, 2) + "\n");

@@ -31,7 +31,10 @@ export interface GenerateOptions extends StepOptions {
   maxTokens: number;
   /** Go on after the end-of-text token, as one does for timing. Otherwise a row ends with it. */
   ignoreEos?: boolean;
-  /** How to spread the rows over the processor. Default: as the model's plan says. */
+  /**
+   * How to spread the rows over the processor: a row or more to each lane, a core to each thread. Default: as the model's
+   * plan says.
+   */
   parallelism?: Parallelism;
   /** Stops between two steps: the call then throws the signal's reason. A notebook's stop button does so by itself. */
   signal?: AbortSignal;
@@ -151,7 +154,8 @@ async function feedPrompts(
   prompts: readonly (readonly number[])[],
   options: StepOptions & Partial<Pick<GenerateOptions, "parallelism" | "maxTokens">>,
 ): Promise<NextToken> {
-  const { config, backend } = model, { parallelism = parallelismFor(model, prompts.length), maxTokens = 1 } = options;
+  const { config, backend } = model, { maxTokens = 1 } = options;
+  const parallelism = parallelismFor(model, prompts.length, options.parallelism);
   const later = backend.cachePolicy.emptySlotsAreFree ? maxTokens - 1 : 0; // where empty slots cost nothing
   const cache = new KvCache(model, parallelism);
   try {

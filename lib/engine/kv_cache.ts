@@ -15,7 +15,8 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Parallelism } from "../backend/types.ts";
+import { onBackend } from "../backend/current.ts";
+import type { Backend, Parallelism } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { Bucket, type CacheLayout, type Row } from "./bucket.ts";
@@ -42,10 +43,12 @@ export class KvCache {
   /** Groups of rows that go through the model side by side. */
   readonly lanes: readonly Lane[];
   readonly #layout: CacheLayout;
+  readonly #backend: Backend;
 
   /** An empty cache for a model, whose rows are to be spread over the processor like this. */
   constructor(model: GPT2, readonly parallelism: Parallelism = { lanes: 1, threads: model.backend.threads }) {
-    const { config: { n_layer, n_embd, n_head }, headGroups, backend: { ops, cachePolicy } } = model;
+    const { config: { n_layer, n_embd, n_head }, headGroups, backend } = model, { ops, cachePolicy } = backend;
+    this.#backend = backend;
     this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, ops, ...cachePolicy };
     this.lanes = Array.from({ length: parallelism.lanes }, () => ({ buckets: [] }));
   }
@@ -87,7 +90,8 @@ export class KvCache {
     for (const [lane, share] of shares.entries()) {
       const needs = share.map((i) => this.#layout.slotsFor(slots[i]));
       for (const part of partition(needs, this.#layout.bucketCost)) {
-        const bucket = new Bucket(this.#layout, Math.max(...part.map((j) => needs[j])), part.length);
+        const slots = Math.max(...part.map((j) => needs[j]));
+        const bucket = onBackend(this.#backend, () => new Bucket(this.#layout, slots, part.length));
         for (const j of part) admitted[share[j]] = bucket.add(length);
         this.lanes[lane].buckets.push(bucket);
       }
@@ -100,8 +104,10 @@ export class KvCache {
   release(row: Row): void {
     const { bucket } = row;
     this.rows.splice(this.#indexOf(row), 1);
-    bucket.remove([row]);
-    this.#tidy(this.#laneOf(bucket));
+    onBackend(this.#backend, () => {
+      bucket.remove([row]);
+      this.#tidy(this.#laneOf(bucket));
+    });
   }
 
   /** Forgets a row's tokens from `length` on: the next one comes there. */
@@ -123,7 +129,7 @@ export class KvCache {
         `Cannot fork ${length} tokens of a row that has ${row.length}: use a whole number up to its length.`,
       );
     }
-    const copy = row.bucket.fork(row, length);
+    const copy = onBackend(this.#backend, () => row.bucket.fork(row, length));
     this.rows.push(copy);
     return copy;
   }
@@ -144,23 +150,25 @@ export class KvCache {
 
   /** Makes room for `counts[i]` more tokens in each of some rows. Only rows that get into another bucket are moved. */
   reserve(rows: readonly Row[], counts: readonly number[]): void {
-    for (const lane of this.lanes) {
-      for (const bucket of [...lane.buckets]) {
-        const short = rows.flatMap((row, i) => {
-          const need = this.#layout.slotsFor(row.length + counts[i]);
-          return row.bucket === bucket && need > bucket.slots ? [{ row, need }] : [];
-        });
-        if (short.length) {
-          this.#enlarge(
-            lane,
-            bucket,
-            short.map(({ row }) => row),
-            Math.max(...short.map(({ need }) => need)),
-          );
+    onBackend(this.#backend, () => {
+      for (const lane of this.lanes) {
+        for (const bucket of [...lane.buckets]) {
+          const short = rows.flatMap((row, i) => {
+            const need = this.#layout.slotsFor(row.length + counts[i]);
+            return row.bucket === bucket && need > bucket.slots ? [{ row, need }] : [];
+          });
+          if (short.length) {
+            this.#enlarge(
+              lane,
+              bucket,
+              short.map(({ row }) => row),
+              Math.max(...short.map(({ need }) => need)),
+            );
+          }
         }
+        this.#tidy(lane);
       }
-      this.#tidy(lane);
-    }
+    });
   }
 
   /**
@@ -196,7 +204,10 @@ export class KvCache {
         });
         return tf.concat(parts, 1) as tf.Tensor2D; // [T, D]
       });
-    const keys = sideBySide(bucket.tensors.keys), values = sideBySide(bucket.tensors.values);
+    const [keys, values] = onBackend(this.#backend, () => {
+      const { tensors } = bucket;
+      return [sideBySide(tensors.keys), sideBySide(tensors.values)];
+    });
     try {
       return { keys: await keys.array(), values: await values.array() };
     } finally {

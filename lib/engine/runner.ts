@@ -1,6 +1,7 @@
 /** Runs the steps of a model: captures each kind of step when it first occurs, and replays it from then on. */
 
 import * as tf from "@tensorflow/tfjs";
+import { onBackend } from "../backend/current.ts";
 import type { CapturedStep, Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { StepContext } from "../gpt2/step_context.ts";
@@ -93,7 +94,8 @@ export class Runner {
     return await cache.exclusively(async () => {
       cache.reserve(feeds.map(({ row }) => row), feeds.map(({ tokens }) => tokens.length));
       const results: Results[] = [];
-      await Promise.all(cache.lanes.map((lane) => this.#laneStep(lane, cache.parallelism, feeds, outputs, results)));
+      const laneStep = (lane: Lane) => this.#laneStep(lane, cache.parallelism, feeds, outputs, results);
+      await Promise.all(onBackend(this.model.backend, () => cache.lanes.map(laneStep)));
       for (const { row, tokens } of feeds) row.length += tokens.length;
       return results;
     });

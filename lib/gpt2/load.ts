@@ -1,13 +1,13 @@
 /** Models from weights: each tensor is read straight into the backend's memory and handed to its layer. */
 
 import * as tf from "@tensorflow/tfjs";
+import { onBackend } from "../backend/current.ts";
 import type { Backend } from "../backend/types.ts";
 import { useBackend } from "../backend/select.ts";
 import { cutInt8, type Int8Weight } from "../backend/int8.ts";
 import type { Activation, Dtype, Head, Linear } from "../backend/ops.ts";
 import { type GPT2Config, parameterCount } from "./config.ts";
 import { readConfig } from "./config_file.ts";
-import { storedPlan } from "../engine/stored_plans.ts";
 import { type Range, ranges } from "../util/ranges.ts";
 import { cut } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
@@ -32,9 +32,6 @@ export async function loadGPT2(folder: string, options: LoadOptions = {}): Promi
   using weights = await checkpointWeights(folder, config);
   return await buildGPT2(config, weights, options);
 }
-
-/** Loads models under the name that Hugging Face's transformers gives to this. */
-export const AutoModelForCausalLM: { fromPretrained: typeof loadGPT2 } = { fromPretrained: loadGPT2 };
 
 /** A model with random weights: for timing, which does not depend on them, and for tests. */
 export async function randomGPT2(
@@ -108,22 +105,28 @@ class Loader {
     const int8 = await this.#int8(`${name}.weight`);
     if (int8) {
       change?.(int8.scale); // the same for the product
-      const biases = divideBias(await this.#read<tf.Tensor1D>(`${name}.bias`, change), division);
-      return divideInt8(int8, division).map((part, g) => this.#own(ops.int8Linear!(part, biases[g], options)));
+      const bias = await this.#read<tf.Tensor1D>(`${name}.bias`, change);
+      return onBackend(this.backend, () => {
+        const biases = divideBias(bias, division);
+        return divideInt8(int8, division).map((part, g) => this.#own(ops.int8Linear!(part, biases[g], options)));
+      });
     }
     const weight = await this.#read<tf.Tensor2D>(`${name}.weight`, change);
     const bias = await this.#read<tf.Tensor1D>(`${name}.bias`, change).catch((error) => {
       weight.dispose();
       throw error;
     });
-    const biases = divideBias(bias, division);
-    return divide(weight, division).map((part, g) => this.#own(ops.linear(part, biases[g], options)));
+    return onBackend(this.backend, () => {
+      const biases = divideBias(bias, division);
+      return divide(weight, division).map((part, g) => this.#own(ops.linear(part, biases[g], options)));
+    });
   }
 
   async head(wte: tf.Tensor2D): Promise<Head> {
     const { ops } = this.backend, options = { name: "head", dtype: this.dtype, modelSize: this.#modelSize };
     const int8 = await this.#int8("wte.weight");
-    return this.#own(int8 ? ops.int8Head!(int8, options) : ops.head(wte, options));
+    const head = onBackend(this.backend, () => int8 ? ops.int8Head!(int8, options) : ops.head(wte, options));
+    return this.#own(head);
   }
 
   /** A weight that the file has as int8, where it is to be int8 too. */

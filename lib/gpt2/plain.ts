@@ -7,6 +7,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { onBackend } from "../backend/current.ts";
 import { useBackend } from "../backend/select.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
 import type { GPT2Config } from "./config.ts";
@@ -52,34 +53,37 @@ export class PlainGPT2 implements Disposable {
   private constructor(
     /** Its sizes. */
     readonly config: GPT2Config,
+    private readonly backend: { readonly name: string },
     private readonly weights: ReadonlyMap<string, tf.Tensor>,
   ) {}
 
   /** Loads the model in a folder, onto tfjs's current backend or the best there is. */
   static async fromPretrained(folder: string): Promise<PlainGPT2> {
     if (!tf.engine().backendName) await useBackend();
+    const backend = { name: tf.getBackend() };
     const config = await readConfig(folder);
     using source = await checkpointWeights(folder, config);
-    return new PlainGPT2(config, await readAll(source, config));
+    return new PlainGPT2(config, backend, await readAll(source, config, backend));
   }
 
   /** The whole batch in one go. */
   async forward({ inputIds, positionIds, mask }: PlainInputs): Promise<PlainOutputs> {
     const B = inputIds.length, T = inputIds[0].length, { n_layer, vocab_size: V } = this.config;
-    const [logits, ...attentions] = tf.tidy(() => {
-      const added = tf.expandDims(tf.tensor3d(mask.flat(2) as number[], [B, T, T]), 1) as tf.Tensor4D; // [B, 1, T, T]
-      const positions = positionIds.flat().map((position) => Math.max(0, position));
-      let x = tf.add(this.#embed("wte", inputIds.flat()), this.#embed("wpe", positions)); // [B·T, D]
-      const weights: tf.Tensor[] = [];
-      for (let i = 0; i < n_layer; i++) {
-        const attention = this.#attend(this.#layerNorm(x, `h.${i}.ln_1`), added, i);
-        x = tf.add(x, attention.output);
-        x = tf.add(x, this.#mlp(this.#layerNorm(x, `h.${i}.ln_2`), i));
-        weights.push(attention.weights);
-      }
-      const wte = this.#weight<tf.Tensor2D>("wte.weight");
-      return [tf.matMul(this.#layerNorm(x, "ln_f"), wte, false, true), ...weights]; // [B·T, V], [B, H, T, T]…
-    });
+    const [logits, ...attentions] = onBackend(this.backend, () =>
+      tf.tidy(() => {
+        const added = tf.expandDims(tf.tensor3d(mask.flat(2) as number[], [B, T, T]), 1) as tf.Tensor4D; // [B, 1, T, T]
+        const positions = positionIds.flat().map((position) => Math.max(0, position));
+        let x = tf.add(this.#embed("wte", inputIds.flat()), this.#embed("wpe", positions)); // [B·T, D]
+        const weights: tf.Tensor[] = [];
+        for (let i = 0; i < n_layer; i++) {
+          const attention = this.#attend(this.#layerNorm(x, `h.${i}.ln_1`), added, i);
+          x = tf.add(x, attention.output);
+          x = tf.add(x, this.#mlp(this.#layerNorm(x, `h.${i}.ln_2`), i));
+          weights.push(attention.weights);
+        }
+        const wte = this.#weight<tf.Tensor2D>("wte.weight");
+        return [tf.matMul(this.#layerNorm(x, "ln_f"), wte, false, true), ...weights]; // [B·T, V], [B, H, T, T]…
+      }));
     try {
       const flat = await logits.data() as Float32Array;
       const at = (row: number, token: number) => flat.slice((row * T + token) * V, (row * T + token + 1) * V);
@@ -137,12 +141,16 @@ export class PlainGPT2 implements Disposable {
   }
 }
 
-async function readAll(source: WeightSource, config: GPT2Config): Promise<Map<string, tf.Tensor>> {
+async function readAll(
+  source: WeightSource,
+  config: GPT2Config,
+  backend: { readonly name: string },
+): Promise<Map<string, tf.Tensor>> {
   const tensors = new Map<string, tf.Tensor>();
   for (const [name, shape] of weightShapes(config)) {
     const values = new Float32Array(tf.util.sizeFromShape(shape));
     await source.fill(name, shape, values);
-    tensors.set(name, tf.tensor(values, shape));
+    tensors.set(name, onBackend(backend, () => tf.tensor(values, shape)));
   }
   return tensors;
 }

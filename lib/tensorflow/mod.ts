@@ -16,6 +16,7 @@
  */
 
 import type * as tf from "@tensorflow/tfjs";
+import { checkThreads } from "../backend/threads.ts";
 import type { Attribute } from "./capi/attributes.ts";
 import { openTensorflow, type TensorflowOptions } from "./tfjs/backend.ts";
 import type { RunOptions } from "./capi/binding.ts";
@@ -57,8 +58,9 @@ export interface CapturedFunction {
 /**
  * Finds libtensorflow, or installs it after saying how large it is, and makes tfjs run on it. tfjs has one backend of a
  * name in a process, so later calls give the first one's, whatever their options. Throws a `SetupError` where it cannot
- * be installed, and what the loader says where it cannot be opened.
+ * be installed, a RangeError for more threads than cores, and what the loader says where it cannot be opened.
  */
 export async function useTensorflow(options: TensorflowOptions = {}): Promise<Tensorflow> {
+  if (options.threads !== undefined) checkThreads(options.threads);
   return await openTensorflow(options);
 }

@@ -10,12 +10,12 @@ import { openTensorflow, type TensorflowBackend, type TensorflowOptions } from "
 
 /** Opens libtensorflow, on a GPU if that is what it is built for and there is one. */
 export async function startTensorflow(options: TensorflowOptions): Promise<Backend> {
-  const { threads = navigator.hardwareConcurrency } = options;
-  const backend = await openTensorflow({ ...options, threads });
-  return backend.onGpu ? await tensorflowOnGpu(backend) : await tensorflowOnCpu(backend, threads);
+  const backend = await openTensorflow(options);
+  return backend.onGpu ? await tensorflowOnGpu(backend) : await tensorflowOnCpu(backend);
 }
 
-async function tensorflowOnCpu(backend: TensorflowBackend, threads: number): Promise<Backend> {
+async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
+  const threads = backend.threads.intraOp;
   const kernels = await workingKernels(backend), missing = KERNELS.filter((kernel) => !kernels.has(kernel));
   return {
     name: "tensorflow",

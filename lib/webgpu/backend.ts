@@ -5,6 +5,7 @@ import type { Ops } from "../backend/ops.ts";
 import type { Backend, Roofs } from "../backend/types.ts";
 import { multipleOf16 } from "../backend/plain.ts";
 import { copyRows } from "./cache_rows.ts";
+import { onBackend } from "../backend/current.ts";
 import { CapturedPlan } from "./captured.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { Recorder } from "./expression.ts";
@@ -18,8 +19,8 @@ import { Scratch } from "./scratch.ts";
 import { TfjsOnGpu } from "./tfjs.ts";
 
 /** How models run on a GPU through WebGPU. */
-export async function startWebgpu(allowance: Parameters<typeof openGpu>[0]): Promise<Backend> {
-  const backend = await WebgpuBackend.start(allowance);
+export async function startWebgpu(): Promise<Backend> {
+  const backend = await WebgpuBackend.start();
   return {
     name: "webgpu",
     description: backend.description,
@@ -67,8 +68,8 @@ export class WebgpuBackend {
   }
 
   /** Opens the GPU and registers tfjs's backend `webgpu`. Throws what {@link openGpu} throws. */
-  static async start(options: Parameters<typeof openGpu>[0]): Promise<WebgpuBackend> {
-    return new WebgpuBackend(await openGpu(options));
+  static async start(): Promise<WebgpuBackend> {
+    return new WebgpuBackend(await openGpu());
   }
 
   /** A float32 tensor whose values `fill` writes. Throws a RangeError if the GPU cannot hold it. */
@@ -83,7 +84,8 @@ export class WebgpuBackend {
 
   /** Records what `build` does with stand-ins for `inputs`. Other tensors that it uses must outlive the result. */
   capture(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]) {
-    const plan = makePlan(this.#recorder.record(inputs, build), this.gpu.device.limits);
+    const recorded = onBackend({ name: "webgpu" }, () => this.#recorder.record(inputs, build));
+    const plan = makePlan(recorded, this.gpu.device.limits);
     const shared = { tfjs: this.#tfjs, scratch: this.#scratch, readBack: this.#readBack };
     this.#captures++;
     const captured = new CapturedPlan(plan, shared, () => {

@@ -4,6 +4,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { onBackend } from "../backend/current.ts";
 import { STEP_HEADER } from "./kernels/wgsl.ts";
 import type { Binding, Call, Plan, Sizes } from "./plan.ts";
 import type { ReadBack } from "./read_back.ts";
@@ -76,9 +77,11 @@ export class CapturedPlan {
     });
     const pieces = results.map(({ scratch: i, ...range }) => ({ ...range, buffer: scratch.buffer(i) }));
     const bytes = await readBack.submitAndRead(encoder, pieces).catch((error) => gpu.explain(error));
-    return results.map(({ shape, dtype }, i) =>
-      tf.tensor(dtype === "int32" ? new Int32Array(bytes[i]) : new Float32Array(bytes[i]), shape, dtype)
-    );
+    const tensors = () =>
+      results.map(({ shape, dtype }, i) =>
+        tf.tensor(dtype === "int32" ? new Int32Array(bytes[i]) : new Float32Array(bytes[i]), shape, dtype)
+      );
+    return onBackend({ name: "webgpu" }, tensors);
   }
 
   /** Frees what it keeps. */

@@ -1,6 +1,7 @@
 /** The GPU: opening it with all that it can do, noticing when it fails. */
 
 import { findGpuAdapter } from "../util/runtime.ts";
+import { singleFlight } from "../util/single_flight.ts";
 
 /** A GPU that was opened. */
 export interface Gpu {
@@ -28,18 +29,15 @@ const LIMITS = [
   "maxComputeWorkgroupsPerDimension",
 ] as const;
 
-/**
- * Opens the fastest GPU. Throws an error that says what is missing when there is none, or only a software one and
- * `allowSoftware` is not set: such an adapter is slower than WebAssembly.
- */
-export async function openGpu({ allowSoftware = false }: { allowSoftware?: boolean } = {}): Promise<Gpu> {
-  const adapter = await findGpuAdapter(); // some builds of Deno have no navigator.gpu at all
-  if (!adapter) throw new Error("there is no GPU that Deno can use: it needs a Vulkan, Metal or DirectX 12 driver");
-  const { description, vendor, isFallbackAdapter: software } = adapter.info as GPUAdapterInfo & {
-    isFallbackAdapter: boolean; // not in Deno's types yet
-  };
-  const name = description || vendor || "a GPU without a name";
-  if (software && !allowSoftware) throw new Error(`the only GPU is a program on the processor, ${name}`);
+/** Throws if there is no GPU but a program on the processor, which is slower than WebAssembly. */
+export async function refuseSoftware(): Promise<void> {
+  const { name, software } = await findGpu();
+  if (software) throw new Error(`the only GPU is a program on the processor, ${name}`);
+}
+
+/** Opens the fastest GPU, which may be a program on the processor. Throws an error that says what is missing. */
+export async function openGpu(): Promise<Gpu> {
+  const { adapter, name, software } = await findGpu();
   const { maxStorageBuffersPerShaderStage: buffers, maxComputeInvocationsPerWorkgroup: threads } = adapter.limits;
   if (buffers < 8 || threads < 256) {
     throw new Error(`the GPU (${name}) lacks what WebGPU promises: its driver is too old`);
@@ -65,6 +63,18 @@ export async function openGpu({ allowSoftware = false }: { allowSoftware?: boole
     },
   };
 }
+
+/** The fastest GPU, and what it calls itself. */
+async function findGpu(): Promise<{ adapter: GPUAdapter; name: string; software: boolean }> {
+  const adapter = await findAdapter(); // some builds of Deno have no navigator.gpu at all
+  if (!adapter) throw new Error("there is no GPU that Deno can use: it needs a Vulkan, Metal or DirectX 12 driver");
+  const { description, vendor, isFallbackAdapter: software } = adapter.info as GPUAdapterInfo & {
+    isFallbackAdapter: boolean; // not in Deno's types yet
+  };
+  return { adapter, name: description || vendor || "a GPU without a name", software };
+}
+
+const findAdapter = singleFlight(findGpuAdapter);
 
 /** Remembers the first thing that goes wrong outside any error scope: from then on results may be wrong. */
 function watch(device: GPUDevice, name: string): { message?: string } {

@@ -81,7 +81,7 @@ export class TfjsOnGpu {
     const size = tf.util.sizeFromShape(shape), bytes = this.#bytesOf(shape), { device } = this.gpu;
     this.gpu.check();
     const info = this.#tfjs.makeTensorInfo(shape, "float32");
-    const tensor = tf.engine().makeTensorFromDataId(info.dataId, shape, "float32");
+    const tensor = this.#tensorOf(info.dataId, shape, "float32");
     device.pushErrorScope("out-of-memory");
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST; // as tfjs's own
     const buffer = this.#tfjs.bufferManager.acquireBuffer(bytes, usage, true);
@@ -115,7 +115,12 @@ export class TfjsOnGpu {
   empty(shape: number[], dtype: "float32" | "int32"): tf.Tensor {
     const { dataId } = this.#tfjs.makeTensorInfo(shape, dtype);
     this.#tfjs.uploadToGPU(dataId);
-    return tf.engine().makeTensorFromDataId(dataId, shape, dtype);
+    return this.#tensorOf(dataId, shape, dtype);
+  }
+
+  /** A tensor of this backend, whichever is current. */
+  #tensorOf(dataId: object, shape: number[], dtype: tf.DataType): tf.Tensor {
+    return tf.engine().makeTensorFromDataId(dataId, shape, dtype, this.#tfjs as unknown as tf.KernelBackend);
   }
 
   /** tfjs keeps every buffer that it ever made; this gives back what is beyond {@link POOL_BYTES}. */

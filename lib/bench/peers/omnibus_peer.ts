@@ -3,7 +3,7 @@
 import { useBackend } from "../../backend/select.ts";
 import { padBatch } from "../../tokenizer/batch.ts";
 import { decodeStep, prefill } from "../../engine/generate.ts";
-import { loadGPT2 } from "../../gpt2/load.ts";
+import { loadGPT2 } from "../../pretrained.ts";
 import type { GPT2 } from "../../gpt2/model.ts";
 import { nextTokenLogits } from "../../engine/logits.ts";
 import { type Generation, serve, type Work } from "./protocol.ts";

@@ -2,6 +2,8 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { createRequire } from "node:module";
+import { onBackend } from "../../backend/current.ts";
+import { singleFlight } from "../../util/single_flight.ts";
 import { type Attribute, DataType } from "../capi/attributes.ts";
 import { type RunOptions, TensorflowBinding } from "../capi/binding.ts";
 import type { CapturedFunction } from "../capi/capture.ts";
@@ -16,7 +18,7 @@ import type { TensorMetadata } from "../capi/tensors.ts";
 
 /** How to open TensorFlow. */
 export interface TensorflowOptions {
-  /** Threads inside one operation. Default: all cores. */
+  /** Threads inside one operation, from 1 to the machine's cores. Default: all of them. */
   threads?: number;
   /** If it must be installed: the build for NVIDIA GPUs. Default: the one for CPUs. */
   cuda?: boolean;
@@ -26,14 +28,24 @@ export interface TensorflowOptions {
   onProgress?: (done: number, total: number) => void;
 }
 
+/** Its name in tfjs. */
+const TENSORFLOW = { name: "tensorflow" } as const;
+
 let opened: TensorflowBackend | undefined;
 
-/** Finds or installs libtensorflow and makes tfjs run on it: once a process, because tfjs has one backend of a name. */
-export async function openTensorflow(options: TensorflowOptions = {}): Promise<TensorflowBackend> {
+const openOnce = singleFlight(async (options: TensorflowOptions) => {
   const { threads = navigator.hardwareConcurrency } = options;
-  opened ??= new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
+  return opened ??= new TensorflowBackend(await ensureLibtensorflow(options), { intraOp: threads, interOp: 1 });
+});
+
+/**
+ * Finds or installs libtensorflow and makes tfjs run on it: once a process, because tfjs has one backend of a name. Who
+ * comes later, or at the same time, gets what the first one opens, whatever the options.
+ */
+export async function openTensorflow(options: TensorflowOptions = {}): Promise<TensorflowBackend> {
+  const backend = await openOnce(options);
   await tf.setBackend("tensorflow");
-  return opened;
+  return backend;
 }
 
 /** What we use of tfjs-node's backend class. */
@@ -76,12 +88,15 @@ export class TensorflowBackend {
     const node = new NodeJSKernelBackend(this.binding, "@tensorflow/tfjs-node-gpu");
     this.#tensors = new CollectedTensors(node, (id) => this.binding.deleteTensor(id));
     node.tensorMap = this.#tensors;
-    tf.registerBackend("tensorflow", () => node, 3);
+    const { createOutputTensor } = node; // tfjs notes for each tensor which backend was current when it was made
+    node.createOutputTensor = (metadata: TensorMetadata) =>
+      onBackend(TENSORFLOW, () => createOutputTensor.call(node, metadata));
     // Layers models may be saved to and loaded from `file://` paths.
     const { nodeFileSystemRouter } = require("@tensorflow/tfjs-node-gpu/dist/io/file_system.js");
     tf.io.registerSaveRouter(nodeFileSystemRouter);
     tf.io.registerLoadRouter(nodeFileSystemRouter);
     this.#node = node;
+    tf.registerBackend("tensorflow", () => node, 3); // last: what fails before this can be tried again
   }
 
   /**
@@ -190,7 +205,7 @@ export class TensorflowBackend {
     try {
       return work(this.#node.getInputTensorIds(inputs), (standIns) => {
         symbolic = standIns.map((metadata) => this.#node.createOutputTensor(metadata));
-        const outputs = tf.tidy(() => build(symbolic));
+        const outputs = onBackend(TENSORFLOW, () => tf.tidy(() => build(symbolic)));
         symbolic.push(...outputs);
         return this.#node.getInputTensorIds(outputs);
       }, keys);

@@ -52,7 +52,7 @@ fn finish4(row: u32, column: u32, sums: vec4f) {
   var four = sums${bias ? " + bias4(0u, column)" : ""};
   ${gelu ? "four = gelu(four);" : ""}
   let at = column + ${part?.first ?? 0}u;
-  store4(row, at, ${accumulate ? "y4(row, at) + four" : "four"});
+  y_store4(row, at, ${accumulate ? "y4(row, at) + four" : "four"});
 }
 `;
 }
