@@ -1,6 +1,7 @@
 /** Where a model runs: libtensorflow, else a GPU, else WebAssembly, else JavaScript. Nothing above this file knows which. */
 
 import * as tf from "@tensorflow/tfjs";
+import { availableMemory } from "../util/host_memory.ts";
 import { singleFlight } from "../util/single_flight.ts";
 import { onBackend } from "./current.ts";
 import { plainOps } from "./plain.ts";
@@ -94,6 +95,7 @@ async function startPlain(name: "wasm" | "cpu"): Promise<Backend> {
     groups: 1,
     ops: plainOps,
     dtypes: ["float32"],
+    availableMemory,
     async createTensor(shape, fill) {
       const values = new Float32Array(tf.util.sizeFromShape(shape));
       await fill(values);

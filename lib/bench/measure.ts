@@ -233,7 +233,7 @@ export async function timeDecodeSteps(
         `holds ${n_positions}. Lower the context to ${n_positions - steps - 1}.`,
     );
   }
-  checkMemory(model.config, batchSize, 1, needed);
+  checkMemory(model, batchSize, 1, needed);
   using cache = model.allocateCache(Array(batchSize).fill(0), needed, parallelism);
   cache.length = context;
   const tokens = Array.from({ length: batchSize }, () => [0]), seconds: number[] = [];

@@ -1,6 +1,8 @@
 /** What a batch needs of memory, and how to stay within it. */
 
-import type { GPT2Config } from "../gpt2/config.ts";
+import type { Backend } from "../backend/types.ts";
+import { BYTES_PER_WEIGHT, type Dtype } from "../backend/ops.ts";
+import { type GPT2Config, parameterCount } from "../gpt2/config.ts";
 import { KvCache } from "./kv_cache.ts";
 
 /** About how much memory one step of prefill may use for its activations. */
@@ -16,24 +18,52 @@ export function prefillChunk(config: GPT2Config, batchSize: number, width: numbe
   return Math.max(1, Math.min(width, Math.floor(PREFILL_BYTES / bytesPerToken(config, batchSize, width))));
 }
 
+/** A model, or what is going to be one. */
+interface Sized {
+  readonly config: GPT2Config;
+  readonly backend: Pick<Backend, "availableMemory">;
+}
+
 /**
  * Throws a RangeError that names the bytes needed if a batch of `batchSize` rows would not fit into the memory that is
- * free: its cache at full length, the growing of one layer of it, and the activations of a step.
+ * free: its cache at full length, the growing of one layer of it, and the activations of a step. Where the backend cannot
+ * tell how much is free, it is left to find out.
  */
-export function checkMemory(config: GPT2Config, batchSize: number, promptLength: number, maxTokens: number): void {
-  const slots = promptLength + maxTokens;
+export function checkMemory(model: Sized, batchSize: number, promptLength: number, maxTokens: number): void {
+  const { config } = model, slots = promptLength + maxTokens;
   const cache = KvCache.bytes(config, batchSize, slots);
   const chunk = prefillChunk(config, batchSize, promptLength);
   const logits = 3 * batchSize * config.vocab_size * FLOAT;
   const needed = cache * (1 + 1 / config.n_layer) + chunk * bytesPerToken(config, batchSize, slots) + logits;
-  const { available } = Deno.systemMemoryInfo();
+  refuse(needed, model, {
+    what: `generate for ${batchSize} rows of up to ${slots} tokens`,
+    part: `, of which the KV cache ${gigabytes(cache)}`,
+    remedy: "Use fewer rows or fewer tokens.",
+  });
+}
+
+/** The same for the weights of a model, before they are loaded as `dtype`. The embeddings are float32 in any case. */
+export function checkWeightMemory(model: Sized, dtype: Dtype): void {
+  const { vocab_size, n_positions, n_embd } = model.config, head = vocab_size * n_embd;
+  const embeddings = head + n_positions * n_embd, others = parameterCount(model.config) - embeddings;
+  const narrow = dtype === "float32" ? others : others + head; // of which the head then needs a copy
+  const needed = embeddings * FLOAT + narrow * BYTES_PER_WEIGHT[dtype];
+  const what = `load ${parameterCount(model.config).toLocaleString("en")} weights as ${dtype}`;
+  refuse(needed, model, { what, part: "", remedy: "Use a smaller model or a narrower dtype." });
+}
+
+function refuse(needed: number, { backend }: Sized, say: { what: string; part: string; remedy: string }): void {
+  const available = backend.availableMemory() ?? Infinity;
   if (needed <= available) return;
-  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
   throw new RangeError(
-    `Cannot generate for ${batchSize} rows of up to ${slots} tokens: that needs ${Math.round(needed)} bytes ` +
-      `(${gigabytes(needed)}, of which the KV cache ${gigabytes(cache)}), and ${gigabytes(available)} are free. ` +
-      "Use fewer rows or fewer tokens.",
+    `Cannot ${say.what}: that needs ${Math.round(needed)} bytes (${gigabytes(needed)}${say.part}), and ` +
+      `${gigabytes(available)} are free, of the machine or of what its container or service lets this process have. ` +
+      say.remedy,
   );
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
 /** The largest activations of one token of each row: scores before and after the softmax, or those of the MLP. */

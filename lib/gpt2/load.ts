@@ -7,6 +7,7 @@ import { useBackend } from "../backend/select.ts";
 import { cutInt8, type Int8Weight } from "../backend/int8.ts";
 import type { Activation, Dtype, Head, Linear } from "../backend/ops.ts";
 import { type GPT2Config, parameterCount, readConfig } from "./config.ts";
+import { checkWeightMemory } from "../engine/memory.ts";
 import { type Range, ranges } from "../util/ranges.ts";
 import { cut } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
@@ -49,6 +50,7 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
   if (!backend.dtypes.includes(dtype)) {
     throw new RangeError(`Cannot use ${dtype} on the ${backend.name} backend: it has ${backend.dtypes.join(", ")}.`);
   }
+  checkWeightMemory({ config, backend }, dtype);
   const loader = new Loader(config, source, backend, dtype);
   try {
     const wte = await loader.weight<tf.Tensor2D>("wte.weight");

@@ -2,6 +2,7 @@
 
 import { DTYPES } from "../backend/ops.ts";
 import type { Backend, Parallelism } from "../backend/types.ts";
+import { availableMemory } from "../util/host_memory.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
 import { tensorflowOps } from "./ops.ts";
 import { KERNELS, workingKernels } from "./probe.ts";
@@ -24,6 +25,7 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     groups: backend.sideBySide,
     ops: tensorflowOps(backend, kernels),
     dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
+    availableMemory,
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture(inputs, build, { repeated }) {
       const captured = backend.capture(inputs, build, { packs: repeated });
