@@ -75,8 +75,11 @@ Deno.test("long prompts of large batches are prefilled in stretches; what cannot
   assert.equal(prefillChunk(gpt2, 128, 7), 7);
   const chunk = prefillChunk(gpt2, 128, 1000);
   assert.ok(chunk >= 1 && chunk < 100, `${chunk}`);
-  checkMemory(gpt2, 1, 7, 10);
-  assert.throws(() => checkMemory(gpt2, 100_000, 512, 512), /needs \d+ bytes .* of which the KV cache/);
+  checkMemory({ config: gpt2, backend }, 1, 7, 10);
+  assert.throws(
+    () => checkMemory({ config: gpt2, backend }, 100_000, 512, 512),
+    /needs \d+ bytes .* of which the KV cache/,
+  );
 });
 
 Deno.test("a row's keys and values read the same in a batch, in lanes and in groups of heads as alone", async () => {

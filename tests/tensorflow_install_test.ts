@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { crc32, deflateRawSync } from "node:zlib";
 import { lines } from "../lib/util/lines.ts";
 import { unpack } from "../lib/tensorflow/install/unpack.ts";
@@ -234,9 +234,77 @@ Deno.test("removeLibtensorflow() removes what was installed and what was left ov
   assert.deepEqual((await start(place, "removeLibtensorflow").end()).found, []);
   await Deno.remove(join(place.cache, "other"));
   await start(place, "removeLibtensorflow").end();
-  assert.ok(!namesIn(place.folder).includes("cache"), "an empty cache goes too");
+  assert.deepEqual(namesIn(place.cache), [], "the folder is the user's, who named it");
+  await Deno.remove(place.cache);
   assert.deepEqual((await start(place, "removeLibtensorflow").end()).found, []);
 });
+
+Deno.test("the cache of the system goes when it is empty", async () => {
+  await using place = await Place.make();
+  const env = { OMNIBUS_CACHE: "", XDG_CACHE_HOME: place.folder, HOME: place.folder, LOCALAPPDATA: place.folder };
+  const { found } = await start(place, "installLibtensorflow", {}, env).end();
+  const cache = dirname(dirname(dirname(found!.main)));
+  assert.equal(basename(cache), "omnibus");
+  assert.deepEqual((await start(place, "removeLibtensorflow", {}, env).end()).found, [join(cache, INSTALLED)]);
+  assert.ok(!namesIn(dirname(cache)).includes("omnibus"));
+});
+
+Deno.test("what has such a name in a shared cache, but was not installed here, stays and is named", async () => {
+  await using place = await Place.make();
+  await start(place, "installLibtensorflow").end();
+  const foreign = ["libtensorflow-2.15.0-custom", "libtensorflow-2.9.1.part-of-my-thesis", `${INSTALLED}-cuda`];
+  for (const name of foreign) await place.putLibraries(join(place.cache, name, "tensorflow"));
+  await Deno.writeTextFile(join(place.cache, foreign[0], "installed.json"), `{ "files": ["tensorflow/${MAIN}"] }`);
+  await Deno.writeTextFile(join(place.cache, "libtensorflow-notes.txt"), "mine");
+  await Deno.symlink(join(place.cache, foreign[0]), join(place.cache, "libtensorflow-link"));
+  const before = await tree(place.cache), { found, events } = await start(place, "removeLibtensorflow").end();
+  assert.deepEqual(found, [join(place.cache, INSTALLED)]);
+  const ours = (path: string) => path.startsWith(`${INSTALLED}/`) || path === "libtensorflow.lock";
+  assert.deepEqual(await tree(place.cache), before.filter((path) => !ours(path)));
+  assert.deepEqual(
+    events.flatMap(({ log }) => log ?? []).sort(),
+    [foreign[0], foreign[2]].map((name) => `${join(place.cache, name)} stays: it was not installed here.`).sort(),
+  );
+});
+
+Deno.test("files that somebody put into an installation stay, and are named; what was installed goes", async () => {
+  await using place = await Place.make();
+  await start(place, "installLibtensorflow").end();
+  const folder = join(place.cache, INSTALLED), outside = join(place.folder, "outside");
+  await Deno.writeTextFile(outside, "not to be removed");
+  const record = JSON.parse(await Deno.readTextFile(join(folder, "installed.json")));
+  assert.deepEqual(record.files, [...LIBRARIES.map((name) => `tensorflow/${name}`), "installed.json"]);
+  record.files.push("../../outside"); // as somebody might who wants others to remove it
+  await Deno.writeTextFile(join(folder, "installed.json"), JSON.stringify(record));
+  await Deno.writeTextFile(join(folder, "tensorflow", "notes"), "mine");
+  const { found, events } = await start(place, "removeLibtensorflow").end();
+  assert.deepEqual(found, []);
+  assert.deepEqual(events.flatMap(({ log }) => log ?? []), [
+    `${folder} stays with what was not installed here: tensorflow/notes.`,
+  ]);
+  assert.deepEqual(await tree(place.cache), [`${INSTALLED}/tensorflow/notes`]);
+  assert.ok((await Deno.stat(outside)).isFile);
+});
+
+Deno.test("an installation does not overwrite what it did not make: it says what is in the way", async () => {
+  await using place = await Place.make();
+  const target = join(place.cache, INSTALLED);
+  await Deno.mkdir(join(target, "tensorflow"), { recursive: true });
+  await Deno.writeTextFile(join(target, "tensorflow", "notes"), "mine");
+  const { error } = await start(place, "installLibtensorflow").end();
+  assert.deepEqual([error?.name, place.pipRuns()], ["SetupError", 0]);
+  assert.match(error!.message, /stays: it was not installed here\. Move it away, or set OMNIBUS_CACHE/);
+  assert.deepEqual(await tree(target), ["tensorflow/notes"]);
+});
+
+/** All files below a folder, links among them, by their paths in it. */
+async function tree(folder: string): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    found.push(...isDirectory ? (await tree(join(folder, name))).map((path) => `${name}/${path}`) : [name]);
+  }
+  return found.sort();
+}
 
 Deno.test("LIBTENSORFLOW_DIR comes before what is installed", async () => {
   await using place = await Place.make();

@@ -9,6 +9,9 @@ export const DTYPES = ["float32", "bfloat16", "int8"] as const;
 /** One of {@link DTYPES}. */
 export type Dtype = typeof DTYPES[number];
 
+/** Bytes of one weight of each type. */
+export const BYTES_PER_WEIGHT: Readonly<Record<Dtype, number>> = { float32: 4, bfloat16: 2, int8: 1 };
+
 /** What follows a linear layer in the same step. */
 export type Activation = "none" | "gelu_new";
 

@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { plainCachePolicy, plainOps } from "./plain.ts";
+import { availableMemory } from "../util/host_memory.ts";
 import { singleFlight } from "../util/single_flight.ts";
 import { onBackend } from "./current.ts";
 import { checkThreads } from "./threads.ts";
@@ -95,6 +96,7 @@ async function startPlain(name: "wasm" | "cpu"): Promise<Backend> {
     ops: plainOps,
     cachePolicy: plainCachePolicy,
     dtypes: ["float32"],
+    availableMemory,
     async createTensor(shape, fill) {
       const values = new Float32Array(tf.util.sizeFromShape(shape));
       await fill(values);

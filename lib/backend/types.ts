@@ -48,6 +48,8 @@ export interface Backend {
   readonly ops: Ops;
   /** Element types that the weights of linear layers can have. */
   readonly dtypes: readonly Dtype[];
+  /** Bytes that models and their caches can still get where it keeps them; undefined if that cannot be told beforehand. */
+  availableMemory(): number | undefined;
   /** A float32 tensor whose values `fill` writes into the backend's own memory, where it can. */
   createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor>;
   /** Keeps what `build` does as one function of its inputs; missing where the backend cannot. */

@@ -234,7 +234,7 @@ export async function timeDecodeSteps(
         `holds ${n_positions}. Lower the context to ${n_positions - steps - 1}.`,
     );
   }
-  checkMemory(model.config, batchSize, 1, needed);
+  checkMemory(model, batchSize, 1, needed);
   using cache = new KvCache(model, parallelism);
   const feeds = cache.admit({ slots: Array(batchSize).fill(needed), length: context }).map((row) => ({
     row,

@@ -11,7 +11,7 @@ import type { Backend, Parallelism, Roofs } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
 import { checkParallelism } from "../engine/limits.ts";
 import { type Range, ranges } from "../util/ranges.ts";
-import type { Dtype, Linear } from "../backend/ops.ts";
+import { BYTES_PER_WEIGHT, type Dtype, type Linear } from "../backend/ops.ts";
 
 /** What one decode step of a batch has to do. */
 export interface StepCost {
@@ -28,8 +28,6 @@ export interface StepPart extends StepCost {
   /** For a linear layer its shape, and how many of them there are. */
   linear?: { inputs: number; outputs: number; count: number };
 }
-
-const BYTES: Record<Dtype, number> = { float32: 4, bfloat16: 2, int8: 1 };
 
 /**
  * What a decode step is made of, when one token of each of `batchSize` rows is fed and `slots` slots of the cache are
@@ -51,7 +49,7 @@ export function decodeStepParts(config: GPT2Config, dtype: Dtype, batchSize: num
     const weights = count * (inputs + bias) * outputs;
     return {
       name,
-      bytes: weights * BYTES[dtype],
+      bytes: weights * BYTES_PER_WEIGHT[dtype],
       flops: batchSize * 2 * weights,
       linear: { inputs, outputs, count },
     };

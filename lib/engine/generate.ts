@@ -88,7 +88,7 @@ export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptio
   const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
   const promptLength = longest(rows);
   checkContext(promptLength, options.maxTokens, model.config.n_positions);
-  checkMemory(model.config, rows.length, promptLength, options.maxTokens);
+  checkMemory(model, rows.length, promptLength, options.maxTokens);
   options.signal?.throwIfAborted();
   const { cache, nextTokenIds, logprobs } = await feedPrompts(model, rows, options);
   const generation = new Generation(cache, options, model.config.eos_token_id);

@@ -1,8 +1,9 @@
 /** What a batch needs of memory, and how to stay within it. */
 
+import type { Backend } from "../backend/types.ts";
+import { checkAvailable } from "../backend/memory.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
 import { formatBytes } from "../util/format.ts";
-import { availableMemory } from "../util/runtime.ts";
 import { KvCache } from "./kv_cache.ts";
 
 /** About how much memory one step of prefill may use for its activations. */
@@ -18,25 +19,32 @@ export function prefillChunk(config: GPT2Config, batchSize: number, width: numbe
   return Math.max(1, Math.min(width, Math.floor(PREFILL_BYTES / bytesPerToken(config, batchSize, width))));
 }
 
+/** A model, or what is going to be one. */
+interface Sized {
+  readonly config: GPT2Config;
+  readonly backend: Pick<Backend, "availableMemory">;
+}
+
 /**
  * Throws a RangeError that names the bytes needed if a batch of `batchSize` rows would not fit into the memory that is
- * free: its cache at full length, the growing of one layer of it, and the activations of a step.
+ * free: its cache at full length, the growing of one layer of it, and the activations of a step. Where the backend cannot
+ * tell how much is free, it is left to find out.
  */
-export function checkMemory(config: GPT2Config, batchSize: number, promptLength: number, maxTokens: number): void {
-  const slots = promptLength + maxTokens;
+export function checkMemory(model: Sized, batchSize: number, promptLength: number, maxTokens: number): void {
+  const { config } = model, slots = promptLength + maxTokens;
   const cache = KvCache.bytes(config, batchSize, slots);
   const chunk = prefillChunk(config, batchSize, promptLength);
   const logits = 3 * batchSize * config.vocab_size * FLOAT;
   const needed = cache * (1 + 1 / config.n_layer) + chunk * bytesPerToken(config, batchSize, slots) + logits;
-  const available = availableMemory();
-  if (needed <= available) return;
-  throw new RangeError(
-    `Cannot generate for ${batchSize} rows of up to ${slots} tokens: that needs ${Math.round(needed)} bytes ` +
-      `(${formatBytes(needed)}, of which the KV cache ${formatBytes(cache)}), and ${
-        formatBytes(available)
-      } are free. ` +
-      "Use fewer rows or fewer tokens.",
-  );
+  checkAvailable(needed, model.backend, {
+    what: `generate for ${batchSize} rows of up to ${slots} tokens`,
+    part: `, of which the KV cache ${formatBytes(cache)}`,
+    remedy: "Use fewer rows or fewer tokens.",
+  });
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
 /** The largest activations of one token of each row: scores before and after the softmax, or those of the MLP. */

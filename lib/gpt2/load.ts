@@ -5,7 +5,8 @@ import { onBackend } from "../backend/current.ts";
 import type { Backend } from "../backend/types.ts";
 import { useBackend } from "../backend/select.ts";
 import { cutInt8, type Int8Weight } from "../backend/int8.ts";
-import type { Activation, Dtype, Head, Linear } from "../backend/ops.ts";
+import { type Activation, BYTES_PER_WEIGHT, type Dtype, type Head, type Linear } from "../backend/ops.ts";
+import { checkAvailable } from "../backend/memory.ts";
 import { type GPT2Config, parameterCount } from "./config.ts";
 import { readConfig } from "./config_file.ts";
 import { type Range, ranges } from "../util/ranges.ts";
@@ -47,6 +48,7 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
   if (!backend.dtypes.includes(dtype)) {
     throw new RangeError(`Cannot use ${dtype} on the ${backend.name} backend: it has ${backend.dtypes.join(", ")}.`);
   }
+  checkWeightMemory(config, backend, dtype);
   const loader = new Loader(config, source, backend, dtype);
   try {
     const wte = await loader.weight<tf.Tensor2D>("wte.weight");
@@ -61,6 +63,21 @@ async function buildGPT2(config: GPT2Config, source: WeightSource, options: Load
     for (const part of loader.loaded) part.dispose();
     throw error;
   }
+}
+
+/**
+ * Throws a RangeError unless there is memory for a model's weights as `dtype`. The embeddings are float32 in any case; then
+ * the head, which is the token embedding once more, needs a copy in another dtype.
+ */
+export function checkWeightMemory(config: GPT2Config, backend: Pick<Backend, "availableMemory">, dtype: Dtype): void {
+  const { vocab_size, n_positions, n_embd } = config, head = vocab_size * n_embd, all = parameterCount(config);
+  const embeddings = head + n_positions * n_embd, layers = all - embeddings;
+  const needed = embeddings * BYTES_PER_WEIGHT.float32 +
+    (dtype === "float32" ? layers : layers + head) * BYTES_PER_WEIGHT[dtype];
+  checkAvailable(needed, backend, {
+    what: `load ${all.toLocaleString("en")} weights as ${dtype}`,
+    remedy: "Use a smaller model or a dtype of fewer bits.",
+  });
 }
 
 /** Makes layers by their checkpoint names and remembers what is to be freed. */

@@ -52,17 +52,22 @@ export async function jupyterEnvironment(
   return { python, env };
 }
 
-/** Removes all that {@link jupyterEnvironment} made. Returns the folder, or nothing if there was none. */
+/** What {@link jupyterEnvironment}, and Jupyter when it is called as that says, make in the folder. */
+const PARTS = ["bin", "config", "share", "venv", "lock"];
+
+/**
+ * Removes all that {@link jupyterEnvironment} made, and nothing else that is in its folder. Returns what is gone: the
+ * folder, or where it holds other things the parts of it.
+ */
 export async function removeJupyter(
   { folder = join(project, ".jupyter") }: JupyterEnvironmentOptions = {},
 ): Promise<string[]> {
-  try {
-    await Deno.remove(folder, { recursive: true });
-    return [folder];
-  } catch (error) {
-    ignoreMissing(error);
-    return [];
+  const removed = [];
+  for (const path of PARTS.map((part) => join(folder, part))) {
+    if (await Deno.remove(path, { recursive: true }).then(() => true, ignoreMissing)) removed.push(path);
   }
+  const isEmpty = await Deno.remove(folder).then(() => true, () => false);
+  return removed.length && isEmpty ? [folder] : removed;
 }
 
 /**

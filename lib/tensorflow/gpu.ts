@@ -1,6 +1,7 @@
 /** How models run on libtensorflow where that runs on a GPU. */
 
 import type { Backend } from "../backend/types.ts";
+import { availableMemory } from "../util/host_memory.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { compiledOps } from "./compiled.ts";
 import { tensorflowOps } from "./ops.ts";
@@ -27,6 +28,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
       roomFor: sizeFor,
     },
     dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
+    availableMemory: () => backend.onGpu ? undefined : availableMemory(),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture(inputs, build) {
       const captured = backend.capture(inputs, build);

@@ -3,6 +3,7 @@
 import { DTYPES } from "../backend/ops.ts";
 import { plainCachePolicy } from "../backend/plain.ts";
 import type { Backend, Parallelism } from "../backend/types.ts";
+import { availableMemory } from "../util/host_memory.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
 import { tensorflowOps } from "./ops.ts";
 import { KERNELS, workingKernels } from "./probe.ts";
@@ -26,6 +27,7 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     ops: tensorflowOps(backend, kernels),
     cachePolicy: { ...plainCachePolicy, roomFor: undefined },
     dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
+    availableMemory,
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture(inputs, build, { repeated }) {
       const captured = backend.capture(inputs, build, { packs: repeated });

@@ -5,11 +5,6 @@ const deno: typeof Deno | undefined = globalThis.Deno;
 /** Deno's version. */
 export const DENO_VERSION: string | undefined = deno?.version.deno;
 
-/** The bytes of memory that are free. A browser does not tell: there it is as much as one likes. */
-export function availableMemory(): number {
-  return deno?.systemMemoryInfo().available ?? Infinity;
-}
-
 /** Environment variables: where Deno looks for GPUs, and where a Linux desktop has its sockets. */
 const LOOK_AT = "DENO_WEBGPU_BACKEND", DESKTOP = "XDG_RUNTIME_DIR";
 

@@ -6,6 +6,7 @@ import type { Backend, Roofs } from "../backend/types.ts";
 import { multipleOf16 } from "../backend/plain.ts";
 import { copyRows } from "./cache_rows.ts";
 import { onBackend } from "../backend/current.ts";
+import { availableMemory } from "../util/host_memory.ts";
 import { CapturedPlan } from "./captured.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { Recorder } from "./expression.ts";
@@ -28,6 +29,8 @@ export async function startWebgpu(): Promise<Backend> {
     groups: 1,
     ops: backend.ops,
     dtypes: ["float32", "bfloat16"],
+    // WebGPU does not say what a GPU has left. A program on the processor has the machine's memory.
+    availableMemory: () => backend.gpu.software ? availableMemory() : undefined,
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture: (inputs, build) => backend.capture(inputs, build),
     measureRoofs: () => backend.measureRoofs(),

@@ -2,9 +2,12 @@
  * Installs libtensorflow into the user's cache, from wheels that pip downloads. All work happens in a staging folder
  * beside the final one and ends with one rename, under a lock that the system drops when its holder dies: whatever
  * happens, what stands under the final name is complete, and the next run sweeps up what this one left.
+ *
+ * The cache may be shared with others, who may have folders of such names: each folder that is made here holds a record of
+ * it, and what has none is left alone.
  */
 
-import { basename, join } from "node:path";
+import { basename, join, relative } from "node:path";
 import { cacheFolder } from "../../util/cache_folder.ts";
 import { freeBytes } from "../../util/disk.ts";
 import { formatBytes } from "../../util/format.ts";
@@ -33,6 +36,8 @@ export interface InstallLibtensorflowOptions {
 /** Marks the names of folders that nothing uses: work in progress, or what is left of it. */
 const STAGING = ".part-";
 const LOCK = "libtensorflow.lock";
+/** In each folder that is made here: its files, itself among them, by their paths in it. */
+const RECORD = "installed.json";
 
 /** The libtensorflow to use, installed first if there is none. What the backend calls. */
 export async function ensureLibtensorflow(options: InstallLibtensorflowOptions = {}): Promise<Libtensorflow> {
@@ -47,7 +52,10 @@ export async function installLibtensorflow(options: InstallLibtensorflowOptions 
   if (installed) return installed;
 
   const target = installFolder(cuda);
-  await removeFolders((name) => name.includes(STAGING) || name === basename(target));
+  await sweepStaging();
+  await removeInstallation(target, (line) => {
+    throw new SetupError(`${line} Move it away, or set OMNIBUS_CACHE to another folder.`);
+  });
   const pip = options.pip ?? await findPip();
   const sizes = sizesOf(wheels);
   await checkSpace(sizes.peak);
@@ -56,8 +64,10 @@ export async function installLibtensorflow(options: InstallLibtensorflowOptions 
 
   const staging = await Deno.makeTempDir({ dir: cacheFolder(), prefix: basename(target) + STAGING });
   try {
+    await writeRecord(staging, []);
     const onProgress = (done: number) => options.onProgress?.(done, sizes.download + sizes.installation);
     await fill(join(staging, "complete"), { wheels, pip, staging, onProgress });
+    await writeRecord(join(staging, "complete"), await filesIn(join(staging, "complete")));
     await Deno.rename(join(staging, "complete"), target);
   } catch (error) {
     throw /No space left|os error 112|quota exceeded/i.test(String(error)) ? tooSmall(sizes.peak, "is full") : error;
@@ -67,14 +77,23 @@ export async function installLibtensorflow(options: InstallLibtensorflowOptions 
   return (await installedLibtensorflow(cuda))!;
 }
 
-/** Removes every installed libtensorflow and what killed runs left; gives the folders that are gone. */
+/**
+ * Removes every libtensorflow that was installed here and what killed runs left; gives the folders that are gone. `log`
+ * hears of what looks like one and stays, because it was not installed here, or holds files that were not.
+ */
 export async function removeLibtensorflow(log: (line: string) => void = console.error): Promise<string[]> {
   const cache = cacheFolder();
   if (!await Deno.stat(cache).catch(() => null)) return [];
   using _lock = await lockCache(log);
-  const removed = await removeFolders(() => true);
+  await sweepStaging();
+  const removed = [];
+  for await (const { name, isDirectory } of Deno.readDir(cache)) {
+    const path = join(cache, name);
+    if (isDirectory && isInstallation(name) && await removeInstallation(path, log)) removed.push(path);
+  }
   await Deno.remove(join(cache, LOCK));
-  await Deno.remove(cache).catch(() => {}); // unless it holds other things
+  // What OMNIBUS_CACHE names is the user's own, and what holds other things is still needed.
+  if (!Deno.env.get("OMNIBUS_CACHE")) await Deno.remove(cache).catch(() => {});
   return removed;
 }
 
@@ -112,23 +131,67 @@ async function lockCache(log: (line: string) => void): Promise<Disposable> {
   });
 }
 
-/** Removes the folders of ours in the cache whose names are picked; gives those that were complete installations. */
-async function removeFolders(picks: (name: string) => boolean): Promise<string[]> {
-  const removed = [];
+/** Whether a folder has the name of an installation, of any version and build. */
+function isInstallation(name: string): boolean {
+  return name.startsWith("libtensorflow-") && !name.includes(STAGING);
+}
+
+/** Removes what killed runs left: folders of staging names with a record in them, or with nothing yet. */
+async function sweepStaging(): Promise<void> {
   for await (const { name, isDirectory } of Deno.readDir(cacheFolder())) {
-    if (!isDirectory || !name.startsWith("libtensorflow-") || !picks(name)) continue;
-    const path = join(cacheFolder(), name);
-    if (name.includes(STAGING)) {
-      // The pip of a killed run may still be at work in it: then the next run removes it.
-      await Deno.remove(path, { recursive: true }).catch(() => {});
-    } else {
-      const renamed = `${path}${STAGING}${crypto.randomUUID()}`;
-      await Deno.rename(path, renamed); // or else half of it could be left under its name
-      await Deno.remove(renamed, { recursive: true });
-      removed.push(path);
-    }
+    if (!isDirectory || !name.startsWith("libtensorflow-") || !name.includes(STAGING)) continue;
+    const path = join(cacheFolder(), name), recursive = await readRecord(path) !== null;
+    // The pip of a killed run may still be at work in it: then the next run removes it.
+    await Deno.remove(path, { recursive }).catch(() => {});
   }
-  return removed;
+}
+
+/**
+ * Removes an installation and says whether it did. Files in it that are not in its record stay, and a folder without a
+ * record stays as it is; `log` hears of both.
+ */
+async function removeInstallation(path: string, log: (line: string) => void): Promise<boolean> {
+  if (!await Deno.stat(path).catch(() => null)) return false;
+  const record = await readRecord(path);
+  if (!record) {
+    log(`${path} stays: it was not installed here.`);
+    return false;
+  }
+  const files = await filesIn(path), others = files.filter((file) => !record.includes(file));
+  if (others.length) {
+    log(`${path} stays with what was not installed here: ${others.join(", ")}.`);
+    for (const file of files) if (record.includes(file)) await Deno.remove(join(path, file));
+    return false;
+  }
+  const renamed = `${path}${STAGING}${crypto.randomUUID()}`;
+  await Deno.rename(path, renamed); // or else half of it could be left under its name
+  await Deno.remove(renamed, { recursive: true });
+  return true;
+}
+
+async function writeRecord(folder: string, files: readonly string[]): Promise<void> {
+  await Deno.writeTextFile(join(folder, RECORD), JSON.stringify({ files: [...files, RECORD] }, null, 1) + "\n");
+}
+
+/** The files of a folder that was made here, or null if there is no such record. */
+async function readRecord(folder: string): Promise<string[] | null> {
+  try {
+    const { files } = JSON.parse(await Deno.readTextFile(join(folder, RECORD)));
+    return Array.isArray(files) && files.includes(RECORD) ? files : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Everything below a folder that is no folder, by its path in it, with slashes. */
+async function filesIn(folder: string, top = folder): Promise<string[]> {
+  const files = [];
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    const path = join(folder, name);
+    if (isDirectory) files.push(...await filesIn(path, top));
+    else files.push(relative(top, path).replaceAll("\\", "/"));
+  }
+  return files.sort();
 }
 
 /** The bytes to download, those that stay, and the most that are on the disk at a time. */
