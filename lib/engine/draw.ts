@@ -6,30 +6,35 @@
 
 import { isGreedy, type SamplingSettings } from "./sampling.ts";
 
-/** Buckets, and how many of them a logit's unit (after the temperature) is divided into; the last one has all the rest. */
+/** Buckets, a power of two, and how many of them a unit of the logits is divided into; the last one has all the rest. */
 const BUCKETS = 4096, PER_UNIT = 64;
 
-/** A part of a row: logits divided by the temperature, and their softmax. */
-export interface RowPart {
-  /** The number of real tokens; what follows is padding. */
-  width: number;
-  scaled: Float32Array;
-  weights: Float32Array;
+/** A row: its logits after bias, penalties and temperature. */
+export interface ScaledRow {
+  /** The largest of them. */
+  max: number;
+  parts: readonly {
+    /** The number of real tokens; what follows is padding. */
+    width: number;
+    scaled: Float32Array;
+    softmax: Float32Array;
+    /** The part's weight, where that of the most likely token of all parts is 1. */
+    total: number;
+  }[];
 }
 
 /**
  * The token of a row at which the cumulative distribution passes `uniform`. Tokens go by falling probability, among equal
  * ones by id, as on the device.
  */
-export function draw(parts: readonly RowPart[], settings: SamplingSettings, uniform: number): number {
-  const tokens = new FallingTokens(parts);
+export function draw(row: ScaledRow, settings: SamplingSettings, uniform: number): number {
+  const tokens = new FallingTokens(row), { all } = tokens, { topK, topP, minP, filterOrder } = settings;
   if (isGreedy(settings)) return tokens.idAt(0);
-  const { topK, topP, minP, filterOrder } = settings, all = tokens.all;
   const byK = topK > 0 && topK < all.count ? tokens.atLeast(tokens.valueAt(topK - 1)) : all;
-  const byMinP = minP > 0 ? tokens.atLeast(tokens.largest + Math.log(minP)) : all;
+  const byMinP = minP > 0 ? tokens.atLeast(row.max + Math.log(minP)) : all;
   const byP = (kept: Prefix) => topP < 1 ? shorter(tokens.withWeight(topP * kept.weight), kept) : kept;
   const kept = filterOrder === "vllm" ? byP(shorter(byMinP, byK)) : shorter(byP(byK), byMinP);
-  return tokens.idAt(Math.min(tokens.upTo(uniform * kept.weight).count, kept.count - 1));
+  return tokens.idAt(Math.max(0, Math.min(tokens.upTo(uniform * kept.weight).count, kept.count - 1)));
 }
 
 /** The most likely tokens: how many, and their weight. */
@@ -42,119 +47,111 @@ function shorter(a: Prefix, b: Prefix): Prefix {
   return a.count < b.count ? a : b;
 }
 
-/** All tokens by falling logit, sorted as far as is asked. A token's weight is its probability times a number. */
+/** All tokens by falling logit, sorted as far as is asked. */
 class FallingTokens {
-  readonly #values: Float32Array;
-  readonly #weights: Float64Array;
-  /** Ids, bucket by bucket. */
-  readonly #ids: Int32Array;
-  /** Where each bucket begins, and where the last one ends. */
-  readonly #starts = new Int32Array(BUCKETS + 1);
-  readonly #bucketWeights = new Float64Array(BUCKETS);
-  readonly #sorted = new Uint8Array(BUCKETS);
-  readonly #largest: number;
+  readonly #counts = new Int32Array(BUCKETS);
+  readonly #weights = new Float64Array(BUCKETS);
+  readonly #sorted = new Map<number, Token[]>();
 
-  constructor(parts: readonly RowPart[]) {
-    const count = parts.reduce((sum, { width }) => sum + width, 0);
-    this.#values = new Float32Array(count);
-    this.#weights = new Float64Array(count);
-    this.#ids = new Int32Array(count);
-    const largest = parts.map(({ scaled }) => largestOf(scaled));
-    this.#largest = Math.max(...largest);
-    let first = 0;
-    for (const [i, { width, scaled, weights }] of parts.entries()) {
-      this.#values.set(scaled.subarray(0, width), first);
-      const factor = Math.exp(largest[i] - this.#largest) / largestOf(weights); // the largest token of all weighs 1
-      for (let id = 0; id < width; id++) this.#weights[first + id] = weights[id] * factor;
-      first += width;
+  constructor(private readonly row: ScaledRow) {
+    const { max, parts } = row, counts = this.#counts, weights = this.#weights; // looked up once, not for each token
+    for (const { width, scaled, softmax, total } of parts) {
+      for (let at = 0; at < width; at++) {
+        const bucket = bucketOf(scaled[at], max);
+        counts[bucket]++;
+        weights[bucket] += softmax[at] * total;
+      }
     }
-    const buckets = new Uint16Array(count), starts = this.#starts;
-    for (let id = 0; id < count; id++) {
-      const bucket = buckets[id] = this.#bucketOf(this.#values[id]);
-      starts[bucket + 1]++;
-      this.#bucketWeights[bucket] += this.#weights[id];
-    }
-    for (let bucket = 0; bucket < BUCKETS; bucket++) starts[bucket + 1] += starts[bucket];
-    const ends = starts.slice();
-    for (let id = 0; id < count; id++) this.#ids[ends[buckets[id]]++] = id;
   }
 
   /** Every token. */
   get all(): Prefix {
-    return { count: this.#ids.length, weight: this.#bucketWeights.reduce((sum, weight) => sum + weight, 0) };
-  }
-
-  /** The largest value. */
-  get largest(): number {
-    return this.#largest;
+    return this.#until(() => false, { inclusive: true });
   }
 
   /** The token at a rank, from 0. */
   idAt(rank: number): number {
-    let bucket = 0;
-    while (this.#starts[bucket + 1] <= rank) bucket++;
-    return this.#sortedBucket(bucket)[rank - this.#starts[bucket]];
+    return this.#at(rank).id;
   }
 
-  /** Its value. */
+  /** Its logit. */
   valueAt(rank: number): number {
-    return this.#values[this.idAt(rank)];
+    return this.#at(rank).value;
   }
 
-  /** The tokens with a value of at least so much. */
+  /** The tokens with a logit of at least so much. */
   atLeast(value: number): Prefix {
-    const last = this.#bucketOf(value), within = this.#sortedBucket(last);
-    let count = this.#starts[last], weight = 0;
-    for (let bucket = 0; bucket < last; bucket++) weight += this.#bucketWeights[bucket];
-    for (const id of within) {
-      if (!(this.#values[id] >= value)) break;
-      count++;
-      weight += this.#weights[id];
+    const last = bucketOf(value, this.row.max), prefix = { count: 0, weight: 0 };
+    for (let bucket = 0; bucket < last; bucket++) {
+      prefix.count += this.#counts[bucket];
+      prefix.weight += this.#weights[bucket];
     }
-    return { count, weight };
+    for (const token of this.#tokensOf(last)) {
+      if (!(token.value >= value)) break;
+      prefix.count++;
+      prefix.weight += token.weight;
+    }
+    return prefix;
   }
 
   /** The fewest that have at least that weight. */
   withWeight(wanted: number): Prefix {
-    return this.#before((weight) => weight >= wanted, true);
+    return this.#until((weight) => weight >= wanted, { inclusive: true });
   }
 
   /** As many as have no more than that weight. */
   upTo(limit: number): Prefix {
-    return this.#before((weight) => weight > limit, false);
+    return this.#until((weight) => weight > limit, { inclusive: false });
   }
 
-  /** The tokens before, or up to, the one that brings their weight to where `reached` is true; all of them if none does. */
-  #before(reached: (weight: number) => boolean, inclusive: boolean): Prefix {
+  /** The tokens up to the one that brings their weight to where `reached` is true, with it or without; all if none does. */
+  #until(reached: (weight: number) => boolean, { inclusive }: { inclusive: boolean }): Prefix {
     let bucket = 0, count = 0, weight = 0;
-    while (bucket < BUCKETS && !reached(weight + this.#bucketWeights[bucket])) {
-      weight += this.#bucketWeights[bucket++];
-      count = this.#starts[bucket];
+    while (bucket < BUCKETS && !reached(weight + this.#weights[bucket])) {
+      count += this.#counts[bucket];
+      weight += this.#weights[bucket++];
     }
     if (bucket === BUCKETS) return { count, weight };
-    for (const id of this.#sortedBucket(bucket)) {
-      const next = weight + this.#weights[id];
+    for (const token of this.#tokensOf(bucket)) {
+      const next = weight + token.weight;
       if (reached(next)) return inclusive ? { count: count + 1, weight: next } : { count, weight };
       count++;
       weight = next;
     }
-    return { count, weight }; // the bucket's sum was rounded the other way
+    return { count, weight }; // summed up one by one, the bucket came to a little less
   }
 
-  #bucketOf(value: number): number {
-    return Math.min((this.#largest - value) * PER_UNIT, BUCKETS - 1) | 0; // NaN goes to the first
+  #at(rank: number): Token {
+    let bucket = 0, before = 0;
+    while (before + this.#counts[bucket] <= rank) before += this.#counts[bucket++];
+    return this.#tokensOf(bucket)[rank - before];
   }
 
-  #sortedBucket(bucket: number): Int32Array {
-    const ids = this.#ids.subarray(this.#starts[bucket], this.#starts[bucket + 1]);
-    if (!this.#sorted[bucket]) ids.sort((a, b) => this.#values[b] - this.#values[a] || a - b);
-    this.#sorted[bucket] = 1;
-    return ids;
+  /** By falling logit, and among equal ones by id. */
+  #tokensOf(bucket: number): Token[] {
+    let tokens = this.#sorted.get(bucket);
+    if (tokens) return tokens;
+    this.#sorted.set(bucket, tokens = []);
+    const { max, parts } = this.row;
+    let first = 0;
+    for (const { width, scaled, softmax, total } of parts) {
+      for (let at = 0; at < width; at++) {
+        if (bucketOf(scaled[at], max) !== bucket) continue;
+        tokens.push({ id: first + at, value: scaled[at], weight: softmax[at] * total });
+      }
+      first += width;
+    }
+    return tokens.sort((a, b) => b.value - a.value || a.id - b.id);
   }
 }
 
-function largestOf(numbers: Float32Array): number {
-  let largest = -Infinity;
-  for (let i = 0; i < numbers.length; i++) if (numbers[i] > largest) largest = numbers[i];
-  return largest;
+function bucketOf(value: number, max: number): number {
+  const distance = (max - value) * PER_UNIT, last = BUCKETS - 1;
+  return distance < last ? distance & last : last; // several times faster than Math.floor
+}
+
+interface Token {
+  id: number;
+  value: number;
+  weight: number;
 }

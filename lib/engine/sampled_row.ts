@@ -13,15 +13,15 @@ export const EDIT = { row: 0, token: 1, add: 2, repetition: 3, subtract: 4, size
 export interface RowText {
   /** The tokens of the prompt. */
   prompt: readonly number[];
-  /** Which answer to the prompt it is. Default: 0. */
-  answer?: number;
+  /** Which of the answers to the prompt it is, from 0. Default: 0. */
+  choice?: number;
   /** Tokens that would end the answer: they are banned until it has `minTokens`. Default: none. */
   endIds?: readonly number[];
 }
 
 /** A row that is being sampled. A new token costs the edits of that token, however long the text is. */
 export class SampledRow {
-  readonly #answer: number;
+  readonly #choice: number;
   readonly #endIds: readonly number[];
   /** Where a token's edit is, by token. */
   readonly #places = new Map<number, number>();
@@ -31,8 +31,8 @@ export class SampledRow {
   #length = 0;
 
   /** Nothing is generated yet. */
-  constructor(readonly settings: SamplingSettings, { prompt, answer = 0, endIds = [] }: RowText) {
-    this.#answer = answer;
+  constructor(readonly settings: SamplingSettings, { prompt, choice = 0, endIds = [] }: RowText) {
+    this.#choice = choice;
     this.#endIds = endIds;
     for (const [id, bias] of Object.entries(settings.logitBias)) this.#set(Number(id), EDIT.add, bias);
     if (settings.minTokens > 0) { for (const id of endIds) this.#set(id, EDIT.add, BANNED); }
@@ -63,7 +63,7 @@ export class SampledRow {
 
   /** The random number of the next token. */
   get uniform(): number {
-    return uniformOf(this.settings.seed, this.#answer, this.#length);
+    return uniformOf(this.settings.seed, this.#choice, this.#length);
   }
 
   /** Goes on after a token. */

@@ -1,8 +1,16 @@
 /** One call for the next token of every row, given logits: what the device decides, and what the host has to. */
 
 import * as tf from "@tensorflow/tfjs";
-import { type SampledTokens, type SamplerTensors, SETTING } from "../backend/sampling.ts";
-import { draw, type RowPart } from "./draw.ts";
+import {
+  fromTensors,
+  sample,
+  type SampledTokens,
+  type SamplerTensors,
+  type SamplingOps,
+  SETTING,
+  toTensors,
+} from "../backend/sampling.ts";
+import { draw } from "./draw.ts";
 import { EDIT, type SampledRow } from "./sampled_row.ts";
 import { samplerInputs } from "./sampler_inputs.ts";
 
@@ -15,43 +23,56 @@ export function samplerTensors(rows: readonly SampledRow[]): SamplerTensors {
   };
 }
 
+/** The next token of each row, [B], given logits [B, V] in parts, which stay the caller's. Operation by operation. */
+export async function sampleTokens(
+  ops: SamplingOps,
+  logits: readonly tf.Tensor2D[],
+  rows: readonly SampledRow[],
+): Promise<number[]> {
+  const inputs = samplerTensors(rows);
+  const outputs = tf.tidy(() => toTensors(sample(ops, logits, inputs)));
+  try {
+    return await settledIds(fromTensors(outputs), rows, logits.map(({ shape }) => shape[1]));
+  } finally {
+    tf.dispose([...outputs, inputs.settings, inputs.edits]);
+  }
+}
+
 /**
  * The next token of each row, [B], from what the device chose; rows that it left open are decided here. `widths` are those of
  * the parts of the logits. The tensors stay the caller's.
  */
 export async function settledIds(
-  { ids, settled, scaled, weights }: SampledTokens,
+  { ids, settled, max, parts }: SampledTokens,
   rows: readonly SampledRow[],
   widths: readonly number[],
 ): Promise<number[]> {
-  const [chosen, decided] = (await Promise.all([ids.data(), settled.data()])).map((values) => Array.from(values));
-  const open = rows.keys().filter((row) => !decided[row]).toArray();
-  if (open.length === 0) return chosen;
+  const [chosen, decided] = await Promise.all([ids.data(), settled.data()]), result = Array.from(chosen);
+  const open = result.keys().filter((row) => !decided[row]).toArray();
+  if (open.length === 0) return result;
   const places = tf.tensor1d(open, "int32");
   const read = async (part: tf.Tensor2D) => {
-    const gathered = tf.gather(part, places);
-    try {
-      return await gathered.data() as Float32Array;
-    } finally {
-      gathered.dispose();
-    }
+    const gathered = tf.gather(part, places), size = part.shape[1];
+    const values = await gathered.data() as Float32Array;
+    gathered.dispose();
+    return open.map((_, i) => values.subarray(i * size, (i + 1) * size));
   };
-  const parts = await Promise.all(
-    widths.map(async (width, i) => ({
-      width,
-      padded: scaled[i].shape[1],
-      scaled: await read(scaled[i]),
-      weights: await read(weights[i]),
-    })),
-  );
+  const largest = await read(max);
+  const own = await Promise.all(parts.map(async ({ scaled, softmax, total }, i) => ({
+    width: widths[i],
+    scaled: await read(scaled),
+    softmax: await read(softmax),
+    total: await read(total),
+  })));
   places.dispose();
   for (const [i, row] of open.entries()) {
-    const own = parts.map(({ width, padded, scaled, weights }): RowPart => ({
+    const parts = own.map(({ width, scaled, softmax, total }) => ({
       width,
-      scaled: scaled.subarray(i * padded, (i + 1) * padded),
-      weights: weights.subarray(i * padded, (i + 1) * padded),
+      scaled: scaled[i],
+      softmax: softmax[i],
+      total: total[i][0],
     }));
-    chosen[row] = draw(own, rows[row].settings, rows[row].uniform);
+    result[row] = draw({ max: largest[i][0], parts }, rows[row].settings, rows[row].uniform);
   }
-  return chosen;
+  return result;
 }

@@ -19,5 +19,15 @@ export function tensorflowSamplingOps(backend: TensorflowBackend): SamplingOps {
       ];
       return backend.execute("GatherV2", attributes, [x, indices, tf.scalar(1, "int32")])[0];
     },
+
+    replace(x, places, values) {
+      const column = tf.reshape(x, [-1, 1]), flat = tf.reshape(places, [-1]);
+      const [changed] = backend.execute("InplaceUpdate", [attr.type("T", float)], [
+        column,
+        flat,
+        tf.reshape(values, [-1, 1]),
+      ]);
+      return tf.reshape(changed, [-1]);
+    },
   };
 }
