@@ -141,7 +141,7 @@ async function readAll(source: WeightSource, config: GPT2Config): Promise<Map<st
   const tensors = new Map<string, tf.Tensor>();
   for (const [name, shape] of weightShapes(config)) {
     const values = new Float32Array(tf.util.sizeFromShape(shape));
-    await source.fill(name, shape, values);
+    await source.fill(name, values);
     tensors.set(name, tf.tensor(values, shape));
   }
   return tensors;
