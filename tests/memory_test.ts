@@ -163,11 +163,11 @@ testOnEach(backends, "a batch and a model are refused by what the backend says i
   await assert.rejects(generateBatch(model, inputs, options), {
     name: "RangeError",
     message:
-      /^Cannot generate for 1 rows of up to 7 tokens: that needs \d+ bytes .* and 0\.0 GB are free, of the machine or of/,
+      /^Cannot generate for 1 rows of up to 7 tokens: that needs \d+ bytes .* and 100 kB are free, of the machine or of/,
   });
   await assert.rejects(loadGPT2("models/small", { backend: bounded }), {
     name: "RangeError",
-    message: /^Cannot load [\d,]+ weights as float32: that needs \d+ bytes .*Use a smaller model or a narrower dtype/,
+    message: /^Cannot load [\d,]+ weights as float32: that needs \d+ bytes .*Use a smaller model or a dtype of fewer bits/,
   });
   free = 2e9; // more than the 0.5 GB of GPT-2, less than the 6.2 GB of GPT-2 XL
   await assert.rejects(randomGPT2(gpt2Config("gpt2-xl"), { backend: bounded }), /Cannot load 1,557,611,200 weights/);
@@ -175,7 +175,7 @@ testOnEach(backends, "a batch and a model are refused by what the backend says i
   assert.deepEqual(await generateBatch(model, inputs, options), expected, "a backend that cannot tell refuses nothing");
 });
 
-Deno.test("narrow weights take the memory of their type, and the embeddings float32's", () => {
+Deno.test("low-precision weights take the memory of their type, and the embeddings float32's", () => {
   const config = gpt2Config("gpt2"), embeddings = (50257 + 1024) * 768, others = 124_439_808 - embeddings;
   const head = 50257 * 768, backend = { availableMemory: () => 0 };
   const needed = (dtype: "float32" | "bfloat16" | "int8") => {

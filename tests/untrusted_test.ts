@@ -265,7 +265,7 @@ async function read(folder: string): Promise<{ config: GPT2Config; weights: Map<
   const weights = new Map<string, Float32Array>();
   for (const [name, shape] of weightShapes(config)) {
     const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
-    await source.fill(name, shape, values);
+    await source.fill(name, values);
     weights.set(name, values);
   }
   return { config, weights };

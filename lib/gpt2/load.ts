@@ -106,7 +106,7 @@ class Loader {
   async #read<T extends tf.Tensor>(name: string, change?: (values: Float32Array) => void): Promise<T> {
     const shape = this.#shapes.get(name)!;
     return await this.backend.createTensor(shape, async (values) => {
-      await this.source.fill(name, shape, values);
+      await this.source.fill(name, values);
       change?.(values);
     }) as T;
   }

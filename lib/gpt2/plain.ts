@@ -149,7 +149,7 @@ async function readAll(
   const tensors = new Map<string, tf.Tensor>();
   for (const [name, shape] of weightShapes(config)) {
     const values = new Float32Array(tf.util.sizeFromShape(shape));
-    await source.fill(name, shape, values);
+    await source.fill(name, values);
     tensors.set(name, onBackend(backend, () => tf.tensor(values, shape)));
   }
   return tensors;

@@ -49,7 +49,7 @@ export async function quantizeModel(folder: string, output: string, dtype: LowPr
         if (!(error instanceof Deno.errors.NotFound)) throw error;
       });
     }
-    await writeNarrow(join(work, "model.safetensors"), weights, weightShapes(config), dtype);
+    await writeLowPrecision(join(work, "model.safetensors"), weights, weightShapes(config), dtype);
     await Deno.chmod(work, 0o755).catch(() => {}); // temporary folders are private; Windows has no modes
     await Deno.rename(work, whole);
   } catch (error) {
@@ -59,7 +59,7 @@ export async function quantizeModel(folder: string, output: string, dtype: LowPr
 }
 
 /** Writes weights of those names and shapes one by one, so that no more than one of them is in memory. */
-async function writeNarrow(
+async function writeLowPrecision(
   path: string,
   weights: WeightSource,
   shapes: ReadonlyMap<string, number[]>,
@@ -77,7 +77,7 @@ async function writeNarrow(
       const axis = outputAxis(name);
       const read = async () => {
         const data = new Float32Array(shape.reduce((product, length) => product * length, 1));
-        await weights.fill(name, shape, data);
+        await weights.fill(name, data);
         return data;
       };
       if (axis === undefined || dtype === "bfloat16") await put(name, await read());

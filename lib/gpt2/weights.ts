@@ -7,8 +7,8 @@ import { openWeights, SafetensorsError, type Weights } from "../safetensors/read
 
 /** Gives weights by their checkpoint names, without the prefix `transformer.`. */
 export interface WeightSource extends Disposable {
-  /** Writes the tensor called `name` of shape `shape` into `values`, row by row. */
-  fill(name: string, shape: readonly number[], values: Float32Array): Promise<void>;
+  /** Writes the tensor called `name` into `values`, which has room for exactly it, row by row. */
+  fill(name: string, values: Float32Array): Promise<void>;
   /** The tensor as it is stored, if it is int8; else null. The caller may change what it gets. */
   int8(name: string): Promise<Int8Weight | null>;
 }
@@ -66,7 +66,7 @@ export async function checkpointWeights(folder: string, config: GPT2Config): Pro
     };
     return {
       int8,
-      async fill(name, _shape, values) {
+      async fill(name, values) {
         const quantized = await int8(name);
         if (quantized) return dequantizeInt8(quantized, values);
         await file.readFloat32Into(stored.get(name)!, values);
@@ -123,7 +123,7 @@ function indexOfNonFinite(values: Float32Array): number {
 export function randomWeights(seed: number): WeightSource {
   let next = seed;
   return {
-    fill: (name, _shape, values) => {
+    fill: (name, values) => {
       if (/ln_\w\.weight$/.test(name)) values.fill(1);
       else if (/\.bias$/.test(name)) values.fill(0);
       else fillNormal(values, next++, 0.02);

@@ -35,7 +35,7 @@ export async function writeRandomCheckpoint(
     await streamSafetensors(path, declared, { format: "pt" }, async (put) => {
       for (const [name, shape] of here) {
         const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
-        await weights.fill(name, shape, values);
+        await weights.fill(name, values);
         await put(name, values);
       }
     });

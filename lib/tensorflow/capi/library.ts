@@ -17,6 +17,25 @@ const sessionRun = [
   ...[pointer, i32, pointer, pointer] as const,
 ] as const;
 
+/** What sets attributes has the same parameters for an operation that runs at once and for one in a graph. */
+const SETTERS = {
+  String: { parameters: [pointer, buffer, buffer, usize], result: none },
+  Int: { parameters: [pointer, buffer, i64], result: none },
+  Float: { parameters: [pointer, buffer, "f32"], result: none },
+  Bool: { parameters: [pointer, buffer, u8], result: none },
+  Type: { parameters: [pointer, buffer, i32], result: none },
+  StringList: { parameters: [pointer, buffer, buffer, buffer, i32], result: none },
+  IntList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  FloatList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  BoolList: { parameters: [pointer, buffer, buffer, i32], result: none },
+  TypeList: { parameters: [pointer, buffer, buffer, i32], result: none },
+} as const;
+
+function attributeSetters<P extends string>(prefix: P) {
+  const named = Object.entries(SETTERS).map(([kind, definition]) => [prefix + kind, definition]);
+  return Object.fromEntries(named) as { [K in keyof typeof SETTERS as `${P}${K}`]: typeof SETTERS[K] };
+}
+
 const symbols = {
   TF_Version: { parameters: [], result: pointer },
   TF_NewStatus: { parameters: [], result: pointer },
@@ -60,17 +79,8 @@ const symbols = {
   TFE_DeleteOp: { parameters: [pointer], result: none },
   TFE_OpSetDevice: { parameters: [pointer, buffer, pointer], result: none },
   TFE_OpAddInput: { parameters: [pointer, pointer, pointer], result: none },
-  TFE_OpSetAttrString: { parameters: [pointer, buffer, buffer, usize], result: none },
-  TFE_OpSetAttrInt: { parameters: [pointer, buffer, i64], result: none },
-  TFE_OpSetAttrFloat: { parameters: [pointer, buffer, "f32"], result: none },
-  TFE_OpSetAttrBool: { parameters: [pointer, buffer, u8], result: none },
-  TFE_OpSetAttrType: { parameters: [pointer, buffer, i32], result: none },
+  ...attributeSetters("TFE_OpSetAttr"),
   TFE_OpSetAttrShape: { parameters: [pointer, buffer, buffer, i32, pointer], result: none },
-  TFE_OpSetAttrStringList: { parameters: [pointer, buffer, buffer, buffer, i32], result: none },
-  TFE_OpSetAttrIntList: { parameters: [pointer, buffer, buffer, i32], result: none },
-  TFE_OpSetAttrFloatList: { parameters: [pointer, buffer, buffer, i32], result: none },
-  TFE_OpSetAttrBoolList: { parameters: [pointer, buffer, buffer, i32], result: none },
-  TFE_OpSetAttrTypeList: { parameters: [pointer, buffer, buffer, i32], result: none },
   TFE_OpSetAttrShapeList: { parameters: [pointer, buffer, buffer, buffer, i32, pointer], result: none },
   TFE_Execute: { parameters: [pointer, buffer, buffer, pointer], result: none },
   /** The same, on a thread of its own: a promise. */
@@ -103,18 +113,9 @@ const symbols = {
   TFE_ContextAddFunction: { parameters: [pointer, pointer, pointer], result: none },
   TFE_ContextRemoveFunction: { parameters: [pointer, buffer, pointer], result: none },
 
-  TF_SetAttrString: { parameters: [pointer, buffer, buffer, usize], result: none },
-  TF_SetAttrInt: { parameters: [pointer, buffer, i64], result: none },
-  TF_SetAttrFloat: { parameters: [pointer, buffer, "f32"], result: none },
-  TF_SetAttrBool: { parameters: [pointer, buffer, u8], result: none },
-  TF_SetAttrType: { parameters: [pointer, buffer, i32], result: none },
+  ...attributeSetters("TF_SetAttr"),
   TF_SetAttrShape: { parameters: [pointer, buffer, buffer, i32], result: none },
   TF_SetAttrTensor: { parameters: [pointer, buffer, pointer, pointer], result: none },
-  TF_SetAttrStringList: { parameters: [pointer, buffer, buffer, buffer, i32], result: none },
-  TF_SetAttrIntList: { parameters: [pointer, buffer, buffer, i32], result: none },
-  TF_SetAttrFloatList: { parameters: [pointer, buffer, buffer, i32], result: none },
-  TF_SetAttrBoolList: { parameters: [pointer, buffer, buffer, i32], result: none },
-  TF_SetAttrTypeList: { parameters: [pointer, buffer, buffer, i32], result: none },
   TF_SetAttrShapeList: { parameters: [pointer, buffer, buffer, buffer, i32], result: none },
 
   // Sessions: they run graphs as functions do, can trace what they run, and hold saved models.
