@@ -45,9 +45,9 @@ Deno.test("a cache that grows gives what one gives that was large from the start
     for (let i = 0; i < 60; i++) {
       const feeds = rows.map((row, r) => ({ row, tokens: tokens[r] }));
       const next = await Runner.of(model).step(cache, feeds, { logprobs: true });
-      tokens = next.ids.map((id) => [id]);
-      ids.push(next.ids);
-      logprobs.push(...next.logprobs!);
+      tokens = next.map(({ id }) => [id]);
+      ids.push(next.map(({ id }) => id));
+      logprobs.push(...next.map(({ logprob }) => logprob!));
     }
     return { ids, logprobs, slots: rows.map(({ bucket }) => bucket.slots) };
   };

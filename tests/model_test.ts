@@ -84,7 +84,7 @@ Deno.test("logits may be wanted after any of the tokens, and more than once", as
   const rows = cache.admit({ slots: [5, 3] });
   const logits = await Runner.of(model).logits(
     cache,
-    prompts.map((tokens, i) => ({ row: rows[i], tokens, wanted: wanted[i] })),
+    prompts.map((tokens, i) => ({ row: rows[i], tokens, wanted: wanted[i].map((after) => ({ after })) })),
   );
   const expected = wanted.flatMap((places, i) => places.map((place) => prompts[i].slice(0, place + 1)));
   assert.equal(logits.length, expected.length);

@@ -35,8 +35,8 @@ Deno.test("answers do not depend on lanes and threads", async () => {
     for (let i = 0; i < 40; i++) {
       const feeds = rows.map((row, r) => ({ row, tokens: i ? [ids[i - 1][r]] : prompts[r] }));
       const next = await Runner.of(model).step(cache, feeds, { logprobs: true });
-      ids.push(next.ids);
-      logprobs.push(...next.logprobs!);
+      ids.push(next.map(({ id }) => id));
+      logprobs.push(...next.map(({ logprob }) => logprob!));
     }
     return { ids, logprobs };
   };

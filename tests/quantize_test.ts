@@ -8,7 +8,7 @@ import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } from "../lib/safetensors/reader.ts";
 import { checkpointWeights, outputAxis } from "../lib/gpt2/weights.ts";
 import { quantizeInt8 } from "../lib/backend/int8.ts";
-import { joinColumns } from "../lib/backend/plain.ts";
+import { joinColumns } from "../lib/backend/join_columns.ts";
 import type { Linear, Ops } from "../lib/backend/ops.ts";
 import { quantizeModel } from "../lib/gpt2/quantize.ts";
 import { assertClose, logitsOf } from "./_support/logits.ts";

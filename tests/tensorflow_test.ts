@@ -6,7 +6,8 @@ import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
 import { TensorflowError } from "../lib/tensorflow/capi/library.ts";
 import { tensorflowOps } from "../lib/tensorflow/ops.ts";
 import type { BucketInputs } from "../lib/backend/ops.ts";
-import { joinColumns, plainOps } from "../lib/backend/plain.ts";
+import { joinColumns } from "../lib/backend/join_columns.ts";
+import { plainOps } from "../lib/backend/plain.ts";
 import { assertClose } from "./_support/logits.ts";
 
 const backend = new TensorflowBackend(await ensureLibtensorflow(), { intraOp: 2, interOp: 1 });

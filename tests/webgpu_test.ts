@@ -227,7 +227,8 @@ gpuTest("lanes take turns on the GPU", async () => {
     const rows = cache.admit({ slots: [23, 23, 23] });
     const answers = [];
     for (let tokens = prompts, i = 0; i < 20; i++) {
-      const { ids } = await Runner.of(model).step(cache, rows.map((row, r) => ({ row, tokens: tokens[r] })));
+      const next = await Runner.of(model).step(cache, rows.map((row, r) => ({ row, tokens: tokens[r] })));
+      const ids = next.map(({ id }) => id);
       answers.push(ids);
       tokens = ids.map((id) => [id]);
     }

@@ -1,6 +1,7 @@
 /** What GPT-2 asks of a backend. The layers call these operations and know no more. */
 
 import type * as tf from "@tensorflow/tfjs";
+import type { SamplingOps } from "./sampling.ts";
 import type { Int8Weight } from "./int8.ts";
 
 /** Element types that the weights of linear layers can have; which of them there are is for the backend to say. */
@@ -128,13 +129,13 @@ export interface Ops {
   joinBuckets(parts: readonly tf.Tensor2D[]): tf.Tensor2D;
   /** [N, D], int [M] -> [M, D]: the rows asked for. */
   pick(x: tf.Tensor2D, rows: tf.Tensor1D): tf.Tensor2D;
-  /** [M, V] in parts -> [M, V] in one. */
-  joinColumns(parts: readonly tf.Tensor2D[]): tf.Tensor2D;
   /** [M, V] in parts -> int [M]: the index of the largest logit. */
   argMax(logits: readonly tf.Tensor2D[]): tf.Tensor1D;
   /** [M, V] in parts -> [M]: the natural logarithm of the probability of the largest logit. */
   maxLogprob(logits: readonly tf.Tensor2D[]): tf.Tensor1D;
 
+  /** What the sampler needs besides tfjs. */
+  readonly sampling: SamplingOps;
   /** True when {@link Attention.apply} changes the caches that it is given; false when it makes new ones. */
   readonly writesInPlace: boolean;
   /** `count` empty caches [R, heads, S, D/H]: zeros. Where writing makes new tensors, they may share their memory. */

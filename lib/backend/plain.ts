@@ -2,7 +2,9 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { type AttentionParts, composeAttention } from "./attention.ts";
+import { joinColumns } from "./join_columns.ts";
 import type { Ops } from "./ops.ts";
+import { plainSamplingOps } from "./plain_sampling.ts";
 import type { CachePolicy } from "./types.ts";
 
 /** The layout of a KV cache that suits what computes whole rectangles, and makes new caches in each step. */
@@ -21,6 +23,7 @@ export function multipleOf16(count: number): number {
 /** The plain composition of tfjs operations: right everywhere, and what faster versions are tested against. */
 export const plainOps: Ops = {
   writesInPlace: false,
+  sampling: plainSamplingOps,
 
   embed(table, ids) {
     return tf.gather(table, ids);
@@ -66,8 +69,6 @@ export const plainOps: Ops = {
   pick(x, rows) {
     return tf.gather(x, rows);
   },
-
-  joinColumns,
 
   argMax(logits) {
     return tf.argMax(joinColumns(logits), -1) as tf.Tensor1D;
@@ -122,11 +123,6 @@ const plainAttentionParts: AttentionParts = {
     };
   },
 };
-
-/** Parts [N, m] side by side -> [N, M]; a single one is the whole. */
-export function joinColumns(parts: readonly tf.Tensor2D[]): tf.Tensor2D {
-  return parts.length === 1 ? parts[0] : tf.concat([...parts], 1);
-}
 
 /**
  * [N, M] -> [N, M]. GELU by its tanh approximation, as GPT-2 was trained with (Hendrycks and Gimpel 2016, section 2):

@@ -11,7 +11,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { joinColumns } from "./plain.ts";
+import { joinColumns } from "./join_columns.ts";
 
 /** What a backend must bring; all else is tfjs. */
 export interface SamplingOps {

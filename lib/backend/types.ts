@@ -58,6 +58,8 @@ export interface Backend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     options: CaptureOptions,
   ): CapturedStep;
+  /** Captures hold any operation of tfjs, not just those of {@link Ops}. */
+  readonly capturesAll?: boolean;
   /** Captures, runs that once and says when each operation ran; missing where the backend cannot. */
   trace?(
     inputs: readonly tf.Tensor[],

@@ -14,23 +14,29 @@
  * @module
  */
 
-import { type Batch, longest, realTokens } from "../tokenizer/batch.ts";
 import type { Parallelism } from "../backend/types.ts";
-import { hearInterrupts, interruptSignal } from "../util/interrupt.ts";
-import { KvCache } from "./kv_cache.ts";
-import { checkContext, checkFollowing, checkMaxTokens } from "./limits.ts";
-import { checkMemory, prefillChunk } from "./memory.ts";
 import type { GPT2 } from "../gpt2/model.ts";
+import { type Batch, longest, realTokens } from "../tokenizer/batch.ts";
+import { interruptSignal } from "../util/interrupt.ts";
+import { nextTurn } from "../util/turn.ts";
+import type { Row } from "./bucket.ts";
+import { KvCache } from "./kv_cache.ts";
+import { checkContext, checkCount, checkFollowing, checkMaxTokens } from "./limits.ts";
+import { checkMemory, prefillChunk } from "./memory.ts";
 import { parallelismFor } from "./parallelism.ts";
-import { type NextTokens, Runner, type StepOptions } from "./runner.ts";
-import type { Feed } from "./step_inputs.ts";
+import { type AnswerOptions, type Generated, Request } from "./request.ts";
+import { type NextToken, Runner, type StepOptions } from "./runner.ts";
+import type { SampledRow } from "./sampled_row.ts";
+import type { Feed, Wanted } from "./step_inputs.ts";
 
 /** How to generate. */
-export interface GenerateOptions extends StepOptions {
-  /** The most tokens that a row gets: a whole number from 1 up. */
-  maxTokens: number;
-  /** Go on after the end-of-text token, as one does for timing. Otherwise a row ends with it. */
-  ignoreEos?: boolean;
+export interface GenerateOptions extends AnswerOptions, StepOptions {
+  /** Answers to each prompt, which is fed once for all of them. They differ by their draws. Default 1. */
+  n?: number;
+  /** Also give the log-probability of each token of the prompts. */
+  promptLogprobs?: boolean;
+  /** For prompts that want something else than the rest: what differs, by prompt. */
+  rows?: readonly (Partial<AnswerOptions> | undefined)[];
   /**
    * How to spread the rows over the processor: a row or more to each lane, a core to each thread. Default: as the model's
    * plan says.
@@ -40,25 +46,20 @@ export interface GenerateOptions extends StepOptions {
   signal?: AbortSignal;
 }
 
-/** One row's answer. */
-export interface Generated {
-  /** The new tokens, with the end-of-text token if it ended the row. */
-  tokens: number[];
-  /** Why the row ended: at the end-of-text token, or at `maxTokens`. */
-  finishReason: "stop" | "length";
-  /** For each new token the natural logarithm of its probability, if asked for. */
-  logprobs?: number[];
-}
-
 /** What one step added. */
 export interface Step {
   /** 0 for the token that prefill chooses. */
   index: number;
   /** [B]: each row's new token, or null for a row that had ended before. */
   tokens: (number | null)[];
+  /** [B]: the text that is certain with it, where there is a tokenizer. A stop text is no part of it. */
+  texts: string[];
 }
 
-/** Generates for a whole batch: one answer per row of `inputs`, in order. A single prompt is a batch of one. */
+/**
+ * Generates for a whole batch: one answer per row of `inputs`, in order; with `n`, as many one after another. A single prompt
+ * is a batch of one. Rows that end leave the batch.
+ */
 export async function generateBatch(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generated[]> {
   using generation = await prefill(model, inputs, options);
   while (!generation.finished) await decodeStep(model, generation);
@@ -84,27 +85,69 @@ export async function* generateSteps(
  * signal's reason if it is aborted.
  */
 export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generation> {
-  checkMaxTokens(options.maxTokens);
-  const rows = realTokens(inputs, { vocabSize: model.config.vocab_size });
-  const promptLength = longest(rows);
-  checkContext(promptLength, options.maxTokens, model.config.n_positions);
-  checkMemory(model, rows.length, promptLength, options.maxTokens);
+  const requests = requestsFor(model, inputs, options), prompts = requests.map(([{ prompt }]) => prompt);
   options.signal?.throwIfAborted();
-  const { cache, nextTokenIds, logprobs } = await feedPrompts(model, rows, options);
-  const generation = new Generation(cache, options, model.config.eos_token_id);
-  generation.add({ ids: nextTokenIds, logprobs });
-  return generation;
+  const cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
+  try {
+    const { maxTokens, promptLogprobs } = options,
+      choosers = requests.map((same) => same.map(({ sampled }) => sampled));
+    const fed = await feedPrompts(model, cache, prompts, { ...options, room: maxTokens - 1, choosers });
+    for (const [i, same] of requests.entries()) {
+      if (promptLogprobs) { for (const { answer } of same) answer.promptLogprobs = fed.promptLogprobs[i]; }
+    }
+    const rows = requests.map((same, i) => same.map((_, k) => k ? cache.fork(fed.rows[i]) : fed.rows[i]));
+    const generation = new Generation(cache, requests.flat(), rows.flat(), options);
+    generation.add(fed.next.flat());
+    return generation;
+  } catch (error) {
+    cache[Symbol.dispose]();
+    throw error;
+  }
 }
 
-/** Feeds each row's last token and chooses its next one. Throws the signal's reason if it is aborted. */
+/** Feeds the last token of each row that goes on, and chooses its next one. Throws the signal's reason if it is aborted. */
 export async function decodeStep(model: GPT2, generation: Generation): Promise<Step> {
   generation.options.signal?.throwIfAborted();
-  const feeds = generation.lastIds.map((id, i) => ({ row: generation.cache.rows[i], tokens: [id] }));
-  return generation.add(await interruptibleStep(model, generation.cache, feeds, generation.options));
+  return generation.add(await interruptibleStep(model, generation.cache, generation.feeds, generation.options));
+}
+
+/**
+ * The requests for each prompt of a batch, of which there are `n`. Throws a RangeError when the batch, the options, the model's
+ * context or the memory do not allow what is asked.
+ */
+export function requestsFor(model: GPT2, inputs: Batch, options: GenerateOptions): Request[][] {
+  const { config } = model, { n = 1, rows = [], ...common } = options;
+  checkCount("n", n);
+  checkCount("topLogprobs", options.topLogprobs ?? 0, 0, config.vocab_size);
+  checkMaxTokens(options.maxTokens);
+  const prompts = realTokens(inputs, { vocabSize: config.vocab_size });
+  checkMemory(model, prompts.length * n, longest(prompts), options.maxTokens);
+  return prompts.map((prompt, i) => {
+    const own = { ...common, ...rows[i] };
+    checkMaxTokens(own.maxTokens);
+    checkContext(prompt.length, own.maxTokens, config.n_positions);
+    return Array.from({ length: n }, (_, choice) => new Request(prompt, own, config, choice));
+  });
+}
+
+/** The next token after each of some texts, in a cache of their own that is gone afterwards. */
+export async function nextTokensAfter(
+  model: GPT2,
+  texts: readonly (readonly number[])[],
+  choosers: readonly SampledRow[],
+  options: GenerateOptions,
+): Promise<NextToken[]> {
+  using cache = new KvCache(model, parallelismFor(model, texts.length));
+  const { next } = await feedPrompts(model, cache, texts, {
+    ...options,
+    room: 0,
+    choosers: choosers.map((one) => [one]),
+  });
+  return next.flat();
 }
 
 /** What {@link generateTokenKvCaching} gives back. */
-export interface NextToken {
+export interface NextTokens {
   /** [B]: each row's most likely next token. */
   nextTokenIds: number[];
   /** [B]: the logarithm of its probability, if asked for. */
@@ -137,61 +180,94 @@ export async function generateTokenKvCaching(
   model: GPT2,
   inputs: Batch | { inputIds: number[][]; cache: KvCache },
   options: StepOptions & Partial<Pick<GenerateOptions, "parallelism" | "maxTokens">> = {},
-): Promise<NextToken> {
-  if (!("cache" in inputs)) {
-    return await feedPrompts(model, realTokens(inputs, { vocabSize: model.config.vocab_size }), options);
+): Promise<NextTokens> {
+  if ("cache" in inputs) {
+    const { cache, inputIds } = inputs;
+    checkFollowing(inputIds, cache, model);
+    const feeds = inputIds.map((tokens, i) => ({ row: cache.rows[i], tokens }));
+    return nextTokensOf(await interruptibleStep(model, cache, feeds, options), cache);
   }
-  const { cache, inputIds } = inputs;
-  checkFollowing(inputIds, cache, model);
-  const feeds = inputIds.map((tokens, i) => ({ row: cache.rows[i], tokens }));
-  const { ids, logprobs } = await interruptibleStep(model, cache, feeds, options);
-  return { nextTokenIds: ids, logprobs, cache };
-}
-
-/** Prompts without padding into a new cache: a row of it for each. */
-async function feedPrompts(
-  model: GPT2,
-  prompts: readonly (readonly number[])[],
-  options: StepOptions & Partial<Pick<GenerateOptions, "parallelism" | "maxTokens">>,
-): Promise<NextToken> {
-  const { config, backend } = model, { maxTokens = 1 } = options;
-  const parallelism = parallelismFor(model, prompts.length, options.parallelism);
-  const later = backend.cachePolicy.emptySlotsAreFree ? maxTokens - 1 : 0; // where empty slots cost nothing
-  const cache = new KvCache(model, parallelism);
+  const prompts = realTokens(inputs, { vocabSize: model.config.vocab_size }), { maxTokens = 1 } = options;
+  checkContext(longest(prompts), 1, model.config.n_positions + 1); // nothing needs to be fed after them
+  const cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
   try {
-    const rows = cache.admit({ slots: prompts.map(({ length }) => length + later) });
-    const nextTokenIds: number[] = [], logprobs: number[] = [];
-    const width = longest(prompts), chunk = prefillChunk(config, prompts.length, width);
-    for (let start = 0; start < width; start += chunk) {
-      const open = [...prompts.keys()].filter((i) => prompts[i].length > start);
-      const isLast = (i: number) => prompts[i].length <= start + chunk;
-      const feeds = open.map((i): Feed => {
-        const tokens = prompts[i].slice(start, start + chunk);
-        return { row: rows[i], tokens, wanted: isLast(i) ? [tokens.length - 1] : [] };
-      });
-      const next = await interruptibleStep(model, cache, feeds, options);
-      for (const [k, i] of open.filter(isLast).entries()) {
-        nextTokenIds[i] = next.ids[k];
-        if (next.logprobs) logprobs[i] = next.logprobs[k];
-      }
-    }
-    return { nextTokenIds, ...options.logprobs && { logprobs }, cache };
+    const { next } = await feedPrompts(model, cache, prompts, { ...options, room: maxTokens - 1 });
+    return nextTokensOf(next.flat(), cache);
   } catch (error) {
     cache[Symbol.dispose]();
     throw error;
   }
 }
 
-/** A step; in a notebook, one that the stop button makes the last. */
+function nextTokensOf(next: readonly NextToken[], cache: KvCache): NextTokens {
+  const withLogprobs = next[0]?.logprob !== undefined;
+  return {
+    nextTokenIds: next.map(({ id }) => id),
+    ...withLogprobs && { logprobs: next.map(({ logprob }) => logprob!) },
+    cache,
+  };
+}
+
+/** How prompts are fed. */
+interface FeedOptions extends StepOptions {
+  /** Slots to make besides the prompts', where empty ones cost nothing. */
+  room: number;
+  /** Who chooses next tokens, for each prompt. Default: one, the most likely. */
+  choosers?: readonly (readonly SampledRow[])[];
+  promptLogprobs?: boolean;
+}
+
+/** Feeds prompts to new rows, in chunks if they are long: the rows, what comes next, and what the prompts' tokens were worth. */
+async function feedPrompts(
+  model: GPT2,
+  cache: KvCache,
+  prompts: readonly (readonly number[])[],
+  { room, choosers, promptLogprobs = false, ...options }: FeedOptions,
+): Promise<{ rows: Row[]; next: NextToken[][]; promptLogprobs: number[][] }> {
+  const { config, backend } = model, width = longest(prompts);
+  const later = backend.cachePolicy.emptySlotsAreFree ? room : 0;
+  const rows = cache.admit({ slots: prompts.map(({ length }) => length + later) });
+  const next = prompts.map((): NextToken[] => []), scores = prompts.map((): number[] => []);
+  const chunk = prefillChunk(config, prompts.length, width, promptLogprobs);
+  const stepOptions = { ...options, logprobs: options.logprobs || promptLogprobs };
+  for (let start = 0; start < width; start += chunk) {
+    const feeds: (Feed & { wanted: Wanted[] })[] = [];
+    for (const [i, prompt] of prompts.entries()) {
+      const tokens = prompt.slice(start, start + chunk), last = tokens.length - 1, wanted: Wanted[] = [];
+      if (tokens.length === 0) continue;
+      for (const after of promptLogprobs ? tokens.keys() : []) {
+        const following = prompt[start + after + 1];
+        if (following !== undefined) wanted.push({ after, next: following });
+      }
+      if (start + tokens.length === prompt.length) {
+        wanted.push(...(choosers?.[i] ?? [undefined]).map((next) => ({ after: last, next })));
+      }
+      feeds.push({ row: rows[i], tokens, wanted });
+    }
+    const chosen = await interruptibleStep(model, cache, feeds, stepOptions);
+    let at = 0;
+    for (const { row, wanted } of feeds) {
+      const i = rows.indexOf(row);
+      for (const { next: chooser } of wanted) {
+        const token = chosen[at++];
+        if (typeof chooser === "number") scores[i].push(token.logprob!);
+        else next[i].push(options.logprobs ? token : { ...token, logprob: undefined });
+      }
+    }
+  }
+  return { rows, next, promptLogprobs: scores };
+}
+
+/** A step that gives the event loop a turn; in a notebook, one that the stop button makes the last. */
 async function interruptibleStep(
   model: GPT2,
   cache: KvCache,
   feeds: readonly Feed[],
   options: StepOptions,
-): Promise<NextTokens> {
+): Promise<NextToken[]> {
   const stop = interruptSignal();
   const next = await Runner.of(model).step(cache, feeds, options);
-  await hearInterrupts();
+  await nextTurn();
   stop.throwIfAborted();
   return next;
 }
@@ -200,23 +276,21 @@ async function interruptibleStep(
 export class Generation implements Disposable {
   /** What each row has got so far. */
   readonly rows: Generated[];
-  /** [B]: the tokens to feed next. */
-  lastIds: number[] = [];
-  #lastStep: Step = { index: -1, tokens: [] };
+  /** Requests that have not ended, and the rows of the cache that are theirs. */
+  #open: { request: Request; row: Row }[];
+  #lastStep: Step = { index: -1, tokens: [], texts: [] };
 
   /** Made by {@link prefill}. */
   constructor(
     /** Keys and values of all tokens fed so far. */
     readonly cache: KvCache,
+    private readonly requests: readonly Request[],
+    rows: readonly Row[],
     /** How to generate. */
     readonly options: GenerateOptions,
-    private readonly eosTokenId: number | null,
   ) {
-    this.rows = cache.rows.map(() => ({
-      tokens: [],
-      finishReason: "length",
-      ...options.logprobs && { logprobs: [] },
-    }));
+    this.rows = requests.map(({ answer }) => answer);
+    this.#open = requests.map((request, i) => ({ request, row: rows[i] }));
   }
 
   /** What the latest step added. */
@@ -226,20 +300,34 @@ export class Generation implements Disposable {
 
   /** True when no row wants another token. */
   get finished(): boolean {
-    return this.#lastStep.index + 1 >= this.options.maxTokens || this.rows.every((row) => row.finishReason === "stop");
+    return this.#open.length === 0;
   }
 
-  /** Takes in the tokens that a step chose. Rows that have ended are computed along with the rest, and ignored. */
-  add({ ids, logprobs }: NextTokens): Step {
-    const open = this.rows.map((row) => row.finishReason !== "stop");
-    for (const [i, row] of this.rows.entries()) {
-      if (!open[i]) continue;
-      row.tokens.push(ids[i]);
-      row.logprobs?.push(logprobs![i]);
-      if (ids[i] === this.eosTokenId && !this.options.ignoreEos) row.finishReason = "stop";
+  /** What to feed next: the last token of each row that goes on. */
+  get feeds(): Feed[] {
+    return this.#open.map(({ request: { lastToken, sampled }, row }) => ({
+      row,
+      tokens: [lastToken],
+      wanted: [{ after: 0, next: sampled }],
+    }));
+  }
+
+  /** Takes in the next tokens of the rows that go on. Those that end with them leave the batch. */
+  add(next: readonly NextToken[]): Step {
+    const step: Step = {
+      index: this.#lastStep.index + 1,
+      tokens: this.requests.map(() => null),
+      texts: this.requests.map(() => ""),
+    };
+    for (const [i, { request }] of this.#open.entries()) {
+      const place = this.requests.indexOf(request);
+      step.texts[place] = request.accept(next[i]);
+      step.tokens[place] = next[i].id;
     }
-    this.lastIds = ids;
-    return this.#lastStep = { index: this.#lastStep.index + 1, tokens: ids.map((id, i) => open[i] ? id : null) };
+    const ended = this.#open.filter(({ request }) => request.ended);
+    if (ended.length < this.#open.length) { for (const { row } of ended) this.cache.release(row); }
+    this.#open = this.#open.filter(({ request }) => !request.ended);
+    return this.#lastStep = step;
   }
 
   /** Frees the cache. */

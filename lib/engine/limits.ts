@@ -2,6 +2,13 @@
 
 import type { Parallelism } from "../backend/types.ts";
 
+/** Throws a RangeError unless a count is a whole number from `least` to `most`. */
+export function checkCount(name: string, count: number, least = 1, most = Number.MAX_SAFE_INTEGER): void {
+  if (Number.isSafeInteger(count) && count >= least && count <= most) return;
+  const limits = most === Number.MAX_SAFE_INTEGER ? `from ${least} up` : `from ${least} to ${most}`;
+  throw new RangeError(`Cannot use ${name} ${count}: it must be a whole number ${limits}.`);
+}
+
 /** Throws a RangeError unless `maxTokens` is a whole number from 1 up. */
 export function checkMaxTokens(maxTokens: number): void {
   if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) {

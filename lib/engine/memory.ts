@@ -13,10 +13,11 @@ const FLOAT = Float32Array.BYTES_PER_ELEMENT;
 
 /**
  * How many tokens of each row to prefill at once, so that attention scores and activations stay within bounds: long
- * prompts in large batches go through the model in stretches.
+ * prompts in large batches go through the model in chunks. `withLogits` says that logits are wanted after every token.
  */
-export function prefillChunk(config: GPT2Config, batchSize: number, width: number): number {
-  return Math.max(1, Math.min(width, Math.floor(PREFILL_BYTES / bytesPerToken(config, batchSize, width))));
+export function prefillChunk(config: GPT2Config, batchSize: number, width: number, withLogits = false): number {
+  const logits = withLogits ? 3 * batchSize * config.vocab_size * FLOAT : 0;
+  return Math.max(1, Math.min(width, Math.floor(PREFILL_BYTES / (bytesPerToken(config, batchSize, width) + logits))));
 }
 
 /** A model, or what is going to be one. */
@@ -41,10 +42,6 @@ export function checkMemory(model: Sized, batchSize: number, promptLength: numbe
     part: `, of which the KV cache ${formatBytes(cache)}`,
     remedy: "Use fewer rows or fewer tokens.",
   });
-}
-
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
 /** The largest activations of one token of each row: scores before and after the softmax, or those of the MLP. */

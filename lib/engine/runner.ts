@@ -2,10 +2,13 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { onBackend } from "../backend/current.ts";
+import { fromTensors, logprobs, sample, toTensors as sampledTensors } from "../backend/sampling.ts";
 import type { CapturedStep, Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { StepContext } from "../gpt2/step_context.ts";
 import type { KvCache, Lane } from "./kv_cache.ts";
+import { samplerTensors, settledIds } from "./sampler.ts";
+import { GREEDY, type SampledRow } from "./sampled_row.ts";
 import {
   type Feed,
   inputsOf,
@@ -19,32 +22,37 @@ import {
 /** How rows are best spread over the processor, by the batch sizes at which it was measured. */
 export type Plan = readonly (Parallelism & { batchSize: number })[];
 
-/** What a step chose. */
-export interface NextTokens {
-  /** For each feed in order, and in it for what is wanted: the most likely next token. */
-  ids: number[];
-  /** Likewise the natural logarithm of its probability, if asked for. */
-  logprobs?: number[];
+/** A token that was chosen, or given. */
+export interface NextToken {
+  id: number;
+  /** The natural logarithm of its probability, before temperature, penalties and filters; if asked for. */
+  logprob?: number;
+  /** The most likely tokens, the likeliest first, if asked for. */
+  top?: { id: number; logprob: number }[];
 }
 
 /** How a step is done. */
 export interface StepOptions {
-  /** Also compute log-probabilities: a pass over all M × V logits. */
+  /** Also compute log-probabilities of the chosen tokens: a pass over all M × V logits. */
   logprobs?: boolean;
+  /** Also give so many of the most likely tokens with theirs. Default 0. */
+  topLogprobs?: number;
 }
 
-/** What distinguishes captured steps: the tensors that go in, those that come out, and kernels that depend on the size. */
+/** Where a captured step ends: at the most likely tokens, at these and their log-probabilities, or at the logits. */
+type End = "ids" | "ids and logprobs" | "logits";
+
+/** What distinguishes captured steps: the tensors that go in and come out, and kernels that depend on the size. */
 interface StepKind extends StepLayout {
   readonly size: string | undefined;
-  readonly outputs: Outputs;
+  readonly end: End;
 }
-
-type Outputs = "ids" | "ids and logprobs" | "logits";
 
 /** Runs steps of one model, whose weights its captured steps use. */
 export class Runner {
   static readonly #runners = new WeakMap<GPT2, Runner>();
   readonly #kinds: { kind: StepKind; step: CapturedStep }[] = [];
+  readonly #samplers = new Map<string, CapturedStep>();
   /** How batches are best spread over the processor; see parallelism.ts. Empty: by a guess. */
   plan: Plan = [];
 
@@ -65,20 +73,41 @@ export class Runner {
     return this.#kinds.length;
   }
 
-  /** Feeds rows of `cache`, and chooses the next token after each that is wanted. The lanes of the cache run side by side. */
-  async step(cache: KvCache, feeds: readonly Feed[], options: StepOptions = {}): Promise<NextTokens> {
-    const [ids, logprobs] = await this.#step(cache, feeds, options.logprobs ? "ids and logprobs" : "ids");
-    const numbers = (of: Results) => of.flatMap((feed) => feed.map(([value]) => value));
-    return { ids: numbers(ids), ...logprobs && { logprobs: numbers(logprobs) } };
+  /**
+   * Feeds rows of `cache`, and gives for each feed, in order, the next tokens that are wanted of it. The lanes of the cache run
+   * side by side. If it throws, the rows are as they were.
+   */
+  async step(cache: KvCache, feeds: readonly Feed[], options: StepOptions = {}): Promise<NextToken[]> {
+    const next = feeds.map((): NextToken[] => []);
+    await this.#lanes(cache, feeds, async (numbers, mine) => {
+      const chosen = await this.#choose(numbers, cache.parallelism, options);
+      numbers.choices.forEach(({ feed }, i) => feed >= 0 && next[mine[feed]].push(chosen[i]));
+    });
+    return next.flat();
   }
 
-  /** The same, but what comes back are the logits after each that is wanted: V numbers. */
+  /** The same, but what comes back are the logits after each token that something is wanted after: V numbers. */
   async logits(cache: KvCache, feeds: readonly Feed[]): Promise<Float32Array[]> {
-    const [logits] = await this.#step(cache, feeds, "logits");
-    return logits.flat() as Float32Array[];
+    const results = feeds.map((): Float32Array[] => []);
+    await this.#lanes(cache, feeds, async (numbers, mine) => {
+      const parts = await this.#run(numbers, "logits", cache.parallelism);
+      const values = await Promise.all(parts.map((part) => part.data<"float32">()));
+      numbers.choices.forEach(({ feed }, row) => {
+        if (feed < 0) return;
+        const logits = new Float32Array(this.model.config.vocab_size);
+        let first = 0;
+        for (const [p, { shape: [, width = 0] }] of parts.entries()) {
+          logits.set(values[p].subarray(row * width, (row + 1) * width), first);
+          first += width;
+        }
+        results[mine[feed]].push(logits);
+      });
+      tf.dispose(parts);
+    });
+    return results.flat();
   }
 
-  /** A step of one lane that feeds rows one token each, as a function of tensors: for those who want to look into it. */
+  /** A step that feeds rows of one lane, as a function of tensors: for those who want to look into it. */
   stepFunction(feeds: readonly Feed[]): {
     inputs: tf.Tensor[];
     build: (standIns: readonly tf.Tensor[]) => tf.Tensor[];
@@ -89,80 +118,150 @@ export class Runner {
     return { inputs: all, build, dispose: () => tf.dispose(own) };
   }
 
-  /** By output. */
-  async #step(cache: KvCache, feeds: readonly Feed[], outputs: Outputs): Promise<Results[]> {
-    return await cache.exclusively(async () => {
+  /** Has `work` done for the feeds of each lane, whose places among all of them are `mine`. */
+  async #lanes(
+    cache: KvCache,
+    feeds: readonly Feed[],
+    work: (numbers: StepNumbers, mine: readonly number[]) => Promise<void>,
+  ): Promise<void> {
+    const { backend } = this.model;
+    await cache.exclusively(async () => {
       cache.reserve(feeds.map(({ row }) => row), feeds.map(({ tokens }) => tokens.length));
-      const results: Results[] = [];
-      const laneStep = (lane: Lane) => this.#laneStep(lane, cache.parallelism, feeds, outputs, results);
-      await Promise.all(onBackend(this.model.backend, () => cache.lanes.map(laneStep)));
+      const laneStep = ({ buckets }: Lane) => {
+        const mine = [...feeds.keys()].filter((i) => buckets.includes(feeds[i].row.bucket));
+        return mine.length ? work(stepNumbers(mine.map((i) => feeds[i]), backend.sizeFor), mine) : undefined;
+      };
+      await Promise.all(onBackend(backend, () => cache.lanes.map(laneStep)));
       for (const { row, tokens } of feeds) row.length += tokens.length;
-      return results;
     });
   }
 
-  /** Adds what comes out for the rows of one lane to `results`. */
-  async #laneStep(
-    { buckets }: Lane,
+  /** The next token for each of the M that are wanted. */
+  async #choose(
+    numbers: StepNumbers,
     parallelism: Parallelism,
-    feeds: readonly Feed[],
-    outputs: Outputs,
-    results: Results[],
-  ): Promise<void> {
-    const { backend } = this.model, mine = [...feeds.keys()].filter((i) => buckets.includes(feeds[i].row.bucket));
-    if (mine.length === 0) return;
-    const numbers = stepNumbers(mine.map((i) => feeds[i]), backend.sizeFor), { all, own } = toTensors(numbers);
+    { logprobs = false, topLogprobs = 0 }: StepOptions,
+  ): Promise<NextToken[]> {
+    const { choices } = numbers, greedy = choices.every(({ next }) => next === undefined || isGreedy(next));
+    if (greedy && topLogprobs === 0) {
+      const outputs = await this.#run(numbers, logprobs ? "ids and logprobs" : "ids", parallelism);
+      const [ids, values] = await Promise.all(outputs.map((output) => output.data()));
+      tf.dispose(outputs);
+      return Array.from(ids, (id, i) => ({ id, ...values && { logprob: values[i] } }));
+    }
+    const logits = await this.#run(numbers, "logits", parallelism) as tf.Tensor2D[];
     try {
-      const layout = layoutOf(numbers);
+      const rows = choices.map(({ next }) => next === undefined || typeof next === "number" ? GREEDY : next);
+      const sampled = choices.some(({ next }) => typeof next !== "number")
+        ? await this.#sample(logits, rows, parallelism)
+        : [];
+      const ids = choices.map(({ next }, i) => typeof next === "number" ? next : sampled[i]);
+      if (!logprobs && topLogprobs === 0) return ids.map((id) => ({ id }));
+      return await this.#withLogprobs(logits, ids, topLogprobs, parallelism);
+    } finally {
+      tf.dispose(logits);
+    }
+  }
+
+  async #sample(logits: tf.Tensor2D[], rows: readonly SampledRow[], parallelism: Parallelism): Promise<number[]> {
+    const { sampling } = this.model.backend.ops, P = logits.length;
+    const { settings, edits } = onBackend(this.model.backend, () => samplerTensors(rows));
+    const build = (inputs: tf.Tensor[]) => {
+      const [settings, edits] = inputs.slice(P) as tf.Tensor2D[];
+      return sampledTensors(sample(sampling, inputs.slice(0, P) as tf.Tensor2D[], { settings, edits }));
+    };
+    const outputs = await this.#compute("sample", [...logits, settings, edits], build, parallelism);
+    try {
+      const widths = logits.map(({ shape }) => shape[1]);
+      return await onBackend(this.model.backend, () => settledIds(fromTensors(outputs), rows, widths));
+    } finally {
+      tf.dispose([...outputs, settings, edits]);
+    }
+  }
+
+  async #withLogprobs(logits: tf.Tensor2D[], ids: number[], top: number, spread: Parallelism): Promise<NextToken[]> {
+    const { backend } = this.model, P = logits.length;
+    const chosen = onBackend(backend, () => tf.tensor1d(ids, "int32"));
+    const build = (inputs: tf.Tensor[]) => {
+      const parts = inputs.slice(0, P) as tf.Tensor2D[], ids = inputs[P] as tf.Tensor1D;
+      const found = logprobs(backend.ops.sampling, parts, ids, { top });
+      return top ? [found.chosen, found.topIds!, found.top!] : [found.chosen];
+    };
+    const outputs = await this.#compute(`log-probabilities, ${top}`, [...logits, chosen], build, spread);
+    const [own, topIds, topValues] = await Promise.all(outputs.map((output) => output.data()));
+    tf.dispose([...outputs, chosen]);
+    const each = top ? topIds.length / ids.length : 0;
+    return ids.map((id, i) => {
+      const best = Array.from(
+        { length: each },
+        (_, k) => ({ id: topIds[i * each + k], logprob: topValues[i * each + k] }),
+      );
+      return { id, logprob: own[i], ...top && { top: best } };
+    });
+  }
+
+  /** Runs what follows the logits: captured where the backend captures any operation, else one by one. */
+  async #compute(
+    name: string,
+    inputs: tf.Tensor[],
+    build: (inputs: tf.Tensor[]) => tf.Tensor[],
+    parallelism: Parallelism,
+  ): Promise<tf.Tensor[]> {
+    const { backend } = this.model;
+    if (!backend.capture || !backend.capturesAll) return onBackend(backend, () => tf.tidy(() => build(inputs)));
+    let captured = this.#samplers.get(name);
+    if (!captured) {
+      captured = onBackend(backend, () => backend.capture!(inputs, build, { repeated: true }));
+      this.#samplers.set(name, captured);
+    }
+    return await captured.run(inputs, parallelism);
+  }
+
+  /** Runs a step of rows of one lane, and gives what it ends with. */
+  async #run(numbers: StepNumbers, end: End, parallelism: Parallelism): Promise<tf.Tensor[]> {
+    const { backend, config: { n_layer }, headGroups } = this.model;
+    const [{ all, own }, layout] = [onBackend(backend, () => toTensors(numbers)), layoutOf(numbers)];
+    try {
       const tensors = backend.capture
-        ? await this.#captured(numbers, all, outputs).run(all, parallelism)
-        : tf.tidy(() => this.#build(all, layout, outputs));
-      const written = tensors.splice(outputs === "ids and logprobs" ? 2 : 1) as tf.Tensor4D[];
-      const half = written.length / numbers.parts.length / 2;
-      for (const { bucket } of half ? numbers.parts : []) {
-        bucket.adopt({ keys: written.splice(0, half), values: written.splice(0, half) });
+        ? await this.#captured(layout, numbers.tokens.length, all, end).run(all, parallelism)
+        : onBackend(backend, () => tf.tidy(() => this.#build(all, layout, end)));
+      if (backend.ops.writesInPlace) return tensors;
+      const half = n_layer * headGroups.length;
+      for (const { bucket } of numbers.parts) {
+        const [keys, values] = [tensors.splice(0, half), tensors.splice(0, half)] as tf.Tensor4D[][];
+        bucket.adopt({ keys, values });
       }
-      const data = await Promise.all(tensors.map((tensor) => tensor.data<"float32">()));
-      tf.dispose(tensors);
-      for (const [k, values] of data.entries()) {
-        results[k] ??= feeds.map(() => []);
-        const each = values.length / numbers.feedOf.length;
-        numbers.feedOf.forEach((feed, i) => {
-          if (feed >= 0) results[k][mine[feed]].push(values.slice(i * each, (i + 1) * each));
-        });
-      }
+      return tensors;
     } finally {
       tf.dispose(own);
     }
   }
 
   /**
-   * The model on N tokens, and what comes out: ids [M], ids and log-probabilities [M], or logits [M, V]; then, where the
-   * backend does not write in place, each bucket's keys and values.
+   * The model on N tokens, and what comes out: where the backend does not write in place, each bucket's keys and values; then
+   * ids [M], ids and log-probabilities [M], or logits [M, V] in parts.
    */
-  #build(tensors: readonly tf.Tensor[], layout: StepLayout, outputs: Outputs): tf.Tensor[] {
+  #build(tensors: readonly tf.Tensor[], layout: StepLayout, end: End): tf.Tensor[] {
     const { backend: { ops }, headGroups, config: { n_layer } } = this.model;
-    const inputs = inputsOf(tensors, layout, { groups: headGroups.length, layers: n_layer });
-    const step = new StepContext(ops, inputs),
-      written = () => step.written.flatMap(({ keys, values }) => [...keys, ...values]);
+    const step = new StepContext(ops, inputsOf(tensors, layout, { groups: headGroups.length, layers: n_layer }));
+    const written = () => step.written.flatMap(({ keys, values }) => [...keys, ...values]);
     try {
       const logits = this.model.forward(step); // [M, V]
-      if (outputs === "logits") return [ops.joinColumns(logits), ...written()];
+      if (end === "logits") return [...written(), ...logits];
       const ids = ops.argMax(logits);
-      return outputs === "ids" ? [ids, ...written()] : [ids, ops.maxLogprob(logits), ...written()];
+      return end === "ids" ? [...written(), ids] : [...written(), ids, ops.maxLogprob(logits)];
     } catch (error) {
       tf.dispose(written()); // they are kept
       throw error;
     }
   }
 
-  #captured(numbers: StepNumbers, inputs: readonly tf.Tensor[], outputs: Outputs): CapturedStep {
-    const { backend } = this.model, layout = layoutOf(numbers), size = backend.sizeClass?.(numbers.tokens.length);
-    const kind: StepKind = { ...layout, size, outputs };
+  #captured(layout: StepLayout, tokens: number, inputs: readonly tf.Tensor[], end: End): CapturedStep {
+    const { backend } = this.model, kind: StepKind = { ...layout, size: backend.sizeClass?.(tokens), end };
     let known = this.#kinds.find((other) => sameKind(other.kind, kind));
     if (!known) {
-      const repeated = !layout.rectangles.includes(true);
-      const step = backend.capture!(inputs, (standIns) => this.#build(standIns, layout, outputs), { repeated });
+      const repeated = !layout.rectangles.includes(true), build = (all: tf.Tensor[]) => this.#build(all, layout, end);
+      const step = onBackend(backend, () => backend.capture!(inputs, build, { repeated }));
       this.#kinds.push(known = { kind, step });
     }
     return known.step;
@@ -171,13 +270,17 @@ export class Runner {
   /** Frees the captured steps. */
   dispose(): void {
     for (const { step } of this.#kinds.splice(0)) step.dispose();
+    for (const step of this.#samplers.values()) step.dispose();
+    this.#samplers.clear();
   }
 }
 
-/** For each feed what is wanted of it: a few numbers each. */
-type Results = Float32Array[][];
+/** Whether the most likely token is taken, as the model has it. */
+function isGreedy(next: SampledRow | number): boolean {
+  return typeof next !== "number" && next.takesLargest;
+}
 
 function sameKind(a: StepKind, b: StepKind): boolean {
-  return a.size === b.size && a.outputs === b.outputs && a.picks === b.picks &&
+  return a.size === b.size && a.end === b.end && a.picks === b.picks &&
     a.rectangles.length === b.rectangles.length && a.rectangles.every((rectangle, i) => rectangle === b.rectangles[i]);
 }

@@ -1,6 +1,6 @@
 /** What the sampler must know of a row besides its logits: its settings, what was said so far, and its next random number. */
 
-import { isGreedy, type SamplingSettings } from "./sampling.ts";
+import { isGreedy, type SamplingSettings, samplingSettings } from "./sampling.ts";
 import { uniformOf } from "./uniform.ts";
 
 /** What a logit gets that must not win. Finite, because not every GPU has infinities; bias and penalties cannot lift it. */
@@ -98,3 +98,6 @@ export class SampledRow {
     return place;
   }
 }
+
+/** A row that takes the most likely token, as the model has it. */
+export const GREEDY: SampledRow = new SampledRow(samplingSettings({ seed: 0 }, { vocabSize: 0 }), { prompt: [] });

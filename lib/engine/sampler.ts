@@ -10,6 +10,7 @@ import {
   SETTING,
   toTensors,
 } from "../backend/sampling.ts";
+import { onBackend } from "../backend/current.ts";
 import { draw } from "./draw.ts";
 import { EDIT, type SampledRow } from "./sampled_row.ts";
 import { samplerInputs } from "./sampler_inputs.ts";
@@ -47,12 +48,13 @@ export async function settledIds(
   rows: readonly SampledRow[],
   widths: readonly number[],
 ): Promise<number[]> {
+  const backend = { name: tf.getBackend() }; // another one may be current after a wait
   const [chosen, decided] = await Promise.all([ids.data(), settled.data()]), result = Array.from(chosen);
   const open = result.keys().filter((row) => !decided[row]).toArray();
   if (open.length === 0) return result;
-  const places = tf.tensor1d(open, "int32");
+  const places = onBackend(backend, () => tf.tensor1d(open, "int32"));
   const read = async (part: tf.Tensor2D) => {
-    const gathered = tf.gather(part, places), size = part.shape[1];
+    const gathered = onBackend(backend, () => tf.gather(part, places)), size = part.shape[1];
     const values = await gathered.data() as Float32Array;
     gathered.dispose();
     return open.map((_, i) => values.subarray(i * size, (i + 1) * size));

@@ -3,6 +3,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { BucketInputs, StepInputs } from "../backend/ops.ts";
 import type { Bucket, Row } from "./bucket.ts";
+import type { SampledRow } from "./sampled_row.ts";
 
 /** What to feed a row. */
 export interface Feed {
@@ -10,8 +11,16 @@ export interface Feed {
   row: Row;
   /** The tokens that come after what it holds: one or more. */
   tokens: readonly number[];
-  /** After which of them, by index, something is wanted: may be none, and the same more than once. Default: the last. */
-  wanted?: readonly number[];
+  /** What is wanted after them: may be nothing, or several things after one token. Default: the most likely next token. */
+  wanted?: readonly Wanted[];
+}
+
+/** A next token that is wanted. */
+export interface Wanted {
+  /** Which token of the feed it comes after, by index. */
+  after: number;
+  /** Who chooses it; or the token that it is, whose log-probability is wanted. Default: the most likely one. */
+  next?: SampledRow | number;
 }
 
 /** A step of the rows of one lane, as numbers. */
@@ -20,8 +29,8 @@ export interface StepNumbers {
   tokens: number[];
   /** [M], or null if it is all of them. */
   wanted: number[] | null;
-  /** For each of the M the index of its feed; −1 for what is inert. */
-  feedOf: number[];
+  /** For each of the M the index of its feed, −1 for what is inert, and who chooses. */
+  choices: { feed: number; next?: SampledRow | number }[];
   /** By bucket. */
   parts: Part[];
 }
@@ -45,7 +54,7 @@ export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumb
   for (const [i, { row: { bucket } }] of feeds.entries()) {
     byBucket.set(bucket, [...byBucket.get(bucket) ?? [], i]);
   }
-  const step: StepNumbers = { tokens: [], wanted: [], feedOf: [], parts: [] };
+  const step: StepNumbers = { tokens: [], wanted: [], choices: [], parts: [] };
   for (const [bucket, members] of byBucket) {
     const order = members.map((i) => ({ i, place: bucket.rows.indexOf(feeds[i].row) })).sort((a, b) =>
       a.place - b.place
@@ -55,7 +64,7 @@ export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumb
     const first = step.tokens.length;
     const cells = Array.from({ length: bucket.tensorRows }, (): number[] => []);
     for (const { i, place } of order) {
-      const { row, tokens, wanted = [tokens.length - 1] } = feeds[i], start = step.tokens.length;
+      const { row, tokens, wanted = [{ after: tokens.length - 1 }] } = feeds[i], start = step.tokens.length;
       tokens.forEach((_, column) => {
         part.positions.push(row.length + column);
         part.rectangle?.rows.push(place);
@@ -63,8 +72,8 @@ export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumb
         cells[place].push(start - first + column);
       });
       step.tokens.push(...tokens);
-      step.wanted!.push(...wanted.map((index) => start + index));
-      step.feedOf.push(...wanted.map(() => i));
+      step.wanted!.push(...wanted.map(({ after }) => start + after));
+      step.choices.push(...wanted.map(({ next }) => ({ feed: i, next })));
     }
     fill(step, part, sizeFor);
     if (part.rectangle) {
@@ -76,7 +85,7 @@ export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumb
   const size = Math.max(1, step.wanted!.length); // a step always chooses something
   while (step.wanted!.length < (sizeFor?.(size) ?? size)) {
     step.wanted!.push(0);
-    step.feedOf.push(-1);
+    step.choices.push({ feed: -1 });
   }
   const all = step.wanted!.length === step.tokens.length && step.wanted!.every((token, i) => token === i);
   return all ? { ...step, wanted: null } : step;
@@ -93,7 +102,7 @@ function fill(step: StepNumbers, { bucket, positions, rectangle }: Part, sizeFor
       rectangle.columns.push(0);
     } else {
       step.wanted!.push(step.tokens.length - 1);
-      step.feedOf.push(-1);
+      step.choices.push({ feed: -1 });
     }
   }
 }

@@ -1,9 +1,9 @@
 /** Generating without a KV cache: the same answers for more and more work. To compare with, and to learn from. */
 
-import { type Batch, longest, padBatch, realTokens } from "../tokenizer/batch.ts";
-import { generateBatch, type Generated, type GenerateOptions, type Step } from "./generate.ts";
 import type { GPT2 } from "../gpt2/model.ts";
-import { checkContext, checkMaxTokens } from "./limits.ts";
+import type { Batch } from "../tokenizer/batch.ts";
+import { type GenerateOptions, nextTokensAfter, requestsFor, type Step } from "./generate.ts";
+import type { Generated } from "./request.ts";
 
 /**
  * Like {@link generateSteps}, but keeps nothing from one step to the next: each feeds the whole text of every row again, so
@@ -26,25 +26,19 @@ export async function* generateStepsWithoutCache(
   inputs: Batch,
   options: GenerateOptions,
 ): AsyncGenerator<Step, Generated[]> {
-  const { config } = model;
-  checkMaxTokens(options.maxTokens);
-  const texts = realTokens(inputs, { vocabSize: config.vocab_size });
-  checkContext(longest(texts), options.maxTokens, config.n_positions);
-  const answers: Generated[] = [];
-  for (let index = 0; index < options.maxTokens; index++) {
-    const batch = padBatch(texts, { padTokenId: 0 });
-    const next = await generateBatch(model, batch, { ...options, maxTokens: 1 });
-    const tokens = next.map(({ tokens: [token], finishReason, logprobs }, row) => {
-      texts[row].push(token); // a row that has ended is carried along, and ignored
-      if (answers[row]?.finishReason === "stop") return null;
-      answers[row] ??= { tokens: [], finishReason, ...logprobs && { logprobs: [] } };
-      answers[row].tokens.push(token);
-      answers[row].logprobs?.push(...logprobs!);
-      answers[row].finishReason = finishReason;
-      return token;
-    });
-    yield { index, tokens };
-    if (answers.every(({ finishReason }) => finishReason === "stop")) break;
+  const { signal } = options, requests = requestsFor(model, inputs, { ...options, n: 1 }).flat();
+  for (let index = 0; requests.some(({ ended }) => !ended); index++) {
+    signal?.throwIfAborted();
+    const open = requests.filter(({ ended }) => !ended);
+    const texts = open.map(({ prompt, answer }) => [...prompt, ...answer.tokens]);
+    const step: Step = { index, tokens: requests.map(() => null), texts: requests.map(() => "") };
+    const next = await nextTokensAfter(model, texts, open.map(({ sampled }) => sampled), options);
+    for (const [i, request] of open.entries()) {
+      const place = requests.indexOf(request);
+      step.texts[place] = request.accept(next[i]);
+      step.tokens[place] = next[i].id;
+    }
+    yield step;
   }
-  return answers;
+  return requests.map(({ answer }) => answer);
 }

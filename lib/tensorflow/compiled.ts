@@ -9,12 +9,14 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
+import { plainSamplingOps } from "../backend/plain_sampling.ts";
 import { copyingAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { cast } from "./low_precision.ts";
 import { tensorflowOps } from "./ops.ts";
+import { tensorflowSamplingOps } from "./sampling.ts";
 import type { TensorMetadata } from "./capi/tensors.ts";
 
 const { float, int32, bfloat16 } = DataType;
@@ -25,6 +27,7 @@ export function compiledOps(backend: TensorflowBackend): Ops {
   return {
     ...tensorflowOps(backend),
     writesInPlace: false,
+    sampling: { ...tensorflowSamplingOps(backend), replace: plainSamplingOps.replace }, // XLA has nothing in place
 
     linear(weight, bias, options) {
       return linear(backend, weight, bias, options);

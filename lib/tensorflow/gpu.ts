@@ -30,6 +30,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
     dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
     availableMemory: () => backend.onGpu ? undefined : availableMemory(),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capturesAll: true,
     capture(inputs, build) {
       const captured = backend.capture(inputs, build);
       return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };

@@ -16,6 +16,7 @@ import { fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear, int8Linear, int8Shard, quantizedShard, type ShardOptions } from "./low_precision.ts";
 import { keepsPacked } from "./packing.ts";
 import type { Kernel } from "./probe.ts";
+import { tensorflowSamplingOps } from "./sampling.ts";
 import { columnRanges, columnShards, disposeShards, type Shard, wholeShard } from "./shards.ts";
 
 const { float, int32 } = DataType;
@@ -79,6 +80,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
   return {
     ...plainOps,
     writesInPlace: true,
+    sampling: tensorflowSamplingOps(backend),
 
     embed(table, ids) {
       return gather(table, ids);

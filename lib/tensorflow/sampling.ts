@@ -7,7 +7,7 @@ import type { TensorflowBackend } from "./tfjs/backend.ts";
 
 const { float, int32 } = DataType;
 
-/** On a TensorFlow backend: at once, in captures, and compiled. */
+/** On a TensorFlow backend: at once, and in captures. */
 export function tensorflowSamplingOps(backend: TensorflowBackend): SamplingOps {
   return {
     gatherInRows(x, indices) {

@@ -29,6 +29,7 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     dtypes: DTYPES.filter((dtype) => dtype === "float32" || kernels.has(dtype)),
     availableMemory,
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
+    capturesAll: true,
     capture(inputs, build, { repeated }) {
       const captured = backend.capture(inputs, build, { packs: repeated });
       return {

@@ -36,11 +36,6 @@ export function interruptSignal(): AbortSignal {
   return current.signal;
 }
 
-/** Gives the event loop a turn, so that an interrupt is heard while nothing else waits; does nothing outside notebooks. */
-export function hearInterrupts(): Promise<void> | void {
-  if (inNotebook) return new Promise((resolve) => setImmediate(resolve));
-}
-
 const inNotebook = isNotebook();
 // At once, and not when generation begins: without a listener, the first interrupt ends the kernel.
 if (inNotebook && Deno.build.os !== "windows") Deno.addSignalListener("SIGINT", interrupt);

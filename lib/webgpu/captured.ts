@@ -54,7 +54,7 @@ export class CapturedPlan {
     this.#bound = [...new Set(bindings.flatMap((binding) => "input" in binding ? [binding.input] : []))];
   }
 
-  /** Runs it on inputs in the order of the capture. The results are on the processor. */
+  /** Runs it on inputs in the order of the capture. Choices come back to the host, other results stay on the GPU. */
   async run(inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> {
     const { plan, shared: { tfjs, scratch, readBack } } = this, { gpu } = tfjs;
     gpu.check();
@@ -75,13 +75,18 @@ export class CapturedPlan {
       const shape = output.shape(sizes);
       return { ...output, shape, byteLength: 4 * tf.util.sizeFromShape(shape), byteOffset: output.byteOffset(sizes) };
     });
-    const pieces = results.map(({ scratch: i, ...range }) => ({ ...range, buffer: scratch.buffer(i) }));
+    const stay = results.filter(({ isChoice }) => !isChoice).map(({ scratch: i, byteLength, shape }) => {
+      const tensor = tfjs.empty(shape, "float32");
+      encoder.copyBufferToBuffer(scratch.buffer(i), 0, tfjs.bufferOf(tensor), 0, byteLength);
+      return tensor;
+    });
+    const choices = results.filter(({ isChoice }) => isChoice);
+    const pieces = choices.map(({ scratch: i, ...range }) => ({ ...range, buffer: scratch.buffer(i) }));
     const bytes = await readBack.submitAndRead(encoder, pieces).catch((error) => gpu.explain(error));
-    const tensors = () =>
-      results.map(({ shape, dtype }, i) =>
-        tf.tensor(dtype === "int32" ? new Int32Array(bytes[i]) : new Float32Array(bytes[i]), shape, dtype)
-      );
-    return onBackend({ name: "webgpu" }, tensors);
+    const read = choices.map(({ shape, dtype }, i) =>
+      tf.tensor(dtype === "int32" ? new Int32Array(bytes[i]) : new Float32Array(bytes[i]), shape, dtype)
+    );
+    return results.map(({ isChoice }) => (isChoice ? read : stay).shift()!);
   }
 
   /** Frees what it keeps. */

@@ -34,6 +34,8 @@ export interface Call {
 
 /** A result: where it lies after the last call. */
 export interface Output {
+  /** It is a choice, for the host to know; anything else stays on the GPU. */
+  isChoice: boolean;
   scratch: number;
   dtype: "int32" | "float32";
   byteOffset(sizes: Sizes): number;
@@ -118,6 +120,7 @@ class Planner {
     if (expression.op === "argMax" || expression.op === "maxLogprob") {
       const isId = expression.op === "argMax";
       return {
+        isChoice: true,
         scratch: this.#choose(expression.logits),
         dtype: isId ? "int32" : "float32",
         byteOffset: ({ wanted }) => isId ? 0 : FLOAT * wanted,
@@ -126,6 +129,7 @@ class Planner {
     }
     const { scratch, width, per } = this.#valueOf(expression);
     return {
+      isChoice: false,
       scratch,
       dtype: "float32",
       byteOffset: () => 0,

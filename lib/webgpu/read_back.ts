@@ -31,6 +31,10 @@ export class ReadBack {
    * this thread runs after the GPU is done where Deno allows it.
    */
   async submitAndRead(encoder: GPUCommandEncoder, pieces: readonly Piece[]): Promise<ArrayBuffer[]> {
+    if (pieces.length === 0) {
+      this.device.queue.submit([encoder.finish()]);
+      return [];
+    }
     const byteLength = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
     const staging = await this.#acquire(byteLength);
     let begin = 0;
