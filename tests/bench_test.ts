@@ -96,7 +96,7 @@ Deno.test("the right answers raise no doubt, and another model, another answer a
 
 Deno.test("a worker in TypeScript answers over its pipes, long lines included, and ends with its input", async () => {
   const worker = await script(`
-    import { serve } from ${JSON.stringify(new URL("peers/protocol.ts", import.meta.url).href)};
+    import { serve } from ${JSON.stringify(new URL("../lib/bench/peers/protocol.ts", import.meta.url).href)};
     await serve({ about: "a stand-in for " + JSON.parse(Deno.args[0]).dtype, versions: { stand: "1" } }, {
       generate: ({ ids, batchSize, maxTokens }) => Promise.resolve({
         prefillSeconds: 1, decodeSeconds: 2, tokens: Array(batchSize).fill(Array(maxTokens).fill(ids.at(-1))),
