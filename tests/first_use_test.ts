@@ -69,6 +69,17 @@ Deno.test("all backends started at once come up with the dtypes that each has al
   }
 });
 
+Deno.test("while libtensorflow starts, others may change tfjs's current backend as they like: no kernel is missed for it", async () => {
+  const program = (meanwhile: string) => `
+    await lib.useBackend("cpu");
+    let starting = true;
+    const started = lib.useBackend("tensorflow").finally(() => starting = false);
+    for (; starting; await new Promise((resolve) => setTimeout(resolve))) { ${meanwhile} }
+    const { description, dtypes } = await started;
+    console.log(JSON.stringify([description, dtypes]));`;
+  assert.deepEqual(await fresh(program('tf.setBackend("cpu")')), await fresh(program("")));
+});
+
 Deno.test("after a first try that failed, for all who took part in it, the next ones at once succeed together", async () => {
   const folder = await Deno.makeTempDir();
   const [failures, same, dtypes] = await fresh(
