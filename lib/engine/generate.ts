@@ -122,6 +122,7 @@ export function requestsFor(model: GPT2, inputs: Batch, options: GenerateOptions
   checkMaxTokens(options.maxTokens);
   const prompts = realTokens(inputs, { vocabSize: config.vocab_size });
   checkMemory(model, prompts.length * n, longest(prompts), options.maxTokens);
+  parallelismFor(model, prompts.length, options.parallelism);
   return prompts.map((prompt, i) => {
     const own = { ...common, ...rows[i] };
     checkMaxTokens(own.maxTokens);
@@ -137,7 +138,8 @@ export async function nextTokensAfter(
   choosers: readonly SampledRow[],
   options: GenerateOptions,
 ): Promise<NextToken[]> {
-  using cache = new KvCache(model, parallelismFor(model, texts.length));
+  const { lanes, threads } = options.parallelism ?? parallelismFor(model, texts.length);
+  using cache = new KvCache(model, { lanes: Math.min(lanes, texts.length), threads });
   const { next } = await feedPrompts(model, cache, texts, {
     ...options,
     room: 0,
