@@ -171,7 +171,7 @@ Deno.test("a capture computes nothing, so reading inside it is refused", async (
 Deno.test("TensorFlow's versions of GPT-2's operations agree with the plain ones", async () => {
   await withoutLeaks(() => {
     tf.tidy(() => {
-      const [B, T, H, D, S] = [3, 4, 2, 32, 16]; // wide enough for several shards
+      const [B, T, H, D, S] = [3, 4, 2, 32, 16]; // wide enough for several parts
       const random = (shape: number[], seed: number) => tf.randomNormal(shape, 0, 1, "float32", seed);
       const x = random([B * T, D], 1) as tf.Tensor2D,
         ids = tf.tensor1d(Array.from({ length: B * T }, (_, i) => B * T - 1 - i), "int32");

@@ -21,7 +21,7 @@ import * as tf from "@tensorflow/tfjs";
 export function onBackend<R>({ name }: { readonly name: string }, work: () => R): R {
   const engine = tf.engine() as unknown as Current, { backendName, backendInstance } = engine;
   if (backendName === name) return work();
-  // Not tf.setBackend(): it sets up all kernels of the backend anew, which takes a millisecond, longer than a small step.
+  // Not tf.setBackend(): it sets up all kernels of the backend again, which takes a millisecond, longer than a small step.
   engine.backendName = name;
   engine.backendInstance = engine.registry[name];
   try {

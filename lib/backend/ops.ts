@@ -25,7 +25,7 @@ export interface Linear {
 }
 
 /** The last layer, from a token's vector to a score for every word. */
-export interface Head {
+export interface DividedLinear {
   /** [N, D] -> the logits [N, V], in as many parts, side by side, as the backend computes apart. */
   apply(x: tf.Tensor2D): tf.Tensor2D[];
   /** Frees the weights. */
@@ -109,14 +109,14 @@ export interface Ops {
   /** weight [K, M], bias [M]: x·weight + bias, then the activation. Takes over both tensors. */
   linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
   /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
-  head(wte: tf.Tensor2D, options: LinearOptions): Head;
+  head(wte: tf.Tensor2D, options: LinearOptions): DividedLinear;
   /**
    * A linear layer of a weight that is int8 already: exactly these numbers and scales. Takes over the bias [M]. Missing where
    * the backend has no int8.
    */
   int8Linear?(weight: Int8Weight, bias: tf.Tensor1D, options: Omit<LinearOptions, "dtype">): Linear;
   /** Likewise the head, of an embedding [V, D]. */
-  int8Head?(wte: Int8Weight, options: Omit<LinearOptions, "dtype">): Head;
+  int8Head?(wte: Int8Weight, options: Omit<LinearOptions, "dtype">): DividedLinear;
   /** a, b [N, D] -> [N, D]: their sum. */
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */

@@ -1,9 +1,13 @@
 /**
  * Lanes or threads: how a batch is best spread over the processor.
  *
- * The cores can share each step, by the groups of heads and hidden units that a model is divided into, or each take some of
- * the rows through a step of their own. Groups meet twice a block; lanes never do, but each of them reads all the weights.
- * Which wins depends on the machine, the model, its dtype and the batch size, so it is measured: see ../bench/calibrate.ts.
+ * The work of a step is divided in four ways. Rows into **lanes**, each of which goes through the model by itself and reads all
+ * the weights; a lane's rows into **buckets** of similar length, which attend together (bucket.ts). A model's heads and hidden
+ * units into **groups**, one for each core, which read the same residual stream and meet twice a block (gpt2/layers.ts); and
+ * the columns of a large weight into **parts**, so that cores share the head (tensorflow/column_parts.ts).
+ *
+ * Groups and parts follow from the machine. How many lanes are best depends on the machine, the model, its dtype and the
+ * batch size, so it is measured: see ../bench/calibrate.ts.
  */
 
 import type { Parallelism } from "../backend/types.ts";

@@ -5,7 +5,7 @@ import { onBackend } from "../backend/current.ts";
 import type { Backend } from "../backend/types.ts";
 import { useBackend } from "../backend/select.ts";
 import { cutInt8, type Int8Weight } from "../backend/int8.ts";
-import { type Activation, BYTES_PER_WEIGHT, type Dtype, type Head, type Linear } from "../backend/ops.ts";
+import { type Activation, BYTES_PER_WEIGHT, type DividedLinear, type Dtype, type Linear } from "../backend/ops.ts";
 import { checkAvailable } from "../backend/memory.ts";
 import { type GPT2Config, parameterCount } from "./config.ts";
 import { readConfig } from "./config_file.ts";
@@ -139,7 +139,7 @@ class Loader {
     });
   }
 
-  async head(wte: tf.Tensor2D): Promise<Head> {
+  async head(wte: tf.Tensor2D): Promise<DividedLinear> {
     const { ops } = this.backend, options = { name: "head", dtype: this.dtype, modelSize: this.#modelSize };
     const int8 = await this.#int8("wte.weight");
     const head = onBackend(this.backend, () => int8 ? ops.int8Head!(int8, options) : ops.head(wte, options));

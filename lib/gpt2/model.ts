@@ -6,7 +6,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Backend } from "../backend/types.ts";
-import type { Dtype, Head } from "../backend/ops.ts";
+import type { DividedLinear, Dtype } from "../backend/ops.ts";
 import type { GPT2Config } from "./config.ts";
 import { type Block, type LayerNorm, type Residual, sumOf } from "./layers.ts";
 import type { StepContext } from "./step_context.ts";
@@ -22,7 +22,7 @@ export interface Layers {
   /** The last layer norm. */
   ln_f: LayerNorm;
   /** [N, D] -> [N, V]: the token embedding once more, transposed. */
-  head: Head;
+  head: DividedLinear;
 }
 
 /** A GPT-2 language model. Made by the functions in load.ts; free it with `using` or `[Symbol.dispose]()`. */

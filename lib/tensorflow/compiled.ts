@@ -2,7 +2,7 @@
  * GPT-2's operations for XLA, TensorFlow's compiler, which makes a few kernels of a whole captured step: on a GPU, starting
  * a kernel takes longer than most of a step's operations do.
  *
- * XLA compiles anew for each shape, and its programs own what they compute, so the cache comes out of a step as new
+ * XLA compiles again for each shape, and its programs own what they compute, so the cache comes out of a step as new
  * tensors. Outside captures the operations run one by one, and mean the same.
  */
 
@@ -58,23 +58,23 @@ function linear(
   bias: tf.Tensor1D | null,
   { activation = "none", dtype }: LinearOptions,
 ): Linear {
-  const narrow = dtype === "bfloat16" ? cast(backend, weight, float, bfloat16) : null;
-  if (narrow && bias) weight.dispose();
+  const rounded = dtype === "bfloat16" ? cast(backend, weight, float, bfloat16) : null;
+  if (rounded && bias) weight.dispose();
   return {
     apply: (x) => {
       const transposed = !bias;
-      const y = narrow ? narrowProduct(backend, x, narrow, transposed) : tf.matMul(x, weight, false, transposed);
+      const y = rounded ? bfloat16Product(backend, x, rounded, transposed) : tf.matMul(x, weight, false, transposed);
       return finish(y as tf.Tensor2D, bias, activation);
     },
     dispose: () => {
-      if (narrow) backend.free([narrow]);
-      tf.dispose(bias ? narrow ? bias : [weight, bias] : []);
+      if (rounded) backend.free([rounded]);
+      tf.dispose(bias ? rounded ? bias : [weight, bias] : []);
     },
   };
 }
 
 /** x [N, K] float32, weight [K, M] or, transposed, [M, K] bfloat16 -> [N, M] float32. */
-function narrowProduct(
+function bfloat16Product(
   backend: TensorflowBackend,
   x: tf.Tensor2D,
   weight: TensorMetadata,

@@ -9,7 +9,7 @@ import type * as tf from "@tensorflow/tfjs";
 import type { Activation } from "../backend/ops.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
-import type { Shard } from "./shards.ts";
+import type { ColumnPart } from "./column_parts.ts";
 
 const T = attr.type("T", DataType.float);
 
@@ -48,7 +48,7 @@ export interface FusedLinearOptions {
 export function fusedLinear(
   backend: TensorflowBackend,
   x: tf.Tensor2D,
-  { name, weight, bias }: Shard,
+  { name, weight, bias }: ColumnPart,
   { activation, transposed = false, packed = false }: FusedLinearOptions,
 ): tf.Tensor2D {
   const attributes = [

@@ -8,24 +8,24 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Int8Weight } from "../backend/int8.ts";
-import type { Activation, Head } from "../backend/ops.ts";
+import type { Activation, DividedLinear } from "../backend/ops.ts";
 import { geluNew } from "../backend/plain.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { keepsPacked } from "./packing.ts";
-import { type Shard, shardName } from "./shards.ts";
+import { type ColumnPart, partName } from "./column_parts.ts";
 import type { TensorMetadata } from "./capi/tensors.ts";
 
 const { float, int32, uint8, qint8, bfloat16 } = DataType;
 
-/** A shard whose weight is int8 already. */
-export interface Int8Shard extends Pick<Shard, "name" | "bias"> {
+/** A part whose weight is int8 already. */
+export interface Int8Part extends Pick<ColumnPart, "name" | "bias"> {
   /** The numbers, [K, m], and the range of each column that −127 and 127 stand for, twice [m]. */
   weight: TensorMetadata[];
 }
 
-/** What else there is to know of shards. */
-export interface ShardOptions {
+/** What else there is to know of parts. */
+export interface ColumnPartOptions {
   /** Their weights are [m, K], not [K, m]. */
   transposed?: boolean;
   /** How many numbers the whole model has. Default: few. */
@@ -33,11 +33,11 @@ export interface ShardOptions {
 }
 
 /** Each column to its largest magnitude. Takes over the bias; the weight stays the caller's. */
-export function quantizedShard(
+export function quantizedPart(
   backend: TensorflowBackend,
-  { name, weight, bias }: Shard,
-  { transposed = false }: ShardOptions = {},
-): Int8Shard {
+  { name, weight, bias }: ColumnPart,
+  { transposed = false }: ColumnPartOptions = {},
+): Int8Part {
   const columns = transposed ? 0 : 1;
   const [values, ...range] = tidied(() => {
     const [high, low] = [tf.max(weight, 1 - columns), tf.min(weight, 1 - columns)]; // each [m]
@@ -48,29 +48,29 @@ export function quantizedShard(
 }
 
 /** A weight that is int8 already, as it is. Takes over the bias. */
-export function int8Shard(
+export function int8Part(
   backend: TensorflowBackend,
   name: string,
   weight: Int8Weight,
   bias: tf.Tensor1D | null,
-): Int8Shard {
-  return { name: shardName(name), bias, weight: rawInt8(backend, weight) };
+): Int8Part {
+  return { name: partName(name), bias, weight: rawInt8(backend, weight) };
 }
 
-/** Shards -> a layer with int8 weights. Takes them over. */
+/** Parts -> a layer with int8 weights. Takes them over. */
 export function int8Linear(
   backend: TensorflowBackend,
-  shards: readonly Int8Shard[],
+  parts: readonly Int8Part[],
   activation: Activation,
-  { modelSize = 0 }: ShardOptions = {},
-): Head {
-  const parts = shards.map((shard) => ({ ...shard, noBias: tf.fill<tf.Rank.R1>([shard.weight[1].shape[0]], 0) }));
+  { modelSize = 0 }: ColumnPartOptions = {},
+): DividedLinear {
+  const prepared = parts.map((part) => ({ ...part, noBias: tf.fill<tf.Rank.R1>([part.weight[1].shape[0]], 0) }));
   return {
     apply: (x) =>
       tf.tidy(() => {
         const largest = tf.max(tf.abs(x), -1, true); // [N, 1]
         const rows = quantize(backend, divideOrZero(backend, x, largest), tf.scalar(-1), tf.scalar(1));
-        const products = parts.map(({ name, weight, bias, noBias }) => {
+        const products = prepared.map(({ name, weight, bias, noBias }) => {
           const packed = keepsPacked(backend, modelSize);
           const product = quantizedProduct(backend, rows, weight, noBias, { name, packed });
           const scaled = tf.mul(product, largest) as tf.Tensor2D;
@@ -81,7 +81,7 @@ export function int8Linear(
         return products;
       }),
     dispose: () => {
-      for (const { weight, bias, noBias } of parts) {
+      for (const { weight, bias, noBias } of prepared) {
         backend.free(weight);
         tf.dispose(bias ? [noBias, bias] : noBias);
       }
@@ -89,14 +89,14 @@ export function int8Linear(
   };
 }
 
-/** Shards of float32 weights -> a layer with bfloat16 weights, sums in float32. All of them stay the caller's. */
+/** Parts of float32 weights -> a layer with bfloat16 weights, sums in float32. All of them stay the caller's. */
 export function bfloat16Linear(
   backend: TensorflowBackend,
-  shards: readonly Shard[],
+  parts: readonly ColumnPart[],
   activation: Activation,
-  { transposed = false, modelSize = 0 }: ShardOptions = {},
-): Head {
-  const parts = shards.map(({ name, weight, bias }) => {
+  { transposed = false, modelSize = 0 }: ColumnPartOptions = {},
+): DividedLinear {
+  const prepared = parts.map(({ name, weight, bias }) => {
     const values = cast(backend, weight, float, bfloat16), columns = transposed ? transpose(backend, values) : values;
     const shift = tidied(() => cast(backend, bias ?? tf.fill([columns.shape[1]], 0), float, bfloat16));
     return { name, weights: [columns, shift] };
@@ -104,7 +104,7 @@ export function bfloat16Linear(
   return {
     apply: (x) => {
       const input = cast(backend, x, float, bfloat16);
-      const products = parts.map(({ name, weights }) => {
+      const products = prepared.map(({ name, weights }) => {
         const [y] = backend.executeRaw("_MklNativeFusedMatMul", [
           attr.type("T", bfloat16),
           attr.bool("transpose_a", false),
@@ -122,7 +122,7 @@ export function bfloat16Linear(
       backend.free([input]);
       return products;
     },
-    dispose: () => backend.free(parts.flatMap(({ weights }) => weights)),
+    dispose: () => backend.free(prepared.flatMap(({ weights }) => weights)),
   };
 }
 

@@ -4,7 +4,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Activation, Dtype, Head, Linear, Ops } from "../backend/ops.ts";
+import type { Activation, DividedLinear, Dtype, Linear, Ops } from "../backend/ops.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { cutInt8 } from "../backend/int8.ts";
@@ -13,11 +13,11 @@ import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { attentionParts } from "./attention.ts";
 import { dynamicOperations } from "./dynamic.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear, int8Shard, quantizedShard, type ShardOptions } from "./low_precision.ts";
+import { bfloat16Linear, type ColumnPartOptions, int8Linear, int8Part, quantizedPart } from "./low_precision.ts";
 import { keepsPacked } from "./packing.ts";
-import type { Kernel } from "./probe.ts";
+import type { PrivateKernel } from "./probe.ts";
 import { tensorflowSamplingOps } from "./sampling.ts";
-import { columnRanges, columnShards, disposeShards, type Shard, wholeShard } from "./shards.ts";
+import { type ColumnPart, columnParts, columnRanges, disposeParts, wholePart } from "./column_parts.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
@@ -26,53 +26,56 @@ const T = attr.type("T", float);
 const PACKED_ROWS = 40;
 
 /** The operations on a TensorFlow backend; in captures, with those of the faster kernels that work. */
-export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<Kernel> = new Set()): Ops {
-  const has = (kernel: Kernel) => backend.binding.isCapturing && kernels.has(kernel);
+export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<PrivateKernel> = new Set()): Ops {
+  const has = (kernel: PrivateKernel) => backend.binding.isCapturing && kernels.has(kernel);
   const { run, gather, shapeOf, concat, rows } = dynamicOperations(backend);
-  const parts = attentionParts(backend);
+  const ofAttention = attentionParts(backend);
   const argMax = (x: tf.Tensor2D) =>
     run<tf.Tensor1D>("ArgMax", [T, attr.type("Tidx", int32), attr.type("output_type", int32)], [
       x,
       tf.scalar(1, "int32"),
     ]);
 
-  /** Keeps the shards. */
+  /** Keeps the parts. */
   function float32Linear(
-    shards: readonly Shard[],
+    parts: readonly ColumnPart[],
     activation: Activation,
-    { transposed = false, modelSize = 0 }: ShardOptions,
-  ): Head {
+    { transposed = false, modelSize = 0 }: ColumnPartOptions,
+  ): DividedLinear {
     const product = [attr.bool("transpose_a", false), attr.bool("transpose_b", transposed)];
     return {
       apply: (x) => {
         // Only steps that run often pack the head: a prefill has fewer rows there than tokens, and would pack it for them.
         const packed = x.shape[0] <= PACKED_ROWS && (backend.packs || !transposed) &&
           keepsPacked(backend, 4 * modelSize);
-        return shards.map((shard) => {
-          if (has("linear")) return fusedLinear(backend, x, shard, { activation, transposed, packed });
+        return parts.map((part) => {
+          if (has("linear")) return fusedLinear(backend, x, part, { activation, transposed, packed });
           const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [
-            run("MatMul", [T, ...product], [x, shard.weight]),
-            shard.bias!,
+            run("MatMul", [T, ...product], [x, part.weight]),
+            part.bias!,
           ]);
           return activation === "gelu_new" ? geluNew(y) : y;
         });
       },
-      dispose: () => disposeShards(shards),
+      dispose: () => disposeParts(parts),
     };
   }
 
-  /** By dtype: shards, which are taken over -> a layer that makes a part of its output with each. */
-  const sharded: Record<Dtype, (shards: readonly Shard[], activation: Activation, options: ShardOptions) => Head> = {
+  /** By dtype: parts, which are taken over -> a layer that makes a part of its output with each. */
+  const divided: Record<
+    Dtype,
+    (parts: readonly ColumnPart[], activation: Activation, options: ColumnPartOptions) => DividedLinear
+  > = {
     float32: float32Linear,
-    bfloat16: (shards, activation, options) => {
-      const layer = bfloat16Linear(backend, shards, activation, options);
-      disposeShards(shards);
+    bfloat16: (parts, activation, options) => {
+      const layer = bfloat16Linear(backend, parts, activation, options);
+      disposeParts(parts);
       return layer;
     },
-    int8: (shards, activation, options) => {
-      const narrow = shards.map((shard) => quantizedShard(backend, shard, options));
-      const layer = int8Linear(backend, narrow, activation, options);
-      for (const { weight } of shards) weight.dispose();
+    int8: (parts, activation, options) => {
+      const quantized = parts.map((part) => quantizedPart(backend, part, options));
+      const layer = int8Linear(backend, quantized, activation, options);
+      for (const { weight } of parts) weight.dispose();
       return layer;
     },
   };
@@ -87,24 +90,24 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     },
 
     linear(weight, bias, { name, activation = "none", dtype, modelSize }) {
-      return undivided(sharded[dtype]([wholeShard(name, weight, bias)], activation, { modelSize }));
+      return undivided(divided[dtype]([wholePart(name, weight, bias)], activation, { modelSize }));
     },
 
     head(wte, { name, dtype, modelSize }) {
-      const noBias = dtype === "float32" ? tf.fill<tf.Rank.R1>([wte.shape[0]], 0) : null; // narrow ones need none
-      const shards = columnShards(backend, name, wte, noBias, { transposed: true });
+      const noBias = dtype === "float32" ? tf.fill<tf.Rank.R1>([wte.shape[0]], 0) : null; // low-precision ones need none
+      const parts = columnParts(backend, name, wte, noBias, { transposed: true });
       noBias?.dispose();
-      return sharded[dtype](shards, "none", { transposed: true, modelSize });
+      return divided[dtype](parts, "none", { transposed: true, modelSize });
     },
 
     int8Linear(weight, bias, { name, activation = "none", modelSize }) {
-      return undivided(int8Linear(backend, [int8Shard(backend, name, weight, bias)], activation, { modelSize }));
+      return undivided(int8Linear(backend, [int8Part(backend, name, weight, bias)], activation, { modelSize }));
     },
 
     int8Head(wte, { name, modelSize }) {
-      const shards = columnRanges(backend, wte.shape[0])
-        .map((range) => int8Shard(backend, name, cutInt8(wte, 0, [range]), null));
-      return int8Linear(backend, shards, "none", { modelSize });
+      const parts = columnRanges(backend, wte.shape[0])
+        .map((range) => int8Part(backend, name, cutInt8(wte, 0, [range]), null));
+      return int8Linear(backend, parts, "none", { modelSize });
     },
 
     layerNorm(x, gain, bias, epsilon) {
@@ -114,7 +117,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
     },
 
     attention(bucket, group) {
-      return composeAttention(parts, bucket, group);
+      return composeAttention(ofAttention, bucket, group);
     },
 
     splitByBucket(x, buckets) {
@@ -163,7 +166,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<K
   };
 }
 
-/** A layer of one shard as one whose output is whole. */
-function undivided({ apply, dispose }: Head): Linear {
+/** A layer of one part as one whose output is whole. */
+function undivided({ apply, dispose }: DividedLinear): Linear {
   return { apply: (x) => apply(x)[0], dispose };
 }

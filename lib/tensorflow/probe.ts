@@ -5,21 +5,21 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { geluNew, plainOps } from "../backend/plain.ts";
-import type { Head } from "../backend/ops.ts";
+import type { DividedLinear } from "../backend/ops.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import type { RunOptions } from "./capi/binding.ts";
 import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear, quantizedShard } from "./low_precision.ts";
-import type { Shard } from "./shards.ts";
+import { bfloat16Linear, int8Linear, quantizedPart } from "./low_precision.ts";
+import type { ColumnPart } from "./column_parts.ts";
 
 /** The kernels that may be there. */
-export const KERNELS = ["layerNorm", "linear", "attention", "bfloat16", "int8"] as const;
+export const PRIVATE_KERNELS = ["layerNorm", "linear", "attention", "bfloat16", "int8"] as const;
 
-/** One of {@link KERNELS}. */
-export type Kernel = typeof KERNELS[number];
+/** One of {@link PRIVATE_KERNELS}. */
+export type PrivateKernel = typeof PRIVATE_KERNELS[number];
 
 /** Tries each kernel. What is missing or wrong is not in the result. */
-export async function workingKernels(backend: TensorflowBackend): Promise<Set<Kernel>> {
+export async function workingKernels(backend: TensorflowBackend): Promise<Set<PrivateKernel>> {
   const random = <R extends tf.Rank>(seed: number, ...shape: number[]) =>
     tf.randomNormal<R>(shape as tf.ShapeMap[R], 0, 1, "float32", seed);
   const x = random<tf.Rank.R2>(1, 3, 16), gain = random<tf.Rank.R1>(2, 16), shift = random<tf.Rank.R1>(3, 16);
@@ -31,9 +31,9 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
     query = (x: tf.Tensor2D) => tf.reshape(x, [3, 1, 1, 16]) as tf.Tensor4D;
   const flat = (scores: tf.Tensor) => tf.reshape(scores, [3, 5]) as tf.Tensor2D;
   const scores = tf.tidy(() => flat(tf.matMul(query(x), keys, false, true)));
-  const shard = (name: string): Shard => ({ name: `probe.${name}`, weight, bias });
+  const part = (name: string): ColumnPart => ({ name: `probe.${name}`, weight, bias });
   const nothing = () => {};
-  const trials: Record<Kernel, [make: () => Head, expected: tf.Tensor2D, tolerance: number]> = {
+  const trials: Record<PrivateKernel, [make: () => DividedLinear, expected: tf.Tensor2D, tolerance: number]> = {
     layerNorm: [
       () => ({ apply: (x) => [fusedLayerNorm(backend, x, gain, shift, 1e-5)], dispose: nothing }),
       layerNorm,
@@ -41,7 +41,7 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
     ],
     linear: [
       () => ({
-        apply: (x) => [fusedLinear(backend, x, shard("float32"), { activation, packed: true })],
+        apply: (x) => [fusedLinear(backend, x, part("float32"), { activation, packed: true })],
         dispose: nothing,
       }),
       linear,
@@ -52,15 +52,15 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Ke
       scores,
       1e-4,
     ],
-    bfloat16: [() => bfloat16Linear(backend, [shard("bfloat16")], activation), linear, 0.2],
+    bfloat16: [() => bfloat16Linear(backend, [part("bfloat16")], activation), linear, 0.2],
     int8: [
-      () => int8Linear(backend, [quantizedShard(backend, { ...shard("int8"), bias: bias.clone() })], activation),
+      () => int8Linear(backend, [quantizedPart(backend, { ...part("int8"), bias: bias.clone() })], activation),
       linear,
       0.3,
     ],
   };
-  const working = new Set<Kernel>();
-  for (const kernel of KERNELS) if (await agrees(backend, x, ...trials[kernel])) working.add(kernel);
+  const working = new Set<PrivateKernel>();
+  for (const kernel of PRIVATE_KERNELS) if (await agrees(backend, x, ...trials[kernel])) working.add(kernel);
   tf.dispose([x, gain, shift, weight, bias, keys, scores, layerNorm, linear]);
   return working;
 }
@@ -79,7 +79,7 @@ export async function compiles(backend: TensorflowBackend): Promise<boolean> {
 async function agrees(
   backend: TensorflowBackend,
   x: tf.Tensor2D,
-  make: () => Head,
+  make: () => DividedLinear,
   expected: tf.Tensor2D,
   tolerance: number,
   options: RunOptions = {},

@@ -6,7 +6,7 @@ import type { Backend, Parallelism } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
 import { tensorflowOps } from "./ops.ts";
-import { KERNELS, workingKernels } from "./probe.ts";
+import { PRIVATE_KERNELS, workingKernels } from "./probe.ts";
 import { openTensorflow, type TensorflowBackend, type TensorflowOptions } from "./tfjs/backend.ts";
 
 /** Opens libtensorflow, on a GPU if that is what it is built for and there is one. */
@@ -17,7 +17,7 @@ export async function startTensorflow(options: TensorflowOptions): Promise<Backe
 
 async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
   const threads = backend.threads.intraOp;
-  const kernels = await workingKernels(backend), missing = KERNELS.filter((kernel) => !kernels.has(kernel));
+  const kernels = await workingKernels(backend), missing = PRIVATE_KERNELS.filter((kernel) => !kernels.has(kernel));
   return {
     name: "tensorflow",
     description: `libtensorflow ${backend.binding.TF_Version} on the CPU, ${threads} threads` +
@@ -43,7 +43,7 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
   };
 }
 
-/** Operations stay on one thread each; lanes, and the shards of a lane's products, run side by side. */
+/** Operations stay on one thread each; lanes, and the parts of a lane's products, run side by side. */
 function spread({ lanes, threads }: Parallelism) {
   return { intraOp: 1, interOp: lanes * threads };
 }

@@ -6,7 +6,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { onBackend } from "../backend/current.ts";
 import { STEP_HEADER } from "./kernels/wgsl.ts";
-import type { Binding, Call, Plan, Sizes } from "./plan.ts";
+import type { Binding, Call, KernelPlan, Sizes } from "./plan.ts";
 import type { ReadBack } from "./read_back.ts";
 import type { Scratch } from "./scratch.ts";
 import type { TfjsOnGpu } from "./tfjs.ts";
@@ -46,7 +46,7 @@ export class CapturedPlan {
 
   /** `onDispose` is called once, when it is not needed any more. */
   constructor(
-    private readonly plan: Plan,
+    private readonly plan: KernelPlan,
     private readonly shared: Shared,
     private readonly onDispose: () => void,
   ) {
@@ -163,7 +163,7 @@ export class CapturedPlan {
   }
 }
 
-function sizesOf(plan: Plan, inputs: readonly tf.Tensor[]): Sizes {
+function sizesOf(plan: KernelPlan, inputs: readonly tf.Tensor[]): Sizes {
   const [tokens] = inputs[plan.tokens].shape;
   return {
     tokens,
@@ -173,7 +173,7 @@ function sizesOf(plan: Plan, inputs: readonly tf.Tensor[]): Sizes {
 }
 
 /** What changes from step to step, as the kernels read it: see STEP in kernels/wgsl.ts. */
-function stepIntegers(plan: Plan, inputs: readonly tf.Tensor[], sizes: Sizes): Int32Array<ArrayBuffer> {
+function stepIntegers(plan: KernelPlan, inputs: readonly tf.Tensor[], sizes: Sizes): Int32Array<ArrayBuffer> {
   let first = 0;
   const buckets = plan.buckets.flatMap(({ keys }, i) => {
     first += sizes.buckets[i];

@@ -43,7 +43,7 @@ export interface Output {
 }
 
 /** How a step is computed. */
-export interface Plan {
+export interface KernelPlan {
   calls: Call[];
   /** For each piece of scratch memory, the bytes that it needs. */
   scratch: ((sizes: Sizes) => number)[];
@@ -66,7 +66,7 @@ export interface Limits {
 }
 
 /** Makes the plan. Throws an error for a graph that has no kernels. */
-export function makePlan(outputs: readonly Expression[], limits: Limits): Plan {
+export function makePlan(outputs: readonly Expression[], limits: Limits): KernelPlan {
   return new Planner(outputs, limits).plan();
 }
 
@@ -100,7 +100,7 @@ class Planner {
     outputs.forEach(count);
   }
 
-  plan(): Plan {
+  plan(): KernelPlan {
     const outputs = this.outputs.map((output) => this.#output(output));
     if (this.#tokens === undefined || this.#buckets.length === 0) {
       throw new Error("Cannot capture a step that looks up no tokens or uses no cache.");

@@ -3,7 +3,7 @@
  * (column parallelism, Shoeybi et al. 2019, section 3, between cores instead of GPUs).
  *
  * Threads inside one operation would do the same, but wait for each other at its end, asleep; waking up takes longer than
- * many of GPT-2's products. Shards are operations of their own, so a core that is done looks for more and stays awake.
+ * many of GPT-2's products. Parts are operations of their own, so a core that is done looks for more and stays awake.
  */
 
 import * as tf from "@tensorflow/tfjs";
@@ -11,8 +11,8 @@ import { type Range, ranges } from "../util/ranges.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 
 /** Some of a weight's columns. Letters: K inputs, m of the M outputs. */
-export interface Shard {
-  /** The weight's name, made unique: the kernel that packs this shard's weight is its own. */
+export interface ColumnPart {
+  /** The weight's name, made unique: the kernel that packs this part's weight is its own. */
   name: string;
   /** [K, m], or [m, K] where the weight is kept transposed. */
   weight: tf.Tensor2D;
@@ -20,39 +20,39 @@ export interface Shard {
   bias: tf.Tensor1D | null;
 }
 
-/** A shard has at least so many columns. */
+/** A part has at least so many columns. */
 const LEAST_COLUMNS = 32;
 
 /** Names must be unique in the process: two models may have weights of one name. */
 let weights = 0;
 
-/** A name for a shard of the weight called `name`. */
-export function shardName(name: string): string {
+/** A name for a part of the weight called `name`. */
+export function partName(name: string): string {
   return `${name}.${weights++}`;
 }
 
-/** All of a weight [K, M] and its bias [M] as one shard, which takes them over. */
-export function wholeShard(name: string, weight: tf.Tensor2D, bias: tf.Tensor1D): Shard {
-  return { name: shardName(name), weight, bias };
+/** All of a weight [K, M] and its bias [M] as one part, which takes them over. */
+export function wholePart(name: string, weight: tf.Tensor2D, bias: tf.Tensor1D): ColumnPart {
+  return { name: partName(name), weight, bias };
 }
 
-/** Which of a weight's columns go into each shard. */
+/** Which of a weight's columns go into each part. */
 export function columnRanges(backend: TensorflowBackend, columns: number): Range[] {
   return ranges(columns, Math.min(backend.sideBySide, Math.floor(columns / LEAST_COLUMNS)), 16);
 }
 
-/** Cuts weight [K, M] (with `transposed`, [M, K]) and bias [M] into shards. The tensors stay the caller's. */
-export function columnShards(
+/** Cuts weight [K, M] (with `transposed`, [M, K]) and bias [M] into parts. The tensors stay the caller's. */
+export function columnParts(
   backend: TensorflowBackend,
   name: string,
   weight: tf.Tensor2D,
   bias: tf.Tensor1D | null,
   { transposed = false }: { transposed?: boolean } = {},
-): Shard[] {
+): ColumnPart[] {
   return columnRanges(backend, weight.shape[transposed ? 0 : 1]).map(([start, end]) => {
     const size = end - start;
     return {
-      name: shardName(name),
+      name: partName(name),
       // Slices of rows share the memory of the whole.
       weight: transposed ? tf.slice(weight, [start, 0], [size, -1]) : tf.slice(weight, [0, start], [-1, size]),
       bias: bias && tf.slice(bias, [start], [size]),
@@ -61,6 +61,6 @@ export function columnShards(
 }
 
 /** Frees them. */
-export function disposeShards(shards: readonly Shard[]): void {
-  for (const { weight, bias } of shards) tf.dispose(bias ? [weight, bias] : weight);
+export function disposeParts(parts: readonly ColumnPart[]): void {
+  for (const { weight, bias } of parts) tf.dispose(bias ? [weight, bias] : weight);
 }
