@@ -504,9 +504,9 @@ Deno.test("the host draws what double precision says, whatever the filters", () 
       const [, token, add, repetition, subtract] = sampled.edits.subarray(at, at + EDIT.size), x = edited[token] + add;
       edited[token] = (x > 0 ? x / repetition : x * repetition) - subtract;
     }
-    const scaled = Float32Array.from(edited, (x) => x / (temperature || 1)), max = Math.max(...scaled);
-    const softmax = scaled.map((x) => Math.exp(x - max));
-    const id = draw({ max, parts: [{ width: 400, scaled, softmax, total: 1 }] }, sampled.settings, sampled.uniform);
+    const max = Math.max(...edited), cold = temperature || 1;
+    const weights = Float32Array.from(edited, (x) => Math.exp((x - max) / cold));
+    const id = draw([{ width: 400, weights }], sampled.settings, sampled.uniform);
     const filtered = { ...row, options: { topK: 400, ...row.options } }; // so that it goes by falling probability
     assert.ok(missedBy(id, filtered) <= TOLERANCE, JSON.stringify(row.options));
   }
