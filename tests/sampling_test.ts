@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { fromTensors, type Logprobs, logprobs, sample, toTensors } from "../lib/backend/sampling.ts";
-import { plainSamplingOps } from "../lib/backend/plain_sampling.ts";
 import { useBackend } from "../lib/backend/select.ts";
 import { draw } from "../lib/engine/draw.ts";
 import { probabilities } from "../lib/engine/probabilities.ts";
@@ -11,6 +10,7 @@ import { BANNED, EDIT } from "../lib/engine/sampled_row.ts";
 import { samplerTensors, sampleTokens, settledIds } from "../lib/engine/sampler.ts";
 import { type SamplingOptions, samplingSettings } from "../lib/engine/sampling.ts";
 import { uniformOf } from "../lib/engine/uniform.ts";
+import { tensorflowSamplingOps } from "../lib/tensorflow/sampling.ts";
 import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
 import { philox } from "../lib/util/philox.ts";
 import { seededNormal, seededRandom } from "../lib/util/random.ts";
@@ -351,7 +351,7 @@ Deno.test("one captured sampler serves every batch size, as operations one by on
   const build = ([settings, edits, ...parts]: tf.Tensor[]) =>
     toTensors(sample(ops, parts as tf.Tensor2D[], { settings: settings as tf.Tensor2D, edits: edits as tf.Tensor2D }));
   const compiledBuild = ([settings, edits, ...parts]: tf.Tensor[]) => {
-    const own = { ...ops, replace: plainSamplingOps.replace };
+    const own = tensorflowSamplingOps(backend, { compiled: true });
     return toTensors(
       sample(own, parts as tf.Tensor2D[], { settings: settings as tf.Tensor2D, edits: edits as tf.Tensor2D }),
     );
@@ -423,7 +423,7 @@ Deno.test("what the device leaves open is rare with few likely tokens, and the h
       endIds: [],
     }));
     const logits = logitParts(rows, 2), sampled = rows.map((row) => sampledRow(row)), inputs = samplerTensors(sampled);
-    const outputs = tf.tidy(() => toTensors(sample(ops, logits, inputs))), { settled } = fromTensors(outputs);
+    const outputs = toTensors(sample(ops, logits, inputs)), { settled } = fromTensors(outputs);
     const open = Array.from(await settled.data()).map((settled) => settled === 0);
     const ids = await settledIds(fromTensors(outputs), sampled, logits.map(({ shape }) => shape[1]));
     for (const [i, row] of rows.entries()) assert.ok(missedBy(ids[i], row) <= TOLERANCE, `row ${i}, open: ${open[i]}`);
@@ -468,11 +468,10 @@ testOnEach(
     for (const [vocabSize, parts] of [[30, 1], [700, 2], [5000, 2]]) {
       const rows = randomRows(vocabSize, 6, vocabSize), logits = logitParts(rows, parts);
       const chosen = rows.map((_, i) => (i * 331 + 7) % vocabSize);
-      const outputs = tf.tidy(() =>
-        logprobs(ops, logits, tf.tensor1d(chosen, "int32"), { top: 5 }) as Required<Logprobs>
-      );
+      const wanted = tf.tensor1d(chosen, "int32");
+      const outputs = logprobs(ops, logits, wanted, { top: 5 }) as Required<Logprobs>;
       const [own, ids, top] = await Promise.all([outputs.chosen.array(), outputs.topIds.array(), outputs.top.array()]);
-      tf.dispose([...logits, ...Object.values(outputs)]);
+      tf.dispose([...logits, wanted, ...Object.values(outputs)]);
       for (const [i, { logits }] of rows.entries()) {
         const likely = probabilities(logits, samplingSettings({ temperature: 1 }, { vocabSize }));
         const best = Array.from(likely.keys()).sort((a, b) => likely[b] - likely[a]).slice(0, 5);
@@ -483,6 +482,28 @@ testOnEach(
     }
   },
 );
+
+Deno.test("in one capture with the sampler, which changes logits in place, log-probabilities are still the model's own", async () => {
+  await useBackend("tensorflow");
+  const backend = await openTensorflow(), ops = await samplingOpsOf({ name: "tensorflow" }), vocabSize = 700;
+  const rows = randomRows(12, 9, vocabSize).map((row) => ({
+    ...row,
+    options: { ...row.options, repetitionPenalty: 1.8 },
+  }));
+  const { settings, edits } = samplerTensors(rows.map((row) => sampledRow(row))), logits = logitParts(rows, 2);
+  const captured = backend.capture([settings, edits, ...logits], ([settings, edits, ...logits]) => {
+    const parts = logits as tf.Tensor2D[];
+    const { ids } = sample(ops, parts, { settings: settings as tf.Tensor2D, edits: edits as tf.Tensor2D });
+    return [ids, logprobs(ops, parts, ids, { top: 0 }).chosen];
+  });
+  const [ids, chosen] = await captured.run([settings, edits, ...logits]), found = await chosen.data();
+  for (const [i, id] of (await ids.data()).entries()) {
+    const likely = probabilities(rows[i].logits, samplingSettings({ temperature: 1 }, { vocabSize }));
+    assertClose([found[i]], [Math.log(likely[id])], 1e-4, `row ${i}`);
+  }
+  captured.dispose();
+  tf.dispose([ids, chosen, settings, edits, ...logits]);
+});
 
 Deno.test("a greedy row in a mixed batch takes the token that argMax takes", async () => {
   const backend = await useBackend("tensorflow"), ops = await samplingOpsOf(backend);

@@ -42,7 +42,7 @@ export const SETTING = {
 } as const;
 
 /** What was chosen. */
-export interface SampledTokens {
+export type SampledTokens = {
   /** int [B]. */
   ids: tf.Tensor1D;
   /** int [B]: 0 where the candidates could not decide, so that `ids` means nothing. */
@@ -52,17 +52,17 @@ export interface SampledTokens {
    * leave to the tokens, where that of the most likely one is 1.
    */
   weights: tf.Tensor2D[];
-}
+};
 
 /** Log-probabilities of the model itself: temperature, penalties and filters have no part in them. */
-export interface Logprobs {
+export type Logprobs = {
   /** [B]: of the chosen tokens. */
   chosen: tf.Tensor1D;
   /** int [B, n]: the most likely tokens, the likeliest first, if asked for. */
   topIds?: tf.Tensor2D;
   /** [B, n]: theirs. */
   top?: tf.Tensor2D;
-}
+};
 
 /** How many of the most likely tokens a filtered row is drawn from, before the host has to help. */
 export const CANDIDATES = 64;
@@ -77,7 +77,12 @@ const NOTHING = -1e30;
 const BELOW_ONE = 1 - 2 ** -23;
 
 /** The next token of every row, of logits [B, V] in parts side by side. Works in captures; no shape or value is baked in. */
-export function sample(
+export function sample(ops: SamplingOps, logits: readonly tf.Tensor2D[], inputs: SamplerTensors): SampledTokens {
+  // Under a name: its copies of the logits are changed, so TensorFlow must not take those of logprobs() for the same.
+  return tf.tidy("sample", () => chosenOf(ops, logits, inputs));
+}
+
+function chosenOf(
   ops: SamplingOps,
   logits: readonly tf.Tensor2D[],
   { settings, edits }: SamplerTensors,
@@ -114,6 +119,10 @@ export function logprobs(
   ids: tf.Tensor1D,
   { top }: { top: number },
 ): Logprobs {
+  return tf.tidy("logprobs", () => logprobsOf(ops, logits, ids, top));
+}
+
+function logprobsOf(ops: SamplingOps, logits: readonly tf.Tensor2D[], ids: tf.Tensor1D, top: number): Logprobs {
   const parts = weigh(partsOf(logits), tf.scalar(1)), [{ max }] = parts;
   const total = parts.map(({ sums }) => tf.sum(sums, 1, true)).reduce((a, b) => tf.add(a, b));
   const logTotal = tf.add(max, tf.log(total)); // [B, 1]

@@ -48,7 +48,7 @@ const BUCKET_BITS = 17, BUCKETS = (0x3f80_0000 >>> BUCKET_BITS) + 1;
 class FallingTokens {
   readonly #counts = new Int32Array(BUCKETS);
   readonly #sums = new Float64Array(BUCKETS);
-  readonly #sorted = new Map<number, Token[]>();
+  readonly #sorted = new Map<number, Tokens>();
 
   constructor(private readonly parts: readonly RowPart[]) {
     const counts = this.#counts, sums = this.#sums; // looked up once, not for each token
@@ -69,12 +69,14 @@ class FallingTokens {
 
   /** The token at a rank, from 0. */
   idAt(rank: number): number {
-    return this.#at(rank).id;
+    const { bucket, place } = this.#at(rank);
+    return this.#tokensOf(bucket).ids[place];
   }
 
   /** Its weight. */
   weightAt(rank: number): number {
-    return this.#at(rank).weight;
+    const { bucket, place } = this.#at(rank);
+    return this.#tokensOf(bucket).weights[place];
   }
 
   /** The tokens with at least so much weight each. */
@@ -84,10 +86,10 @@ class FallingTokens {
       prefix.count += this.#counts[bucket];
       prefix.weight += this.#sums[bucket];
     }
-    for (const token of this.#tokensOf(last)) {
-      if (token.weight < weight) break;
+    for (const own of this.#tokensOf(last).weights) {
+      if (own < weight) break;
       prefix.count++;
-      prefix.weight += token.weight;
+      prefix.weight += own;
     }
     return prefix;
   }
@@ -110,8 +112,8 @@ class FallingTokens {
       weight += this.#sums[bucket--];
     }
     if (bucket < 0) return { count, weight };
-    for (const token of this.#tokensOf(bucket)) {
-      const next = weight + token.weight;
+    for (const own of this.#tokensOf(bucket).weights) {
+      const next = weight + own;
       if (reached(next)) return inclusive ? { count: count + 1, weight: next } : { count, weight };
       count++;
       weight = next;
@@ -119,33 +121,41 @@ class FallingTokens {
     return { count, weight }; // summed up one by one, the bucket came to a little less
   }
 
-  #at(rank: number): Token {
+  /** The bucket of a rank, and its place there. */
+  #at(rank: number): { bucket: number; place: number } {
     let bucket = BUCKETS - 1, before = 0;
     while (before + this.#counts[bucket] <= rank) before += this.#counts[bucket--];
-    return this.#tokensOf(bucket)[rank - before];
+    return { bucket, place: rank - before };
   }
 
   /** By falling weight, and among equal ones by id. */
-  #tokensOf(bucket: number): Token[] {
-    let tokens = this.#sorted.get(bucket);
-    if (tokens) return tokens;
-    this.#sorted.set(bucket, tokens = []);
-    let first = 0;
+  #tokensOf(bucket: number): Tokens {
+    const known = this.#sorted.get(bucket);
+    if (known) return known;
+    const keys = new Float64Array(this.#counts[bucket]); // numbers alone are sorted many times faster than objects
+    let first = 0, count = 0;
     for (const { width, weights } of this.parts) {
       const bits = bitsOf(weights);
       for (let at = 0; at < width; at++) {
-        if (bucketOf(bits[at]) === bucket) tokens.push({ id: first + at, weight: weights[at] });
+        if (bucketOf(bits[at]) === bucket) keys[count++] = first + at - bits[at] * MOST_TOKENS;
       }
       first += width;
     }
-    return tokens.sort((a, b) => b.weight - a.weight || a.id - b.id);
+    const bits = Int32Array.from(keys.sort(), (key) => Math.ceil(-key / MOST_TOKENS));
+    const tokens = { ids: keys.map((key, i) => key + bits[i] * MOST_TOKENS), weights: new Float32Array(bits.buffer) };
+    this.#sorted.set(bucket, tokens);
+    return tokens;
   }
 }
 
-interface Token {
-  id: number;
-  weight: number;
+/** Some tokens in order. */
+interface Tokens {
+  ids: Float64Array;
+  weights: Float32Array;
 }
+
+/** An id and the bits of a weight together are a whole number below 2⁵³. */
+const MOST_TOKENS = 2 ** 21;
 
 function bitsOf({ buffer, byteOffset, length }: Float32Array): Int32Array {
   return new Int32Array(buffer, byteOffset, length);

@@ -30,7 +30,7 @@ export async function sampleTokens(
   rows: readonly SampledRow[],
 ): Promise<number[]> {
   const inputs = samplerTensors(rows);
-  const outputs = tf.tidy(() => toTensors(sample(ops, logits, inputs)));
+  const outputs = toTensors(sample(ops, logits, inputs));
   try {
     return await settledIds(fromTensors(outputs), rows, logits.map(({ shape }) => shape[1]));
   } finally {
