@@ -319,12 +319,13 @@ function drawByRank(
   const n = weights.shape[1];
   const sums = tf.cumsum(weights, 1), before = tf.cumsum(weights, 1, true);
   const seen = tf.max(sums, 1, true);
-  // What comes after the last candidate is no more than it; after the last token, nothing.
-  const least = complete ? tf.scalar(-1) : tf.min(weights, 1, true);
+  // What comes after the last candidate weighs no more than it; where that is nothing, or no token comes, everything has ended.
+  const last = tf.min(weights, 1, true), nothing = tf.cast(tf.lessEqual(last, 0), "float32");
+  const least = complete ? tf.scalar(-1) : tf.sub(last, nothing);
   const weightOf = (kept: tf.Tensor) => tf.max(tf.mul(sums, tf.cast(kept, "float32")), 1, true); // [B, 1]
 
   // top-k, with min-p if that comes first: a number of candidates, if it ends among them.
-  const last = tf.sub(tf.minimum(topK, n), 1), kth = ops.gatherInRows(weights, tf.cast(last, "int32") as tf.Tensor2D);
+  const rank = tf.sub(tf.minimum(topK, n), 1), kth = ops.gatherInRows(weights, tf.cast(rank, "int32") as tf.Tensor2D);
   const first = tf.logicalAnd(tf.greaterEqual(weights, kth), tf.greaterEqual(weights, minPFirst));
   const firstEnds = tf.logicalOr(tf.less(least, kth), tf.less(least, minPFirst));
   const firstIsAll = tf.logicalAnd(tf.greaterEqual(topK, UNLIMITED), tf.lessEqual(minPFirst, 0));
