@@ -106,10 +106,11 @@ class FallingTokens {
 
   /** The tokens up to the one that brings their weight to where `reached` is true, with it or without; all if none does. */
   #until(reached: (weight: number) => boolean, { inclusive }: { inclusive: boolean }): Prefix {
+    const counts = this.#counts, sums = this.#sums;
     let bucket = BUCKETS - 1, count = 0, weight = 0;
-    while (bucket >= 0 && !reached(weight + this.#sums[bucket])) {
-      count += this.#counts[bucket];
-      weight += this.#sums[bucket--];
+    while (bucket >= 0 && !reached(weight + sums[bucket])) {
+      count += counts[bucket];
+      weight += sums[bucket--];
     }
     if (bucket < 0) return { count, weight };
     for (const own of this.#tokensOf(bucket).weights) {
