@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { fromTensors, type Logprobs, logprobs, sample, toTensors } from "../lib/backend/sampling.ts";
-import { plainSamplingOps } from "../lib/backend/plain_sampling.ts";
 import { useBackend } from "../lib/backend/select.ts";
 import { draw } from "../lib/engine/draw.ts";
 import { probabilities } from "../lib/engine/probabilities.ts";
@@ -11,6 +10,7 @@ import { BANNED, EDIT } from "../lib/engine/sampled_row.ts";
 import { samplerTensors, sampleTokens, settledIds } from "../lib/engine/sampler.ts";
 import { type SamplingOptions, samplingSettings } from "../lib/engine/sampling.ts";
 import { uniformOf } from "../lib/engine/uniform.ts";
+import { tensorflowSamplingOps } from "../lib/tensorflow/sampling.ts";
 import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
 import { philox } from "../lib/util/philox.ts";
 import { seededNormal, seededRandom } from "../lib/util/random.ts";
@@ -351,7 +351,7 @@ Deno.test("one captured sampler serves every batch size, as operations one by on
   const build = ([settings, edits, ...parts]: tf.Tensor[]) =>
     toTensors(sample(ops, parts as tf.Tensor2D[], { settings: settings as tf.Tensor2D, edits: edits as tf.Tensor2D }));
   const compiledBuild = ([settings, edits, ...parts]: tf.Tensor[]) => {
-    const own = { ...ops, replace: plainSamplingOps.replace };
+    const own = tensorflowSamplingOps(backend, { compiled: true });
     return toTensors(
       sample(own, parts as tf.Tensor2D[], { settings: settings as tf.Tensor2D, edits: edits as tf.Tensor2D }),
     );
@@ -413,25 +413,30 @@ testOnEach(backends, "logits that are equal go by id, and top-k keeps all that e
 Deno.test("what the device leaves open is rare with few likely tokens, and the host decides it exactly", async () => {
   const backend = await useBackend("tensorflow"), ops = await samplingOpsOf(backend), vocabSize = 5000;
   const shares = [];
-  for (const spread of [4, 0.5]) { // a few likely tokens, or thousands
+  for (const [spread, temperature] of [[4, 1], [0.5, 1], [4, 0.02]]) { // a few likely tokens, thousands, hardly any
     const normal = seededNormal(4);
     const rows = Array.from({ length: 200 }, (_, i): TestRow => ({
       logits: Float32Array.from({ length: vocabSize }, () => spread * normal()),
-      options: { temperature: 1, seed: i, ...[{ topP: 0.9 }, { topK: 2000 }, { minP: 0.001, topP: 0.99 }][i % 3] },
+      options: {
+        temperature,
+        seed: i,
+        ...[{ topP: 0.9 }, { topK: 50 + 1950 * (i % 2) }, { minP: 0.001, topP: 0.99 }][i % 3],
+      },
       prompt: [],
       answer: [],
       endIds: [],
     }));
     const logits = logitParts(rows, 2), sampled = rows.map((row) => sampledRow(row)), inputs = samplerTensors(sampled);
-    const outputs = tf.tidy(() => toTensors(sample(ops, logits, inputs))), { settled } = fromTensors(outputs);
+    const outputs = toTensors(sample(ops, logits, inputs)), { settled } = fromTensors(outputs);
     const open = Array.from(await settled.data()).map((settled) => settled === 0);
     const ids = await settledIds(fromTensors(outputs), sampled, logits.map(({ shape }) => shape[1]));
     for (const [i, row] of rows.entries()) assert.ok(missedBy(ids[i], row) <= TOLERANCE, `row ${i}, open: ${open[i]}`);
-    const topP = open.filter((_, i) => i % 3 === 0);
-    shares.push(topP.filter(Boolean).length / topP.length);
+    const counted = temperature < 1 ? open : open.filter((_, i) => i % 3 === 0); // else those with top-p alone
+    shares.push(counted.filter(Boolean).length / counted.length);
     tf.dispose([...outputs, ...logits, inputs.settings, inputs.edits]);
   }
-  assert.ok(shares[0] < 0.3 && shares[1] > 0.5, `${shares} of the rows with top-p are left to the host`);
+  const [few, thousands, hardlyAny] = shares;
+  assert.ok(few < 0.3 && thousands > 0.5 && hardlyAny === 0, `${shares} of the rows are left to the host`);
 });
 
 testOnEach(
@@ -468,11 +473,10 @@ testOnEach(
     for (const [vocabSize, parts] of [[30, 1], [700, 2], [5000, 2]]) {
       const rows = randomRows(vocabSize, 6, vocabSize), logits = logitParts(rows, parts);
       const chosen = rows.map((_, i) => (i * 331 + 7) % vocabSize);
-      const outputs = tf.tidy(() =>
-        logprobs(ops, logits, tf.tensor1d(chosen, "int32"), { top: 5 }) as Required<Logprobs>
-      );
+      const wanted = tf.tensor1d(chosen, "int32");
+      const outputs = logprobs(ops, logits, wanted, { top: 5 }) as Required<Logprobs>;
       const [own, ids, top] = await Promise.all([outputs.chosen.array(), outputs.topIds.array(), outputs.top.array()]);
-      tf.dispose([...logits, ...Object.values(outputs)]);
+      tf.dispose([...logits, wanted, ...Object.values(outputs)]);
       for (const [i, { logits }] of rows.entries()) {
         const likely = probabilities(logits, samplingSettings({ temperature: 1 }, { vocabSize }));
         const best = Array.from(likely.keys()).sort((a, b) => likely[b] - likely[a]).slice(0, 5);
@@ -483,6 +487,28 @@ testOnEach(
     }
   },
 );
+
+Deno.test("in one capture with the sampler, which changes logits in place, log-probabilities are still the model's own", async () => {
+  await useBackend("tensorflow");
+  const backend = await openTensorflow(), ops = await samplingOpsOf({ name: "tensorflow" }), vocabSize = 700;
+  const rows = randomRows(12, 9, vocabSize).map((row) => ({
+    ...row,
+    options: { ...row.options, repetitionPenalty: 1.8 },
+  }));
+  const { settings, edits } = samplerTensors(rows.map((row) => sampledRow(row))), logits = logitParts(rows, 2);
+  const captured = backend.capture([settings, edits, ...logits], ([settings, edits, ...logits]) => {
+    const parts = logits as tf.Tensor2D[];
+    const { ids } = sample(ops, parts, { settings: settings as tf.Tensor2D, edits: edits as tf.Tensor2D });
+    return [ids, logprobs(ops, parts, ids, { top: 0 }).chosen];
+  });
+  const [ids, chosen] = await captured.run([settings, edits, ...logits]), found = await chosen.data();
+  for (const [i, id] of (await ids.data()).entries()) {
+    const likely = probabilities(rows[i].logits, samplingSettings({ temperature: 1 }, { vocabSize }));
+    assertClose([found[i]], [Math.log(likely[id])], 1e-4, `row ${i}`);
+  }
+  captured.dispose();
+  tf.dispose([ids, chosen, settings, edits, ...logits]);
+});
 
 Deno.test("a greedy row in a mixed batch takes the token that argMax takes", async () => {
   const backend = await useBackend("tensorflow"), ops = await samplingOpsOf(backend);
@@ -504,9 +530,9 @@ Deno.test("the host draws what double precision says, whatever the filters", () 
       const [, token, add, repetition, subtract] = sampled.edits.subarray(at, at + EDIT.size), x = edited[token] + add;
       edited[token] = (x > 0 ? x / repetition : x * repetition) - subtract;
     }
-    const scaled = Float32Array.from(edited, (x) => x / (temperature || 1)), max = Math.max(...scaled);
-    const softmax = scaled.map((x) => Math.exp(x - max));
-    const id = draw({ max, parts: [{ width: 400, scaled, softmax, total: 1 }] }, sampled.settings, sampled.uniform);
+    const max = Math.max(...edited), cold = temperature || 1;
+    const weights = Float32Array.from(edited, (x) => Math.exp((x - max) / cold));
+    const id = draw([{ width: 400, weights }], sampled.settings, sampled.uniform);
     const filtered = { ...row, options: { topK: 400, ...row.options } }; // so that it goes by falling probability
     assert.ok(missedBy(id, filtered) <= TOLERANCE, JSON.stringify(row.options));
   }

@@ -42,36 +42,27 @@ export const SETTING = {
 } as const;
 
 /** What was chosen. */
-export interface SampledTokens {
+export type SampledTokens = {
   /** int [B]. */
   ids: tf.Tensor1D;
   /** int [B]: 0 where the candidates could not decide, so that `ids` means nothing. */
   settled: tf.Tensor1D;
-  /** [B, 1]: the largest logit after bias, penalties and temperature. With `parts`, it decides unsettled rows. */
-  max: tf.Tensor2D;
-  /** What became of each part of the logits. */
-  parts: SampledPart[];
-}
-
-/** A part of the logits on its way to a choice. */
-export interface SampledPart {
-  /** [B, m + padding]: after bias, penalties and temperature. */
-  scaled: tf.Tensor2D;
-  /** [B, m + padding]: the softmax of that. */
-  softmax: tf.Tensor2D;
-  /** [B, 1]: the part's weight, where that of the most likely token of all parts is 1. */
-  total: tf.Tensor2D;
-}
+  /**
+   * What decides unsettled rows: for each part of the logits [B, m + padding], the weights that bias, penalties and temperature
+   * leave to the tokens, where that of the most likely one is 1.
+   */
+  weights: tf.Tensor2D[];
+};
 
 /** Log-probabilities of the model itself: temperature, penalties and filters have no part in them. */
-export interface Logprobs {
+export type Logprobs = {
   /** [B]: of the chosen tokens. */
   chosen: tf.Tensor1D;
   /** int [B, n]: the most likely tokens, the likeliest first, if asked for. */
   topIds?: tf.Tensor2D;
   /** [B, n]: theirs. */
   top?: tf.Tensor2D;
-}
+};
 
 /** How many of the most likely tokens a filtered row is drawn from, before the host has to help. */
 export const CANDIDATES = 64;
@@ -86,44 +77,39 @@ const NOTHING = -1e30;
 const BELOW_ONE = 1 - 2 ** -23;
 
 /** The next token of every row, of logits [B, V] in parts side by side. Works in captures; no shape or value is baked in. */
-export function sample(
+export function sample(ops: SamplingOps, logits: readonly tf.Tensor2D[], inputs: SamplerTensors): SampledTokens {
+  // Under a name: its copies of the logits are changed, so TensorFlow must not take those of logprobs() for the same.
+  return tf.tidy("sample", () => chosenOf(ops, logits, inputs));
+}
+
+function chosenOf(
   ops: SamplingOps,
   logits: readonly tf.Tensor2D[],
   { settings, edits }: SamplerTensors,
 ): SampledTokens {
   const columns = tf.split(settings, SETTING.count, 1) as tf.Tensor2D[];
-  const parts = partsOf(logits).map((part) => {
-    const scaled = tf.div(edit(ops, part, edits), columns[SETTING.temperature]) as tf.Tensor2D;
-    return measure(ops, { ...part, columns: scaled });
-  });
-  const max = parts.map(({ max }) => max).reduce((a, b) => tf.maximum(a, b) as tf.Tensor2D);
-  for (const part of parts) part.total = tf.mul(part.total, tf.exp(tf.sub(part.max, max)));
-  const blocks = cumulate(joinColumns(parts.map(({ sums, total }) => tf.mul(sums, total) as tf.Tensor2D)));
+  const edited = partsOf(logits).map((part) => ({ ...part, columns: edit(ops, part, edits) }));
+  const parts = weigh(edited, columns[SETTING.temperature]).map((part) => ({ ...part, columns: part.weights }));
+  const blocks = cumulate(joinColumns(parts.map(({ sums }) => sums)));
   const byId = drawById(ops, parts, blocks, columns);
-  const byRank = drawByRank(ops, largest(ops, parts, CANDIDATES), max, blocks.total, columns);
+  const byRank = drawByRank(ops, largest(ops, parts, CANDIDATES), blocks.total, columns);
   const filtered = tf.greater(columns[SETTING.filtered], 0);
   const ids = tf.where(filtered, byRank.ids, byId), last = int(vocabularyOf(parts) - 1);
   return {
     ids: flat(tf.minimum(ids, last)), // logits that are no numbers may end in padding
     settled: flat(tf.cast(tf.logicalOr(byRank.settled, tf.logicalNot(filtered)), "int32")),
-    max,
-    parts: parts.map(({ columns, softmax, total }) => ({ scaled: columns, softmax, total })),
+    weights: parts.map(({ weights }) => weights),
   };
 }
 
 /** What was chosen, as tensors in a row: so a captured step gives it. */
-export function toTensors({ ids, settled, max, parts }: SampledTokens): tf.Tensor[] {
-  return [ids, settled, max, ...parts.flatMap(({ scaled, softmax, total }) => [scaled, softmax, total])];
+export function toTensors({ ids, settled, weights }: SampledTokens): tf.Tensor[] {
+  return [ids, settled, ...weights];
 }
 
 /** Undoes {@link toTensors}. */
-export function fromTensors(tensors: readonly tf.Tensor[]): SampledTokens {
-  const [ids, settled, max, ...rest] = tensors, parts: SampledPart[] = [];
-  for (let i = 0; i < rest.length; i += 3) {
-    const [scaled, softmax, total] = rest.slice(i, i + 3) as tf.Tensor2D[];
-    parts.push({ scaled, softmax, total });
-  }
-  return { ids: ids as tf.Tensor1D, settled: settled as tf.Tensor1D, max: max as tf.Tensor2D, parts };
+export function fromTensors([ids, settled, ...weights]: readonly tf.Tensor[]): SampledTokens {
+  return { ids: ids as tf.Tensor1D, settled: settled as tf.Tensor1D, weights: weights as tf.Tensor2D[] };
 }
 
 /** Log-probabilities of chosen tokens, int [B], and of the `top` most likely ones, of logits [B, V] in parts. */
@@ -133,11 +119,12 @@ export function logprobs(
   ids: tf.Tensor1D,
   { top }: { top: number },
 ): Logprobs {
-  const parts = partsOf(logits).map((part) => measure(ops, part));
-  const max = parts.map(({ max }) => max).reduce((a, b) => tf.maximum(a, b) as tf.Tensor2D);
-  const total = parts.map(({ max: own, total }) => tf.mul(total, tf.exp(tf.sub(own, max)))).reduce((a, b) =>
-    tf.add(a, b)
-  );
+  return tf.tidy("logprobs", () => logprobsOf(ops, logits, ids, top));
+}
+
+function logprobsOf(ops: SamplingOps, logits: readonly tf.Tensor2D[], ids: tf.Tensor1D, top: number): Logprobs {
+  const parts = weigh(partsOf(logits), tf.scalar(1)), [{ max }] = parts;
+  const total = parts.map(({ sums }) => tf.sum(sums, 1, true)).reduce((a, b) => tf.add(a, b));
   const logTotal = tf.add(max, tf.log(total)); // [B, 1]
   const chosen = pick(
     parts,
@@ -163,17 +150,15 @@ interface Part {
 }
 
 /** What is known of a part. */
-interface Measured extends Part {
-  /** [B, padded / BLOCK]: the largest entry of each block. */
+interface Weighed extends Part {
+  /** [B, padded / BLOCK]: the largest logit of each block. */
   maxima: tf.Tensor2D;
-  /** [B, 1]: the largest of all. */
-  max: tf.Tensor2D;
-  /** [B, padded]: their softmax. */
-  softmax: tf.Tensor2D;
+  /** [B, 1]: the largest logit of all parts. */
+  max: tf.Tensor;
+  /** [B, padded]: the exponential of each logit's distance from that, divided by the temperature. */
+  weights: tf.Tensor2D;
   /** [B, padded / BLOCK]: its sum in each block. */
   sums: tf.Tensor2D;
-  /** [B, 1]: the weight of the part where an entry's is 1, first the largest of the part, then of all. */
-  total: tf.Tensor2D;
 }
 
 /** Entries of a row in falling order, [B, n]; among equal ones the lower id comes first. */
@@ -213,13 +198,19 @@ function edit(ops: SamplingOps, { first, width, padded, columns }: Part, edits: 
   return tf.reshape(ops.replace(all, places, changed), [-1, padded]);
 }
 
-function measure(ops: SamplingOps, part: Part): Measured {
-  const softmax = tf.softmax(part.columns);
-  const maxima = tf.max(blocksOf(part.columns, part.padded, BLOCK), 2) as tf.Tensor2D;
-  const { values: max, indices: block } = tf.topk(maxima, 1);
-  const share = tf.max(ops.gatherInRows(blocksOf(softmax, part.padded, BLOCK), block), 2); // what exp(0) = 1 became
-  const sums = tf.sum(blocksOf(softmax, part.padded, BLOCK), 2) as tf.Tensor2D;
-  return { ...part, maxima, max, softmax, sums, total: tf.div(1, share) };
+function weigh(parts: readonly Part[], temperature: tf.Tensor): Weighed[] {
+  const maxima = parts.map(({ columns, padded }) => tf.max(blocksOf(columns, padded, BLOCK), 2) as tf.Tensor2D);
+  const max = maxima.map((maxima) => tf.max(maxima, 1, true)).reduce((a, b) => tf.maximum(a, b));
+  return parts.map((part, i) => {
+    const weights = tf.exp(tf.div(tf.sub(part.columns, max), temperature)) as tf.Tensor2D;
+    return {
+      ...part,
+      maxima: maxima[i],
+      max,
+      weights,
+      sums: tf.sum(blocksOf(weights, part.padded, BLOCK), 2) as tf.Tensor2D,
+    };
+  });
 }
 
 /** [B, M] -> [B, M / size, size]. */
@@ -228,10 +219,10 @@ function blocksOf(x: tf.Tensor, M: number, size: number): tf.Tensor3D {
 }
 
 /**
- * The `count` largest entries of each row. They lie in as many blocks as they are, those with the largest maxima; in these,
+ * The `count` largest entries of each row, whose order is that of the logits. They lie in as many blocks as they are, those with the largest maxima; in these,
  * again, in as many parts of blocks.
  */
-function largest(ops: SamplingOps, parts: readonly Measured[], count: number): Candidates {
+function largest(ops: SamplingOps, parts: readonly Weighed[], count: number): Candidates {
   const width = vocabularyOf(parts), n = Math.min(count, width);
   const blocks = parts.reduce((sum, { padded }) => sum + padded, 0) / BLOCK;
   if (blocks <= n) {
@@ -297,17 +288,21 @@ function below(total: tf.Tensor, target: tf.Tensor): tf.Tensor {
 /** int [B, 1]: the token at which the cumulative distribution, by id, passes the random number. */
 function drawById(
   ops: SamplingOps,
-  parts: readonly Measured[],
+  parts: readonly Weighed[],
   { sums, total }: Cumulated,
   columns: readonly tf.Tensor2D[],
 ): tf.Tensor {
   const target = below(total, tf.mul(total, columns[SETTING.uniform]));
   const passed = tf.cast(tf.lessEqual(sums, target), "float32"), before = tf.max(tf.mul(sums, passed), 1, true);
   const block = placeOf(sums, target);
-  const inside = cumulate(pick(parts, block, BLOCK, ({ softmax, padded, total }, at) => {
-    const found = tf.reshape(ops.gatherInRows(blocksOf(softmax, padded, BLOCK), at), [-1, BLOCK]);
-    return tf.mul(found, total);
-  }));
+  const inside = cumulate(
+    pick(
+      parts,
+      block,
+      BLOCK,
+      ({ weights, padded }, at) => tf.reshape(ops.gatherInRows(blocksOf(weights, padded, BLOCK), at), [-1, BLOCK]),
+    ),
+  );
   const offset = placeOf(inside.sums, below(inside.total, tf.sub(target, before)));
   return idOf(parts, tf.add(tf.mul(block, int(BLOCK)), offset));
 }
@@ -315,39 +310,37 @@ function drawById(
 /** int [B, 1], bool [B, 1]: the token at which the distribution of what the filters leave, by rank, passes it; and if it is sure. */
 function drawByRank(
   ops: SamplingOps,
-  { values, ids, complete }: Candidates,
-  max: tf.Tensor,
+  { values: weights, ids, complete }: Candidates,
   totalOfAll: tf.Tensor,
   columns: readonly tf.Tensor2D[],
 ): { ids: tf.Tensor; settled: tf.Tensor } {
   const [topK, topP, minPFirst, minPLast] = [SETTING.topK, SETTING.topP, SETTING.minPFirst, SETTING.minPLast]
     .map((i) => columns[i]);
-  const n = values.shape[1];
-  const weights = tf.exp(tf.sub(values, max)); // [B, n]
+  const n = weights.shape[1];
   const sums = tf.cumsum(weights, 1), before = tf.cumsum(weights, 1, true);
   const seen = tf.max(sums, 1, true);
-  // What comes after the last candidate is no more than it; after the last token, nothing.
-  const leastValue = complete ? tf.scalar(2 * NOTHING) : tf.min(values, 1, true);
-  const leastWeight = complete ? tf.scalar(-1) : tf.min(weights, 1, true);
+  // What comes after the last candidate weighs no more than it; where that is nothing, or no token comes, everything has ended.
+  const last = tf.min(weights, 1, true), nothing = tf.cast(tf.lessEqual(last, 0), "float32");
+  const least = complete ? tf.scalar(-1) : tf.sub(last, nothing);
   const weightOf = (kept: tf.Tensor) => tf.max(tf.mul(sums, tf.cast(kept, "float32")), 1, true); // [B, 1]
 
   // top-k, with min-p if that comes first: a number of candidates, if it ends among them.
-  const last = tf.sub(tf.minimum(topK, n), 1), kth = ops.gatherInRows(values, tf.cast(last, "int32") as tf.Tensor2D);
-  const first = tf.logicalAnd(tf.greaterEqual(values, kth), tf.greaterEqual(weights, minPFirst));
-  const firstEnds = tf.logicalOr(tf.less(leastValue, kth), tf.less(leastWeight, minPFirst));
+  const rank = tf.sub(tf.minimum(topK, n), 1), kth = ops.gatherInRows(weights, tf.cast(rank, "int32") as tf.Tensor2D);
+  const first = tf.logicalAnd(tf.greaterEqual(weights, kth), tf.greaterEqual(weights, minPFirst));
+  const firstEnds = tf.logicalOr(tf.less(least, kth), tf.less(least, minPFirst));
   const firstIsAll = tf.logicalAnd(tf.greaterEqual(topK, UNLIMITED), tf.lessEqual(minPFirst, 0));
   const total = tf.where(firstEnds, weightOf(first), totalOfAll);
 
   // top-p, and min-p if that comes last.
   const share = tf.mul(topP, total);
   const kept = tf.logicalAnd(tf.logicalAnd(first, tf.less(before, share)), tf.greaterEqual(weights, minPLast));
-  const ends = tf.logicalOr(firstEnds, tf.logicalOr(tf.greaterEqual(seen, share), tf.less(leastWeight, minPLast)));
+  const ends = tf.logicalOr(firstEnds, tf.logicalOr(tf.greaterEqual(seen, share), tf.less(least, minPLast)));
   const keptWeight = weightOf(kept);
 
   // Where top-p ends behind the candidates, what it keeps is its share and, at most, one more token.
-  const least = tf.where(ends, keptWeight, share);
-  const most = tf.where(ends, keptWeight, tf.minimum(tf.add(share, leastWeight), total));
-  const [low, high] = [least, most].map((total) =>
+  const atLeast = tf.where(ends, keptWeight, share);
+  const atMost = tf.where(ends, keptWeight, tf.minimum(tf.add(share, least), total));
+  const [low, high] = [atLeast, atMost].map((total) =>
     placeOf(sums, below(total, tf.mul(total, columns[SETTING.uniform])))
   );
   const known = tf.logicalOr(firstEnds, firstIsAll);

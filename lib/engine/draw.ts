@@ -1,37 +1,28 @@
 /**
  * Decides on the host what the sampler on the device could not: a draw among more tokens than it looks at. Nothing is sorted
- * but the few tokens around the places that matter: tokens are put into buckets by their logits, and the buckets' weights say
- * in which of them a filter ends and the draw lies.
+ * but the few tokens around the places that matter: tokens are put into buckets by their weights, and the buckets' sums say in
+ * which of them a filter ends and the draw lies.
  */
 
 import { isGreedy, type SamplingSettings } from "./sampling.ts";
 
-/** Buckets, a power of two, and how many of them a unit of the logits is divided into; the last one has all the rest. */
-const BUCKETS = 4096, PER_UNIT = 64;
-
-/** A row: its logits after bias, penalties and temperature. */
-export interface ScaledRow {
-  /** The largest of them. */
-  max: number;
-  parts: readonly {
-    /** The number of real tokens; what follows is padding. */
-    width: number;
-    scaled: Float32Array;
-    softmax: Float32Array;
-    /** The part's weight, where that of the most likely token of all parts is 1. */
-    total: number;
-  }[];
+/** A part of a row. */
+export interface RowPart {
+  /** The number of real tokens; what follows is padding. */
+  width: number;
+  /** From 0 to 1, which is the weight of the most likely token of all parts. */
+  weights: Float32Array;
 }
 
 /**
- * The token of a row at which the cumulative distribution passes `uniform`. Tokens go by falling probability, among equal
- * ones by id, as on the device.
+ * The token of a row at which the cumulative distribution passes `uniform`. Tokens go by falling weight, among equal ones by
+ * id, as on the device.
  */
-export function draw(row: ScaledRow, settings: SamplingSettings, uniform: number): number {
-  const tokens = new FallingTokens(row), { all } = tokens, { topK, topP, minP, filterOrder } = settings;
+export function draw(parts: readonly RowPart[], settings: SamplingSettings, uniform: number): number {
+  const tokens = new FallingTokens(parts), { all } = tokens, { topK, topP, minP, filterOrder } = settings;
   if (isGreedy(settings)) return tokens.idAt(0);
-  const byK = topK > 0 && topK < all.count ? tokens.atLeast(tokens.valueAt(topK - 1)) : all;
-  const byMinP = minP > 0 ? tokens.atLeast(row.max + Math.log(minP)) : all;
+  const byK = topK > 0 && topK < all.count ? tokens.atLeast(tokens.weightAt(topK - 1)) : all;
+  const byMinP = minP > 0 ? tokens.atLeast(minP) : all;
   const byP = (kept: Prefix) => topP < 1 ? shorter(tokens.withWeight(topP * kept.weight), kept) : kept;
   const kept = filterOrder === "vllm" ? byP(shorter(byMinP, byK)) : shorter(byP(byK), byMinP);
   return tokens.idAt(Math.max(0, Math.min(tokens.upTo(uniform * kept.weight).count, kept.count - 1)));
@@ -47,19 +38,26 @@ function shorter(a: Prefix, b: Prefix): Prefix {
   return a.count < b.count ? a : b;
 }
 
-/** All tokens by falling logit, sorted as far as is asked. */
+/**
+ * Buckets go by the bits of a weight as a float32: its exponent and the first six bits after the point. That is quick, and
+ * neighbours differ by 1/64.
+ */
+const BUCKET_BITS = 17, BUCKETS = (0x3f80_0000 >>> BUCKET_BITS) + 1;
+
+/** All tokens by falling weight, sorted as far as is asked. */
 class FallingTokens {
   readonly #counts = new Int32Array(BUCKETS);
-  readonly #weights = new Float64Array(BUCKETS);
-  readonly #sorted = new Map<number, Token[]>();
+  readonly #sums = new Float64Array(BUCKETS);
+  readonly #sorted = new Map<number, Tokens>();
 
-  constructor(private readonly row: ScaledRow) {
-    const { max, parts } = row, counts = this.#counts, weights = this.#weights; // looked up once, not for each token
-    for (const { width, scaled, softmax, total } of parts) {
+  constructor(private readonly parts: readonly RowPart[]) {
+    const counts = this.#counts, sums = this.#sums; // looked up once, not for each token
+    for (const { width, weights } of parts) {
+      const bits = bitsOf(weights);
       for (let at = 0; at < width; at++) {
-        const bucket = bucketOf(scaled[at], max);
+        const bucket = bucketOf(bits[at]);
         counts[bucket]++;
-        weights[bucket] += softmax[at] * total;
+        sums[bucket] += weights[at];
       }
     }
   }
@@ -71,49 +69,52 @@ class FallingTokens {
 
   /** The token at a rank, from 0. */
   idAt(rank: number): number {
-    return this.#at(rank).id;
+    const { bucket, place } = this.#at(rank);
+    return this.#tokensOf(bucket).ids[place];
   }
 
-  /** Its logit. */
-  valueAt(rank: number): number {
-    return this.#at(rank).value;
+  /** Its weight. */
+  weightAt(rank: number): number {
+    const { bucket, place } = this.#at(rank);
+    return this.#tokensOf(bucket).weights[place];
   }
 
-  /** The tokens with a logit of at least so much. */
-  atLeast(value: number): Prefix {
-    const last = bucketOf(value, this.row.max), prefix = { count: 0, weight: 0 };
-    for (let bucket = 0; bucket < last; bucket++) {
+  /** The tokens with at least so much weight each. */
+  atLeast(weight: number): Prefix {
+    const last = bucketOf(bitsOf(Float32Array.of(weight))[0]), prefix = { count: 0, weight: 0 };
+    for (let bucket = BUCKETS - 1; bucket > last; bucket--) {
       prefix.count += this.#counts[bucket];
-      prefix.weight += this.#weights[bucket];
+      prefix.weight += this.#sums[bucket];
     }
-    for (const token of this.#tokensOf(last)) {
-      if (!(token.value >= value)) break;
+    for (const own of this.#tokensOf(last).weights) {
+      if (own < weight) break;
       prefix.count++;
-      prefix.weight += token.weight;
+      prefix.weight += own;
     }
     return prefix;
   }
 
-  /** The fewest that have at least that weight. */
+  /** The fewest that have at least that weight together. */
   withWeight(wanted: number): Prefix {
     return this.#until((weight) => weight >= wanted, { inclusive: true });
   }
 
-  /** As many as have no more than that weight. */
+  /** As many as have no more than that weight together. */
   upTo(limit: number): Prefix {
     return this.#until((weight) => weight > limit, { inclusive: false });
   }
 
   /** The tokens up to the one that brings their weight to where `reached` is true, with it or without; all if none does. */
   #until(reached: (weight: number) => boolean, { inclusive }: { inclusive: boolean }): Prefix {
-    let bucket = 0, count = 0, weight = 0;
-    while (bucket < BUCKETS && !reached(weight + this.#weights[bucket])) {
-      count += this.#counts[bucket];
-      weight += this.#weights[bucket++];
+    const counts = this.#counts, sums = this.#sums;
+    let bucket = BUCKETS - 1, count = 0, weight = 0;
+    while (bucket >= 0 && !reached(weight + sums[bucket])) {
+      count += counts[bucket];
+      weight += sums[bucket--];
     }
-    if (bucket === BUCKETS) return { count, weight };
-    for (const token of this.#tokensOf(bucket)) {
-      const next = weight + token.weight;
+    if (bucket < 0) return { count, weight };
+    for (const own of this.#tokensOf(bucket).weights) {
+      const next = weight + own;
       if (reached(next)) return inclusive ? { count: count + 1, weight: next } : { count, weight };
       count++;
       weight = next;
@@ -121,37 +122,48 @@ class FallingTokens {
     return { count, weight }; // summed up one by one, the bucket came to a little less
   }
 
-  #at(rank: number): Token {
-    let bucket = 0, before = 0;
-    while (before + this.#counts[bucket] <= rank) before += this.#counts[bucket++];
-    return this.#tokensOf(bucket)[rank - before];
+  /** The bucket of a rank, and its place there. */
+  #at(rank: number): { bucket: number; place: number } {
+    let bucket = BUCKETS - 1, before = 0;
+    while (before + this.#counts[bucket] <= rank) before += this.#counts[bucket--];
+    return { bucket, place: rank - before };
   }
 
-  /** By falling logit, and among equal ones by id. */
-  #tokensOf(bucket: number): Token[] {
-    let tokens = this.#sorted.get(bucket);
-    if (tokens) return tokens;
-    this.#sorted.set(bucket, tokens = []);
-    const { max, parts } = this.row;
-    let first = 0;
-    for (const { width, scaled, softmax, total } of parts) {
+  /** By falling weight, and among equal ones by id. */
+  #tokensOf(bucket: number): Tokens {
+    const known = this.#sorted.get(bucket);
+    if (known) return known;
+    const keys = new Float64Array(this.#counts[bucket]); // numbers alone are sorted many times faster than objects
+    let first = 0, count = 0;
+    for (const { width, weights } of this.parts) {
+      const bits = bitsOf(weights);
       for (let at = 0; at < width; at++) {
-        if (bucketOf(scaled[at], max) !== bucket) continue;
-        tokens.push({ id: first + at, value: scaled[at], weight: softmax[at] * total });
+        if (bucketOf(bits[at]) === bucket) keys[count++] = first + at - bits[at] * MOST_TOKENS;
       }
       first += width;
     }
-    return tokens.sort((a, b) => b.value - a.value || a.id - b.id);
+    const bits = Int32Array.from(keys.sort(), (key) => Math.ceil(-key / MOST_TOKENS));
+    const tokens = { ids: keys.map((key, i) => key + bits[i] * MOST_TOKENS), weights: new Float32Array(bits.buffer) };
+    this.#sorted.set(bucket, tokens);
+    return tokens;
   }
 }
 
-function bucketOf(value: number, max: number): number {
-  const distance = (max - value) * PER_UNIT, last = BUCKETS - 1;
-  return distance < last ? distance & last : last; // several times faster than Math.floor
+/** Some tokens in order. */
+interface Tokens {
+  ids: Float64Array;
+  weights: Float32Array;
 }
 
-interface Token {
-  id: number;
-  value: number;
-  weight: number;
+/** An id and the bits of a weight together are a whole number below 2⁵³. */
+const MOST_TOKENS = 2 ** 21;
+
+function bitsOf({ buffer, byteOffset, length }: Float32Array): Int32Array {
+  return new Int32Array(buffer, byteOffset, length);
+}
+
+/** Of a weight's bits. What is no number goes with the largest. */
+function bucketOf(bits: number): number {
+  const bucket = bits >>> BUCKET_BITS;
+  return bucket < BUCKETS ? bucket : BUCKETS - 1;
 }

@@ -31,7 +31,7 @@ export async function sampleTokens(
   rows: readonly SampledRow[],
 ): Promise<number[]> {
   const inputs = samplerTensors(rows);
-  const outputs = tf.tidy(() => toTensors(sample(ops, logits, inputs)));
+  const outputs = toTensors(sample(ops, logits, inputs));
   try {
     return await settledIds(fromTensors(outputs), rows, logits.map(({ shape }) => shape[1]));
   } finally {
@@ -44,7 +44,7 @@ export async function sampleTokens(
  * the parts of the logits. The tensors stay the caller's.
  */
 export async function settledIds(
-  { ids, settled, max, parts }: SampledTokens,
+  { ids, settled, weights }: SampledTokens,
   rows: readonly SampledRow[],
   widths: readonly number[],
 ): Promise<number[]> {
@@ -52,29 +52,18 @@ export async function settledIds(
   const [chosen, decided] = await Promise.all([ids.data(), settled.data()]), result = Array.from(chosen);
   const open = result.keys().filter((row) => !decided[row]).toArray();
   if (open.length === 0) return result;
-  const places = onBackend(backend, () => tf.tensor1d(open, "int32"));
-  const read = async (part: tf.Tensor2D) => {
-    const gathered = onBackend(backend, () => tf.gather(part, places)), size = part.shape[1];
-    const values = await gathered.data() as Float32Array;
-    gathered.dispose();
-    return open.map((_, i) => values.subarray(i * size, (i + 1) * size));
-  };
-  const largest = await read(max);
-  const own = await Promise.all(parts.map(async ({ scaled, softmax, total }, i) => ({
-    width: widths[i],
-    scaled: await read(scaled),
-    softmax: await read(softmax),
-    total: await read(total),
-  })));
-  places.dispose();
+  const { places, gathered } = onBackend(backend, () => {
+    const places = tf.tensor1d(open, "int32");
+    return { places, gathered: weights.map((part) => tf.gather(part, places)) };
+  });
+  const values = await Promise.all(gathered.map((part) => part.data() as Promise<Float32Array>));
   for (const [i, row] of open.entries()) {
-    const parts = own.map(({ width, scaled, softmax, total }) => ({
-      width,
-      scaled: scaled[i],
-      softmax: softmax[i],
-      total: total[i][0],
-    }));
-    result[row] = draw({ max: largest[i][0], parts }, rows[row].settings, rows[row].uniform);
+    const parts = values.map((values, part) => {
+      const size = weights[part].shape[1];
+      return { width: widths[part], weights: values.subarray(i * size, (i + 1) * size) };
+    });
+    result[row] = draw(parts, rows[row].settings, rows[row].uniform);
   }
+  tf.dispose([places, ...gathered]);
   return result;
 }

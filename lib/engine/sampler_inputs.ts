@@ -12,6 +12,9 @@ export interface SamplerInputs {
   edits: Float32Array<ArrayBuffer>;
 }
 
+/** So cold that logits next to each other have weights that differ. */
+const COLD = 1 / 64;
+
 /** A share so small that top-p keeps the most likely token only. */
 const ONE_TOKEN = 1e-9;
 
@@ -35,7 +38,7 @@ export function samplerInputs(rows: readonly SampledRow[]): SamplerInputs {
 /** In the order of {@link SETTING}. */
 function settingsOf({ settings, uniform }: SampledRow): number[] {
   const { temperature, topK, topP, minP, filterOrder } = settings;
-  if (isGreedy(settings)) return [1, 0, UNLIMITED, ONE_TOKEN, 0, 0, 1];
+  if (isGreedy(settings)) return [COLD, 0, UNLIMITED, ONE_TOKEN, 0, 0, 1];
   return [
     temperature,
     uniform,

@@ -9,7 +9,6 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
-import { plainSamplingOps } from "../backend/plain_sampling.ts";
 import { copyingAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
@@ -27,7 +26,7 @@ export function compiledOps(backend: TensorflowBackend): Ops {
   return {
     ...tensorflowOps(backend),
     writesInPlace: false,
-    sampling: { ...tensorflowSamplingOps(backend), replace: plainSamplingOps.replace }, // XLA has nothing in place
+    sampling: tensorflowSamplingOps(backend, { compiled: true }),
 
     linear(weight, bias, options) {
       return linear(backend, weight, bias, options);

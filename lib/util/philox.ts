@@ -14,16 +14,21 @@ export function philox(
 ): [number, number, number, number] {
   let [a, b, c, d] = counter, [k, l] = key;
   for (let round = 0; round < ROUNDS; round++) {
-    const [highA, lowA] = product(MULTIPLIERS[0], a), [highC, lowC] = product(MULTIPLIERS[1], c);
-    [a, b, c, d] = [highC ^ b ^ k, lowC, highA ^ d ^ l, lowA];
-    [k, l] = [k + KEY_STEPS[0] | 0, l + KEY_STEPS[1] | 0];
+    const highA = highWord(MULTIPLIERS[0], a), lowA = Math.imul(MULTIPLIERS[0], a);
+    const highC = highWord(MULTIPLIERS[1], c), lowC = Math.imul(MULTIPLIERS[1], c);
+    a = highC ^ b ^ k;
+    b = lowC;
+    c = highA ^ d ^ l;
+    d = lowA;
+    k = k + KEY_STEPS[0] | 0;
+    l = l + KEY_STEPS[1] | 0;
   }
   return [a >>> 0, b >>> 0, c >>> 0, d >>> 0];
 }
 
-/** The 64 bits of a product of two words: the high and the low word. */
-function product(x: number, y: number): [high: number, low: number] {
-  const [x1, x0] = [x >>> 16, x & 0xffff], [y1, y0] = [y >>> 16, y & 0xffff];
-  const middle = x1 * y0 + (x0 * y0 >>> 16), carry = x0 * y1 + (middle % 0x10000);
-  return [x1 * y1 + Math.floor(middle / 0x10000) + Math.floor(carry / 0x10000) | 0, Math.imul(x, y)];
+/** The upper 32 of the 64 bits of a product of two words. */
+function highWord(x: number, y: number): number {
+  const x1 = x >>> 16, x0 = x & 0xffff, y1 = y >>> 16, y0 = y & 0xffff;
+  const middle = x1 * y0 + (x0 * y0 >>> 16), carry = x0 * y1 + (middle & 0xffff);
+  return x1 * y1 + (middle / 0x10000 | 0) + (carry / 0x10000 | 0) | 0;
 }
