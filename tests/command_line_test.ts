@@ -3,14 +3,20 @@ import settings from "../deno.json" with { type: "json" };
 import { openGpu } from "../lib/webgpu/device.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
 import { assertClose } from "./_support/logits.ts";
+import { copyOfProject } from "./_support/project_copy.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const root = new URL("..", import.meta.url);
 
-/** Runs a command line as `deno task` does. */
-async function command(name: string, ...args: string[]) {
+/** Runs one of the project's commands. */
+function command(name: string, ...args: string[]) {
+  return program(`lib/cli/${name}.ts`, ...args);
+}
+
+/** Runs a program as `deno task` does. */
+async function program(path: string, ...args: string[]) {
   const output = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", `lib/cli/${name}.ts`, ...args],
+    args: ["run", "-A", path, ...args],
     cwd: root,
     env: { NO_COLOR: "1" },
   }).output();
@@ -33,8 +39,8 @@ async function temporaryFile(name: string, text: string): Promise<string> {
 
 Deno.test("every command explains itself", async () => {
   for (const [name, task] of Object.entries(settings.tasks)) {
-    const file = task.match(/^deno run -A lib\/cli\/(\w+)\.ts$/)![1];
-    const { code, stdout, stderr } = await command(file, "--help");
+    const [, path] = task.match(/^deno run -A (\S+\.ts)$/)!;
+    const { code, stdout, stderr } = await program(path, "--help");
     assert.deepEqual([code, stderr], [0, ""], name);
     assert.match(stdout, new RegExp(`^Usage: deno task ${name} `));
   }
@@ -189,5 +195,32 @@ Deno.test("sweep prints a row for each batch size and writes results and chart",
   }
   assert.deepEqual([result.points[0].speedup, result.points[0].paddingShare], [1, 0]);
   assert.ok(result.points[1].paddingShare > 0);
+  assert.match(await Deno.readTextFile(chart), /^<svg/);
+});
+
+Deno.test("an output that cannot be written is refused before anything is measured", async () => {
+  const file = await temporaryFile("file", ""), model = await writeTinyModel({ seed: 1 });
+  for (const [flag, below] of [["json", "r.json"], ["chart", "c.svg"]]) {
+    const message = new RegExp(`--${flag} cannot be written: .* Name a file`);
+    for (const command of ["sweep", "bench"]) await assertRefused(message, command, `--${flag}`, `${file}/${below}`);
+  }
+  await assertRefused(/--json cannot be written: /, "sweep", "--model", model, "--json", `${file}/..`);
+  await assertRefused(/--chart cannot be written/, "sweep", "--compare", "a", "b", "--chart", `${file}/c.svg`);
+  const quantize = ["--dtype", "int8", "--output", `${file}/model`];
+  await assertRefused(/Cannot write to .*file\/model: /, "quantize", model, ...quantize);
+  await assertRefused(/Cannot put a model into .*file: /, "model", "gpt2", "--into", file);
+});
+
+Deno.test("where its results cannot be kept, as in a read-only clone, a sweep shows them all the same", async () => {
+  await using clone = await copyOfProject("read-only");
+  await Deno.writeTextFile(`${clone.path}/results`, "a file, in which no file can be made");
+  const chart = `${await Deno.makeTempDir()}/chart.svg`, model = await writeTinyModel({ seed: 1 });
+  const sizes = ["--batch-sizes", "1", "--max-tokens", "2", "--repeats", "1"];
+  const flags = ["--model", model, ...sizes, "--chart", chart];
+  const { code, stdout, stderr } = await clone.deno("run", "-A", "lib/cli/sweep.ts", ...flags);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /The results will not be kept: .* Say where with --json FILE\./);
+  assert.match(stdout, /^ +1 /m);
+  assert.match(stdout, /Results: not kept\nChart: {3}\S*chart\.svg\n$/);
   assert.match(await Deno.readTextFile(chart), /^<svg/);
 });

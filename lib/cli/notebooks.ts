@@ -2,7 +2,7 @@
 
 import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { writeTextFile } from "../util/files.ts";
+import { checkWritable, writeTextFile } from "../util/files.ts";
 import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { coverOf } from "../jupyter/cover.ts";
 import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
@@ -24,6 +24,7 @@ await run({
   if (update && quick) throw new UsageError("--update stores what a full run gives: leave out --quick.");
   const cellSeconds = wholeNumber(timeout, "timeout", 600);
   const paths = await find(names);
+  if (update) { for (const path of paths) await refuseUnwritable(path); }
   const jupyter = await jupyterEnvironment();
   let failed = 0;
   for (const path of paths) {
@@ -56,6 +57,13 @@ async function find(names: string[]): Promise<string[]> {
     const known = all.map((path) => basename(path, ".ipynb")).join(", ") || "none";
     throw new UsageError(`There is no notebook "${name}". Those in notebooks/: ${known}.`);
   }));
+}
+
+/** Found out before a notebook runs for minutes. */
+async function refuseUnwritable(path: string): Promise<void> {
+  await checkWritable(path).catch(({ message }) => {
+    throw new UsageError(`--update cannot store the outputs of ${path}: ${message}.`);
+  });
 }
 
 /** Stores a notebook, if its text changes, and beside it the picture that the README shows of it. */

@@ -6,6 +6,7 @@
 
 import { join } from "node:path";
 import { readConfig } from "../gpt2/config.ts";
+import { checkWritable } from "../util/files.ts";
 import { lockFile } from "../util/lock.ts";
 import { HubCache } from "./cache.ts";
 import { type HubFile, isIntact } from "./checksum.ts";
@@ -52,7 +53,8 @@ const WORK = ".downloads";
 
 /**
  * Gets the model called `name`, unless it is there: then its checksums are verified again. Throws a RangeError for a name
- * that is none and for what is no GPT-2, and a {@link HubError} for a model that cannot be had.
+ * that is none, for a folder that cannot be written and for what is no GPT-2, and a {@link HubError} for a model that
+ * cannot be had.
  */
 export async function installModel(name: string, options: InstallOptions = {}): Promise<InstalledModel> {
   const model = hubModel(name, options.revision);
@@ -63,7 +65,9 @@ export async function installModel(name: string, options: InstallOptions = {}): 
   const folder = join(into, model.folder);
   try {
     for (const path of [folder, work, staging, lock]) await refuseLink(path);
-    await Deno.mkdir(work, { recursive: true });
+    await checkWritable(join(work, "any")).catch((cause) => {
+      throw new RangeError(`Cannot put a model into ${into}: ${cause.message}. Name another folder.`, { cause });
+    });
     using _lock = await lockFile(lock, () => log(`Waiting for another process that is getting ${name}.`));
     if (await kindOf(folder)) return await verify(folder, options.revision);
 
