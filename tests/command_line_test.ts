@@ -29,6 +29,7 @@ async function assertRefused(message: RegExp, name: string, ...args: string[]) {
   assert.deepEqual([code, stdout], [2, ""], `${name} ${args.join(" ")}: ${stderr}`);
   assert.equal(stderr.trim().split("\n").length, 1, `more than one line: ${stderr}`);
   assert.match(stderr, message);
+  assert.doesNotMatch(stderr.trim(), /\p{Cc}/u);
 }
 
 async function temporaryFile(name: string, text: string): Promise<string> {
@@ -223,4 +224,53 @@ Deno.test("where its results cannot be kept, as in a read-only clone, a sweep sh
   assert.match(stdout, /^ +1 /m);
   assert.match(stdout, /Results: not kept\nChart: {3}\S*chart\.svg\n$/);
   assert.match(await Deno.readTextFile(chart), /^<svg/);
+});
+
+Deno.test("a model that is broken, hostile or of another kind is refused in one line with exit code 2", async () => {
+  const weights = await Deno.readFile("models/small/model.safetensors");
+  const tokenizer = JSON.parse(await Deno.readTextFile("models/small/tokenizer.json"));
+  const withVocabulary = (vocab: unknown) =>
+    JSON.stringify({ ...tokenizer, model: { ...tokenizer.model, vocab, merges: [] } });
+  const cases: [file: string, content: string | Uint8Array | null, message: RegExp][] = [
+    ["config.json", null, /there is no readable config\.json/],
+    ["config.json", "{\n\n\x1b[2J\n", /config\.json is not JSON/],
+    ["config.json", '{"model_type":"bert"}', /model_type is "bert"/],
+    ["config.json", "[]", /it holds \[\], not an object/],
+    ["model.safetensors", null, /there is no such file/],
+    ["model.safetensors", "", /model\.safetensors/],
+    ["model.safetensors", weights.subarray(0, weights.length - 1), /the file has/],
+    ["model.safetensors", new Uint8Array(1000).fill(0xff), /model\.safetensors/],
+    ["tokenizer.json", null, /holds no tokenizer\.json/],
+    ["tokenizer.json", "\n\nno\n\x1b[2JJSON\n", /tokenizer\.json: it is not JSON/],
+    ["tokenizer.json", "null", /its model is undefined/],
+    ["tokenizer.json", '{"model":{"type":"\\u001b[2J\\n\\n"}}', /its model is {2}\[2J {2}with decoder undefined/],
+    ["tokenizer.json", '{"model":{"type":"BPE"},"decoder":{"type":"ByteLevel"}}', /Cannot use .*tokenizer\.json/],
+    [
+      "tokenizer.json",
+      '{"model":{"type":"BPE","vocab":{"a":0},"merges":[]},"decoder":{"type":"ByteLevel"}}',
+      /tokenizer/,
+    ],
+    ["tokenizer.json", withVocabulary({ "<|endoftext|>": 0 }), /has no real token/],
+    ["tokenizer.json", withVocabulary([]), /has no real token/],
+    ["tokenizer_config.json", "{", /tokenizer_config\.json: it is not JSON/],
+  ];
+  for (const [file, content, message] of cases) {
+    const folder = await Deno.makeTempDir();
+    for (const { name } of Deno.readDirSync("models/small")) {
+      if (name.endsWith(".json") || name.endsWith(".safetensors")) {
+        await Deno.copyFile(`models/small/${name}`, `${folder}/${name}`);
+      }
+    }
+    if (content === null) await Deno.remove(`${folder}/${file}`);
+    else {await Deno.writeFile(
+        `${folder}/${file}`,
+        typeof content === "string" ? new TextEncoder().encode(content) : content,
+      );}
+    await assertRefused(message, "generate", "--prompt", "a", "--model", folder);
+    await Deno.remove(folder, { recursive: true });
+  }
+  const pickled = await Deno.makeTempDir();
+  await Deno.copyFile("models/small/config.json", `${pickled}/config.json`);
+  await assertRefused(/convert its weights/, "quantize", pickled, "--dtype", "int8", "--output", `${pickled}/out`);
+  await assertRefused(/convert its weights/, "sweep", "--model", pickled, "--json", `${pickled}/r.json`);
 });

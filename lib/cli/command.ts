@@ -34,7 +34,7 @@ export class UsageError extends Error {
 
 /**
  * Parses the command line and runs `main`. Errors end the process with one line on stderr: code 2 for what the user
- * can mend by asking differently ({@link UsageError}, RangeError, TypeError), code 1 for the rest.
+ * can mend by asking differently or by another file ({@link UsageError}, RangeError, TypeError), code 1 for the rest.
  */
 export async function run<F extends Record<string, Flag>>(
   command: Command<F>,
@@ -45,7 +45,7 @@ export async function run<F extends Record<string, Flag>>(
     if (values.help) return console.log(help(command));
     await main(values as Flags<F>, positionals);
   } catch (error) {
-    console.error(`${command.name}: ${error instanceof Error ? error.message : error}`);
+    console.error(`${command.name}: ${oneLine(error instanceof Error ? error.message : String(error))}`);
     if (Deno.env.get("OMNIBUS_DEBUG")) console.error(error);
     const mendable = error instanceof UsageError || error instanceof RangeError || error instanceof TypeError;
     Deno.exit(mendable ? 2 : 1);
@@ -65,6 +65,11 @@ export function wholeNumber(text: string | undefined, name: string, fallback: nu
 /** A path that the user gave: relative to where they are, which is not always where Deno runs the task. */
 export function userPath(path: string): string {
   return isAbsolute(path) ? path : join(Deno.env.get("INIT_CWD") ?? Deno.cwd(), path);
+}
+
+/** A message may quote a stranger's file: no line breaks, and nothing that a terminal would obey. */
+function oneLine(message: string): string {
+  return message.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, " ");
 }
 
 function parse<F extends Record<string, Flag>>(command: Command<F>) {

@@ -44,7 +44,8 @@ export interface Tokenizer {
 /** Finds the tokenizer of a model. */
 export class AutoTokenizer {
   /**
-   * Reads `tokenizer.json`, and `tokenizer_config.json` if there is one, from a model's folder.
+   * Reads `tokenizer.json`, and `tokenizer_config.json` if there is one, from a model's folder. Throws a RangeError that
+   * names the file which is missing, damaged, or not of GPT-2's kind.
    *
    * @example
    * ```ts
@@ -62,7 +63,7 @@ export class AutoTokenizer {
     const path = join(folder, "tokenizer.json");
     const json = await readJson(path);
     if (json === undefined) {
-      throw new Error(
+      throw new RangeError(
         `Cannot find a tokenizer in ${folder}: it holds no tokenizer.json. Download the model, or copy GPT-2's tokenizer.json there.`,
       );
     }
@@ -110,8 +111,9 @@ type Json = any;
 
 function makeTokenizer(json: Json, config: Json, path: string): Tokenizer {
   if (json?.model?.type !== "BPE" || json.decoder?.type !== "ByteLevel") {
-    throw new Error(
-      `Cannot use ${path}: its model is ${json?.model?.type} with decoder ${json?.decoder?.type}. ` +
+    const [model, decoder] = [json?.model, json?.decoder].map((part) => String(part?.type).slice(0, 40));
+    throw new RangeError(
+      `Cannot use ${path}: its model is ${model} with decoder ${decoder}. ` +
         "This library reads GPT-2's kind, BPE with ByteLevel.",
     );
   }
@@ -120,7 +122,7 @@ function makeTokenizer(json: Json, config: Json, path: string): Tokenizer {
   const idOf = (name: "eos_token" | "pad_token") => vocabulary.token_to_id(config[name]?.content ?? config[name]);
   const eosTokenId = idOf("eos_token") ?? vocabulary.token_to_id("<|endoftext|>");
   if (eosTokenId === undefined) {
-    throw new Error(
+    throw new RangeError(
       `Cannot use ${path}: it has no <|endoftext|>. Name the last token as eos_token in tokenizer_config.json.`,
     );
   }
@@ -174,7 +176,7 @@ function load(json: Json, config: Json, path: string): BytePairTokenizer {
   try {
     return new BytePairTokenizer(json, config);
   } catch (cause) {
-    throw new Error(`Cannot use ${path}: ${(cause as Error).message}. Download the model again.`, { cause });
+    throw new RangeError(`Cannot use ${path}: ${(cause as Error).message}. Download the model again.`, { cause });
   }
 }
 
@@ -184,12 +186,14 @@ async function readJson(path: string): Promise<Json> {
     text = await Deno.readTextFile(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
+    throw new RangeError(`Cannot read ${path}: ${(error as Error).message}.`, { cause: error });
   }
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw new Error(`Cannot read ${path}: it is not JSON (${(cause as Error).message}). Download it again.`, { cause });
+    throw new RangeError(`Cannot read ${path}: it is not JSON (${(cause as Error).message}). Download it again.`, {
+      cause,
+    });
   }
 }
 
