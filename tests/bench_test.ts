@@ -1,6 +1,7 @@
 /** The side-by-side bench without the others' downloads: stand-ins generate, and small workers speak the protocol. */
 
 import assert from "node:assert/strict";
+import { pathToFileURL } from "node:url";
 import { startAll } from "../lib/bench/peers/catalog.ts";
 import {
   compare,
@@ -96,7 +97,7 @@ Deno.test("the right answers raise no doubt, and another model, another answer a
 
 Deno.test("a worker in TypeScript answers over its pipes, long lines included, and ends with its input", async () => {
   const worker = await script(`
-    import { serve } from ${JSON.stringify(new URL("peers/protocol.ts", import.meta.url).href)};
+    import { serve } from ${JSON.stringify(new URL("../lib/bench/peers/protocol.ts", import.meta.url).href)};
     await serve({ about: "a stand-in for " + JSON.parse(Deno.args[0]).dtype, versions: { stand: "1" } }, {
       generate: ({ ids, batchSize, maxTokens }) => Promise.resolve({
         prefillSeconds: 1, decodeSeconds: 2, tokens: Array(batchSize).fill(Array(maxTokens).fill(ids.at(-1))),
@@ -224,7 +225,7 @@ const OPTIONS = { model: "", cache: "", threads: 2, log() {} };
 async function script(text: string): Promise<string> {
   const path = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(path, text);
-  return new URL(`file://${path}`).href;
+  return pathToFileURL(path).href;
 }
 
 /** A result with rates at batch 1 and 8. */

@@ -10,15 +10,15 @@ const root = new URL("..", import.meta.url);
 
 /** Runs one of the project's commands. */
 function command(name: string, ...args: string[]) {
-  return program(`lib/cli/${name}.ts`, ...args);
+  return program({}, `lib/cli/${name}.ts`, ...args);
 }
 
 /** Runs a program as `deno task` does. */
-async function program(path: string, ...args: string[]) {
+async function program(env: Record<string, string>, path: string, ...args: string[]) {
   const output = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", path, ...args],
     cwd: root,
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...env },
   }).output();
   const [stdout, stderr] = [output.stdout, output.stderr].map((bytes) => new TextDecoder().decode(bytes));
   return { code: output.code, stdout, stderr };
@@ -41,7 +41,7 @@ async function temporaryFile(name: string, text: string): Promise<string> {
 Deno.test("every command explains itself", async () => {
   for (const [name, task] of Object.entries(settings.tasks)) {
     const [, path] = task.match(/^deno run -A (\S+\.ts)$/)!;
-    const { code, stdout, stderr } = await program(path, "--help");
+    const { code, stdout, stderr } = await program({}, path, "--help");
     assert.deepEqual([code, stderr], [0, ""], name);
     assert.match(stdout, new RegExp(`^Usage: deno task ${name} `));
   }
@@ -273,4 +273,68 @@ Deno.test("a model that is broken, hostile or of another kind is refused in one 
   await Deno.copyFile("models/small/config.json", `${pickled}/config.json`);
   await assertRefused(/convert its weights/, "quantize", pickled, "--dtype", "int8", "--output", `${pickled}/out`);
   await assertRefused(/convert its weights/, "sweep", "--model", pickled, "--json", `${pickled}/r.json`);
+});
+
+Deno.test("a value that begins with a dash is refused with how to write it, and then taken", async () => {
+  await assertRefused(/--prompt needs a value\. .*: --prompt="-5 degrees"\.$/m, "generate", "--prompt", "-5 degrees");
+  await assertRefused(/--model needs a value/, "sweep", "--model", "--json");
+  const { code, stdout } = await command("generate", "--prompt=-5 degrees", "--max-tokens", "1");
+  assert.equal(code, 0);
+  assert.match(stdout, /^-5 degrees/);
+});
+
+Deno.test("files that begin with a byte order mark are read as if it were not there", async () => {
+  const folder = await Deno.makeTempDir(), flags = ["--max-tokens", "2", "--json"];
+  for (const { name } of Deno.readDirSync("models/small")) {
+    const from = `models/small/${name}`, to = `${folder}/${name}`;
+    if (name.endsWith(".json")) await Deno.writeTextFile(to, "\uFEFF" + await Deno.readTextFile(from));
+    else if (name.endsWith(".safetensors")) await Deno.copyFile(from, to);
+  }
+  const prompts = await temporaryFile("prompts.json", '\uFEFF["Call me"]');
+  const marked = await command("generate", "--prompts", prompts, "--model", folder, ...flags);
+  assert.equal(marked.code, 0, marked.stderr);
+  assert.equal(marked.stdout, (await command("generate", "--prompt", "Call me", ...flags)).stdout);
+});
+
+Deno.test("a folder where the user stands does not shadow a model of its name; with ./ it is meant", async () => {
+  const here = await Deno.makeTempDir();
+  for (const name of ["small", "gpt2", "other"]) await Deno.mkdir(`${here}/${name}`);
+  const answer = await program({ INIT_CWD: here }, "lib/cli/generate.ts", "--prompt", "a", "--max-tokens", "1");
+  assert.equal(answer.code, 0, answer.stderr);
+  for (
+    const [model, message] of [
+      ["./small", /Cannot load a model from \S+\/small: there is no readable config/],
+      ["small/", /Cannot load a model from \S+\/small\/: there is no readable config/],
+      ["other", /Cannot load a model from \S+\/other: there is no readable config/],
+      ["gpt2", /There is no model "gpt2" in models\/\. For the folder here write \.\/gpt2\./],
+    ] as const
+  ) {
+    const { code, stderr } = await program(
+      { INIT_CWD: here },
+      "lib/cli/generate.ts",
+      "--prompt",
+      "a",
+      "--model",
+      model,
+    );
+    assert.equal(code, 2);
+    assert.match(stderr, message);
+  }
+});
+
+Deno.test("in a clone with a space, an umlaut, a % and a # in its path, programs and the tests that start others work", async () => {
+  await using clone = await copyOfProject("ünder 100% #1");
+  const { code, stdout, stderr } = await clone.deno("run", "-A", "lib/cli/generate.ts", "--prompt", "a");
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^a./);
+  for (
+    const [file, filter] of [["bad_calls", ""], ["boundary", "workers"], ["conformance", "and they fail"], [
+      "bench",
+      "a worker in",
+    ]]
+  ) {
+    const tests = await clone.deno("test", "-A", "--no-check", `--filter=${filter}`, `tests/${file}_test.ts`);
+    assert.equal(tests.code, 0, `${file}: ${tests.stdout}`);
+    assert.match(tests.stdout, /\b[1-9]\d* passed/, file);
+  }
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
 import { findChromium, installChromium, Page } from "./_support/browser.ts";
 import { chartsOf, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
@@ -105,7 +105,7 @@ Deno.test({
       assert.ok((await new Deno.Command(python, { args, env, stderr: "null" }).output()).success);
       await using page = await Page.open(chromium!, { width: 1280, height: 900 });
       await page.send("Emulation.setScriptExecutionDisabled", { value: true });
-      await page.send("Page.navigate", { url: `file://${folder}/page.html` });
+      await page.send("Page.navigate", { url: pathToFileURL(join(folder, "page.html")).href });
       await page.until(
         "end of the page",
         "document.querySelector('body > :last-child')?.getBoundingClientRect().height > 0",

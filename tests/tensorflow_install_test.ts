@@ -427,7 +427,7 @@ const PROGRAM = `
   const [name, options] = JSON.parse(Deno.args[0]);
   const print = (event) => console.log(JSON.stringify(event));
   try {
-    const call = { ...await import("${LIB}tensorflow/install.ts"), ...await import("${LIB}tensorflow/locate.ts") }[name];
+    const call = { ...await import("${LIB}tensorflow/install/install.ts"), ...await import("${LIB}tensorflow/install/locate.ts") }[name];
     const log = (log) => print({ log });
     const onProgress = (done, total) => {
       print({ done, total });

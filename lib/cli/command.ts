@@ -83,8 +83,13 @@ function parse<F extends Record<string, Flag>>(command: Command<F>) {
       allowPositionals: command.words !== undefined,
     });
   } catch (error) {
-    const reason = (error as Error).message.split(/[.\n]/)[0];
-    throw new UsageError(`${reason}. See \`deno task ${command.name} --help\`.`);
+    const reason = (error as Error).message.split(/[.\n]/)[0],
+      flag = reason.match(/'(--\S+)' argument is ambiguous/)?.[1];
+    throw new UsageError(
+      flag
+        ? `${flag} needs a value. One that begins with a dash goes after an equals sign: ${flag}="-5 degrees".`
+        : `${reason}. See \`deno task ${command.name} --help\`.`,
+    );
   }
 }
 

@@ -5,6 +5,7 @@ import type { SweepResult } from "../bench/measure.ts";
 import { UsageError, userPath } from "./command.ts";
 import type { Output } from "./output.ts";
 import { table } from "../util/table.ts";
+import { parseJson } from "../util/json.ts";
 
 /** Prints throughput by batch size of each file's sweep, and draws all of them into one chart. */
 export async function compareSweeps(files: readonly string[], writeChart: Output): Promise<void> {
@@ -45,7 +46,7 @@ export async function compareSweeps(files: readonly string[], writeChart: Output
 async function readSweep(file: string): Promise<SweepResult> {
   let result: Partial<SweepResult> | null;
   try {
-    result = JSON.parse(await Deno.readTextFile(userPath(file)));
+    result = parseJson(await Deno.readTextFile(userPath(file)));
   } catch (error) {
     throw new UsageError(`Cannot read the result of a sweep from ${file}: ${(error as Error).message}`);
   }

@@ -6,7 +6,7 @@ import { checkWritable, writeTextFile } from "../util/files.ts";
 import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { coverOf } from "../jupyter/cover.ts";
 import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
-import { run, UsageError, wholeNumber } from "./command.ts";
+import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { formatSeconds, withProgress } from "../util/progress.ts";
 
 const folder = fileURLToPath(new URL("../../notebooks", import.meta.url));
@@ -51,9 +51,11 @@ async function find(names: string[]): Promise<string[]> {
   if (!names.length && !all.length) throw new Error(`There are no notebooks in ${folder}.`);
   if (!names.length) return all;
   return await Promise.all(names.map(async (name) => {
-    const found = all.find((path) => basename(path, ".ipynb") === name || basename(path).startsWith(`${name}_`));
-    if (found) return found;
-    if (name.endsWith(".ipynb") && await Deno.stat(name).catch(() => null)) return name;
+    if (name.endsWith(".ipynb") && await Deno.stat(userPath(name)).catch(() => null)) return userPath(name);
+    const found = all.map((path) => basename(path)).findIndex((file) =>
+      [name, `${name}.ipynb`].includes(file) || file.startsWith(`${name}_`)
+    );
+    if (found >= 0) return all[found];
     const known = all.map((path) => basename(path, ".ipynb")).join(", ") || "none";
     throw new UsageError(`There is no notebook "${name}". Those in notebooks/: ${known}.`);
   }));

@@ -19,6 +19,7 @@ import type { Ops } from "../backend/ops.ts";
 import { plainOps } from "../backend/plain.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
+import { Lifetime } from "../util/lifetime.ts";
 
 /** Slots come in multiples of this: growing is rare, and little is attended to in vain. */
 const BUCKET = 16;
@@ -112,6 +113,7 @@ export class KvCache {
         `Cannot read layer ${layer} of row ${row}: the cache has ${this.layers} layers and ${this.batchSize} rows.`,
       );
     }
+    using _ = this.lifetime.use();
     return await lane.read(row - lane.start, layer, this.length);
   }
 
@@ -121,9 +123,14 @@ export class KvCache {
     if (needed > this.capacity) { for (const lane of this.lanes) lane.grow(needed); }
   }
 
-  /** Frees the memory. */
-  [Symbol.dispose](): void {
+  /** Who uses the memory, until when. */
+  readonly lifetime = new Lifetime("this KV cache", () => {
     for (const lane of this.lanes) lane[Symbol.dispose]();
+  });
+
+  /** Frees the memory, once the step that is under way has ended; every later one is refused. */
+  [Symbol.dispose](): void {
+    this.lifetime.end();
   }
 }
 

@@ -78,6 +78,7 @@ const ONE_LANE = { lanes: 1, threads: navigator.hardwareConcurrency };
  */
 export function feed(model: GPT2, cache: KvCache, tokens: readonly (readonly number[])[]): tf.Tensor2D {
   const B = tokens.length, T = tokens[0].length, { ops } = model.backend;
+  using _model = model.lifetime.use(), _cache = cache.lifetime.use();
   const [lane] = cache.lanes;
   cache.reserve(T);
   const logits = tf.tidy(() => {

@@ -33,6 +33,7 @@ export async function step(
   tokens: readonly (readonly number[])[],
   options: StepOptions = {},
 ): Promise<NextTokens> {
+  using _model = model.lifetime.use(), _cache = cache.lifetime.use();
   const count = tokens[0].length;
   cache.reserve(count);
   const lanes = await Promise.all(

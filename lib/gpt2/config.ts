@@ -1,5 +1,7 @@
 /** The shape of a GPT-2: read from a folder's `config.json`, or one of the published sizes. */
 
+import { parseJson } from "../util/json.ts";
+
 /** What the model needs to know of `config.json`, under the names used there. */
 export interface GPT2Config {
   /** Tokens in the vocabulary. */
@@ -166,7 +168,7 @@ export async function readConfig(folder: string): Promise<GPT2Config> {
   }
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseJson(text);
   } catch (cause) {
     throw new RangeError(`Cannot load a model from ${folder}: its config.json is not JSON.`, { cause });
   }

@@ -12,6 +12,7 @@ import type { Plan } from "../engine/parallelism.ts";
 import type { CacheView } from "./cache_view.ts";
 import { KvCache } from "../engine/kv_cache.ts";
 import type { Parallelism } from "../backend/types.ts";
+import { Lifetime } from "../util/lifetime.ts";
 import { type Block, type LayerNorm, type Residual, sumOf } from "./layers.ts";
 
 /** The layers of a GPT-2, under the checkpoint's names. */
@@ -72,9 +73,14 @@ export class GPT2 {
     });
   }
 
-  /** Frees the weights. */
-  [Symbol.dispose](): void {
+  /** Who uses the weights, until when. */
+  readonly lifetime = new Lifetime("this model", () => {
     for (const part of [...this.capturedSteps.values(), ...this.owned]) part.dispose();
     this.capturedSteps.clear();
+  });
+
+  /** Frees the weights, once the step that is under way has ended; every later one is refused. */
+  [Symbol.dispose](): void {
+    this.lifetime.end();
   }
 }

@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { Tokenizer as BytePairTokenizer } from "@huggingface/tokenizers";
 import { type Batch, padBatch, type PaddingSide } from "./batch.ts";
+import { parseJson } from "../util/json.ts";
 
 /** How prompts become a batch. */
 export interface TokenizeOptions {
@@ -189,7 +190,7 @@ async function readJson(path: string): Promise<Json> {
     throw new RangeError(`Cannot read ${path}: ${(error as Error).message}.`, { cause: error });
   }
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (cause) {
     throw new RangeError(`Cannot read ${path}: it is not JSON (${(cause as Error).message}). Download it again.`, {
       cause,
