@@ -106,9 +106,10 @@ Deno.test({
       await using page = await Page.open(chromium!, { width: 1280, height: 900 });
       await page.send("Emulation.setScriptExecutionDisabled", { value: true });
       await page.send("Page.navigate", { url: pathToFileURL(join(folder, "page.html")).href });
-      await page.until(
-        "end of the page",
-        "document.querySelector('body > :last-child')?.getBoundingClientRect().height > 0",
+      // The page's own scripts do not run; ours does. The parser makes images before it is at the end, and they load after.
+      await page.until("end of the page", `document.readyState === "complete" && location.protocol === "file:"`);
+      await page.evaluate(
+        `Promise.all([...document.querySelectorAll(".jp-RenderedSVG img")].map((one) => one.decode()))`,
       );
       const sizes = await page.evaluate<number[][]>(
         `[...document.querySelectorAll(".jp-RenderedSVG img")].map((one) =>

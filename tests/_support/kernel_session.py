@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jupyter_client import KernelManager
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "lib" / "jupyter"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "lib" / "jupyter"))
 from execute import MARK  # noqa: E402
 
 SECONDS = 60
