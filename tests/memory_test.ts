@@ -167,7 +167,8 @@ testOnEach(backends, "a batch and a model are refused by what the backend says i
   });
   await assert.rejects(loadGPT2("models/small", { backend: bounded }), {
     name: "RangeError",
-    message: /^Cannot load [\d,]+ weights as float32: that needs \d+ bytes .*Use a smaller model or a dtype of fewer bits/,
+    message:
+      /^Cannot load [\d,]+ weights as float32: that needs \d+ bytes .*Use a smaller model or a dtype of fewer bits/,
   });
   free = 2e9; // more than the 0.5 GB of GPT-2, less than the 6.2 GB of GPT-2 XL
   await assert.rejects(randomGPT2(gpt2Config("gpt2-xl"), { backend: bounded }), /Cannot load 1,557,611,200 weights/);

@@ -43,10 +43,6 @@ export function checkMemory(model: Sized, batchSize: number, promptLength: numbe
   });
 }
 
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toFixed(1)} GB`;
-}
-
 /** The largest activations of one token of each row: scores before and after the softmax, or those of the MLP. */
 function bytesPerToken({ n_head, n_embd, n_inner }: GPT2Config, batchSize: number, slots: number): number {
   const attention = 3 * n_head * slots + 4 * n_embd, mlp = 3 * n_inner + 2 * n_embd;

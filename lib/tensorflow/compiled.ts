@@ -17,7 +17,7 @@ import { cast } from "./low_precision.ts";
 import { tensorflowOps } from "./ops.ts";
 import type { TensorMetadata } from "./capi/tensors.ts";
 
-const { float, int32, bfloat16 } = DataType;
+const { float, bfloat16 } = DataType;
 
 /** The operations on a TensorFlow backend whose captured steps XLA compiles. */
 export function compiledOps(backend: TensorflowBackend): Ops {
