@@ -1,5 +1,6 @@
 /** Text of many rows on one terminal, as it comes. */
 
+import { print } from "../util/print.ts";
 import type { TextStream, Tokenizer } from "../tokenizer/tokenizer.ts";
 
 /** Prints one row live, and then the next one, with what it has got by then. */
@@ -19,7 +20,7 @@ export class Printer {
     if (this.#current < 0) this.#startRow(); // not before there is something to print
     for (const [i, token] of tokens.entries()) {
       if (token === null) continue;
-      if (i === this.#current) write(this.#text.push(token));
+      if (i === this.#current) print(this.#text.push(token));
       else if (i > this.#current) this.#waiting[i].tokens.push(token);
     }
     while (tokens[this.#current] === null) this.#startRow();
@@ -31,14 +32,10 @@ export class Printer {
   }
 
   #startRow(): void {
-    if (this.#current >= 0) write(`${this.#text.flush()}\n`);
+    if (this.#current >= 0) print(`${this.#text.flush()}\n`);
     const row = this.#waiting[++this.#current];
     if (!row) return;
     this.#text = this.tokenizer.stream({ skipSpecialTokens: true });
-    write(row.prompt + row.tokens.map((token) => this.#text.push(token)).join(""));
+    print(row.prompt + row.tokens.map((token) => this.#text.push(token)).join(""));
   }
-}
-
-function write(text: string): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(text));
 }

@@ -3,6 +3,7 @@
 import { fileURLToPath } from "node:url";
 import { ensureLibtensorflow } from "../tensorflow/install/install.ts";
 import { run, userPath } from "./command.ts";
+import { print } from "../util/print.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -34,7 +35,7 @@ async function count(args: string[]): Promise<{ passed: number; failed: number }
   const child = new Deno.Command(Deno.execPath(), { args, cwd: ROOT, stdout: "piped", env: { NO_COLOR: "1" } }).spawn();
   let tail = "";
   for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
-    Deno.stdout.writeSync(new TextEncoder().encode(text));
+    print(text);
     tail = (tail + text).slice(-10_000);
   }
   const { success } = await child.status;

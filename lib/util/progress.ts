@@ -1,5 +1,7 @@
 /** A progress line on stderr: a bar with time left on a terminal, a line per tenth elsewhere. */
 
+import { print } from "./print.ts";
+
 /** Reports how far some work is. `update` may be called as often as one likes. */
 export class Progress {
   readonly #started = performance.now();
@@ -39,7 +41,7 @@ export class Progress {
 
   #draw(text: string): void {
     this.#drawnAt = performance.now();
-    Deno.stderr.writeSync(new TextEncoder().encode(text));
+    print(text, Deno.stderr);
   }
 
   #timeLeft(done: number): string {
