@@ -350,3 +350,41 @@ Deno.test("in a clone with a space, an umlaut, a % and a # in its path, programs
     assert.match(tests.stdout, /\b[1-9]\d* passed/, file);
   }
 });
+
+const python = await new Deno.Command("python3", { args: ["-V"] }).output().then(({ success }) => success, () => false);
+
+Deno.test({
+  name: "all output arrives on a pipe that is set not to block and is read late",
+  ignore: !python || Deno.build.os === "windows",
+  async fn() {
+    const lib = (path: string) => JSON.stringify(import.meta.resolve(`../lib/${path}`));
+    const path = await temporaryFile(
+      "loud.ts",
+      `import { run } from ${lib("cli/command.ts")};
+import { print } from ${lib("util/print.ts")};
+await run({ name: "loud", summary: "", flags: {} }, () => {
+  console.log("a".repeat(200_000));
+  console.error("b".repeat(200_000));
+  print("c".repeat(200_000));
+  return Promise.resolve();
+});`,
+    );
+    // Reads only when the pipe is full: then the program has met a write that would block.
+    const reader = `
+import array, fcntl, os, subprocess, sys, termios
+r, w = os.pipe()
+os.set_blocking(w, False)
+program = subprocess.Popen(sys.argv[1:], stdout=w, stderr=w)
+os.close(w)
+waiting = array.array("i", [0])
+while waiting[0] < 65536 and program.poll() is None:
+    fcntl.ioctl(r, termios.FIONREAD, waiting)
+with os.fdopen(r, "rb") as pipe:
+    data = pipe.read()
+print(program.wait(), len(data), *(data.count(letter) for letter in (b"a", b"b", b"c")))
+`;
+    const args = ["-c", reader, Deno.execPath(), "run", "-A", path];
+    const { stdout } = await new Deno.Command("python3", { args, cwd: root }).output();
+    assert.equal(new TextDecoder().decode(stdout).trim(), "0 600002 200000 200000 200000");
+  },
+});

@@ -1,7 +1,8 @@
 /** What every command line of this project shares: flags, `--help`, and errors that are one line and exit code 2. */
 
 import { isAbsolute, join } from "node:path";
-import { parseArgs } from "node:util";
+import { format, parseArgs } from "node:util";
+import { print } from "../util/print.ts";
 
 /** One flag: its type, the placeholder and text of its line in `--help`. */
 export interface Flag {
@@ -40,6 +41,8 @@ export async function run<F extends Record<string, Flag>>(
   command: Command<F>,
   main: (flags: Flags<F>, words: string[]) => Promise<void>,
 ): Promise<void> {
+  console.log = (...values) => print(`${format(...values)}\n`); // Deno's own give up where a pipe would block
+  console.error = (...values) => print(`${format(...values)}\n`, Deno.stderr);
   try {
     const { values, positionals } = parse(command);
     if (values.help) return console.log(help(command));

@@ -1,11 +1,13 @@
 /** Files that are written whole or not at all; what is no file is written through, and links are followed. */
 
 import { dirname, resolve } from "node:path";
+import { print } from "./print.ts";
 
 /** Writes a text to what `path` leads to, as {@link writeFile} does; names of standard output and error mean these. */
 export async function writeTextFile(path: string, text: string): Promise<void> {
-  const bytes = new TextEncoder().encode(text), stream = await standardStream(path);
-  await (stream ? writeAll(stream, bytes) : writeFile(path, (file) => writeAll(file, bytes)));
+  const stream = await standardStream(path);
+  if (stream) return print(text, stream);
+  await writeFile(path, (file) => writeAll(file, new TextEncoder().encode(text)));
 }
 
 /**
