@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 
 /** 10,000 calls each; with `--full`, a hundred times as many. */
 const seeds = Array.from({ length: Deno.env.get("OMNIBUS_FULL") ? 100 : 1 }, (_, i) => i + 1);
 
 Deno.test("10,000 random bad calls end in errors, never in a crash, and leave nothing behind", async () => {
   for (const seed of seeds) {
-    const args = ["run", "-A", new URL("_support/bad_calls.ts", import.meta.url).pathname, `${seed}`, "10000"];
+    const args = ["run", "-A", fileURLToPath(new URL("_support/bad_calls.ts", import.meta.url)), `${seed}`, "10000"];
     const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
     const log = new TextDecoder().decode(stderr).trimEnd().split("\n"),
       calls = log.filter((line) => /^\d+ /.test(line));

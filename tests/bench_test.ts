@@ -1,6 +1,7 @@
 /** The side-by-side bench without the others' downloads: stand-ins generate, and small workers speak the protocol. */
 
 import assert from "node:assert/strict";
+import { pathToFileURL } from "node:url";
 import { startAll } from "../lib/bench/peers/catalog.ts";
 import {
   compare,
@@ -224,7 +225,7 @@ const OPTIONS = { model: "", cache: "", threads: 2, log() {} };
 async function script(text: string): Promise<string> {
   const path = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(path, text);
-  return new URL(`file://${path}`).href;
+  return pathToFileURL(path).href;
 }
 
 /** A result with rates at batch 1 and 8. */

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
+import { fileURLToPath } from "node:url";
 import { attr, type Attribute, AttributeType, DataType } from "../lib/tensorflow/capi/attributes.ts";
 import { TensorflowBackend } from "../lib/tensorflow/tfjs/backend.ts";
 import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
@@ -230,7 +231,7 @@ Deno.test("a tensor that was disposed of is not counted, and one that a captured
 });
 
 Deno.test("workers use TensorFlow at the same time, each by itself", async () => {
-  const args = ["run", "-A", new URL("_support/workers.ts", import.meta.url).pathname];
+  const args = ["run", "-A", fileURLToPath(new URL("_support/workers.ts", import.meta.url))];
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
   assert.ok(success, new TextDecoder().decode(stderr));
   const slopes: number[] = JSON.parse(new TextDecoder().decode(stdout));

@@ -3,16 +3,22 @@ import settings from "../deno.json" with { type: "json" };
 import { openGpu } from "../lib/webgpu/device.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
 import { assertClose } from "./_support/logits.ts";
+import { copyOfProject } from "./_support/project_copy.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const root = new URL("..", import.meta.url);
 
-/** Runs a command line as `deno task` does: one in lib/cli/ by its name, another by its file. */
-async function command(name: string, ...args: string[]) {
+/** Runs one of the project's commands. */
+function command(name: string, ...args: string[]) {
+  return program({}, `lib/cli/${name}.ts`, ...args);
+}
+
+/** Runs a program as `deno task` does. */
+async function program(env: Record<string, string>, path: string, ...args: string[]) {
   const output = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", name.endsWith(".ts") ? name : `lib/cli/${name}.ts`, ...args],
+    args: ["run", "-A", path, ...args],
     cwd: root,
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...env },
   }).output();
   const [stdout, stderr] = [output.stdout, output.stderr].map((bytes) => new TextDecoder().decode(bytes));
   return { code: output.code, stdout, stderr };
@@ -23,6 +29,7 @@ async function assertRefused(message: RegExp, name: string, ...args: string[]) {
   assert.deepEqual([code, stdout], [2, ""], `${name} ${args.join(" ")}: ${stderr}`);
   assert.equal(stderr.trim().split("\n").length, 1, `more than one line: ${stderr}`);
   assert.match(stderr, message);
+  assert.doesNotMatch(stderr.trim(), /\p{Cc}/u);
 }
 
 async function temporaryFile(name: string, text: string): Promise<string> {
@@ -33,8 +40,8 @@ async function temporaryFile(name: string, text: string): Promise<string> {
 
 Deno.test("every command explains itself", async () => {
   for (const [name, task] of Object.entries(settings.tasks)) {
-    const file = task.match(/^deno run -A (\S+\.ts)$/)![1];
-    const { code, stdout, stderr } = await command(file, "--help");
+    const [, path] = task.match(/^deno run -A (\S+\.ts)$/)!;
+    const { code, stdout, stderr } = await program({}, path, "--help");
     assert.deepEqual([code, stderr], [0, ""], name);
     assert.match(stdout, new RegExp(`^Usage: deno task ${name} `));
   }
@@ -202,4 +209,182 @@ Deno.test("sweep prints a row for each batch size and writes results and chart",
   assert.deepEqual([result.points[0].speedup, result.points[0].paddingShare], [1, 0]);
   assert.ok(result.points[1].paddingShare > 0);
   assert.match(await Deno.readTextFile(chart), /^<svg/);
+});
+
+Deno.test("an output that cannot be written is refused before anything is measured", async () => {
+  const file = await temporaryFile("file", ""), model = await writeTinyModel({ seed: 1 });
+  for (const [flag, below] of [["json", "r.json"], ["chart", "c.svg"]]) {
+    const message = new RegExp(`--${flag} cannot be written: .* Name a file`);
+    for (const command of ["sweep", "bench"]) await assertRefused(message, command, `--${flag}`, `${file}/${below}`);
+  }
+  await assertRefused(/--json cannot be written: /, "sweep", "--model", model, "--json", `${file}/..`);
+  await assertRefused(/--chart cannot be written/, "sweep", "--compare", "a", "b", "--chart", `${file}/c.svg`);
+  const quantize = ["--dtype", "int8", "--output", `${file}/model`];
+  await assertRefused(/Cannot write to .*file\/model: /, "quantize", model, ...quantize);
+  await assertRefused(/Cannot put a model into .*file: /, "model", "gpt2", "--into", file);
+});
+
+Deno.test("where its results cannot be kept, as in a read-only clone, a sweep shows them all the same", async () => {
+  await using clone = await copyOfProject("read-only");
+  await Deno.writeTextFile(`${clone.path}/results`, "a file, in which no file can be made");
+  const chart = `${await Deno.makeTempDir()}/chart.svg`, model = await writeTinyModel({ seed: 1 });
+  const sizes = ["--batch-sizes", "1", "--max-tokens", "2", "--repeats", "1"];
+  const flags = ["--model", model, ...sizes, "--chart", chart];
+  const { code, stdout, stderr } = await clone.deno("run", "-A", "lib/cli/sweep.ts", ...flags);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /The results will not be kept: .* Say where with --json FILE\./);
+  assert.match(stdout, /^ +1 /m);
+  assert.match(stdout, /Results: not kept\nChart: {3}\S*chart\.svg\n$/);
+  assert.match(await Deno.readTextFile(chart), /^<svg/);
+});
+
+Deno.test("a model that is broken, hostile or of another kind is refused in one line with exit code 2", async () => {
+  const weights = await Deno.readFile("models/small/model.safetensors");
+  const tokenizer = JSON.parse(await Deno.readTextFile("models/small/tokenizer.json"));
+  const withVocabulary = (vocab: unknown) =>
+    JSON.stringify({ ...tokenizer, model: { ...tokenizer.model, vocab, merges: [] } });
+  const cases: [file: string, content: string | Uint8Array | null, message: RegExp][] = [
+    ["config.json", null, /there is no readable config\.json/],
+    ["config.json", "{\n\n\x1b[2J\n", /config\.json is not JSON/],
+    ["config.json", '{"model_type":"bert"}', /model_type is "bert"/],
+    ["config.json", "[]", /it holds \[\], not an object/],
+    ["model.safetensors", null, /there is no such file/],
+    ["model.safetensors", "", /model\.safetensors/],
+    ["model.safetensors", weights.subarray(0, weights.length - 1), /the file has/],
+    ["model.safetensors", new Uint8Array(1000).fill(0xff), /model\.safetensors/],
+    ["tokenizer.json", null, /holds no tokenizer\.json/],
+    ["tokenizer.json", "\n\nno\n\x1b[2JJSON\n", /tokenizer\.json: it is not JSON/],
+    ["tokenizer.json", "null", /its model is undefined/],
+    ["tokenizer.json", '{"model":{"type":"\\u001b[2J\\n\\n"}}', /its model is {2}\[2J {2}with decoder undefined/],
+    ["tokenizer.json", '{"model":{"type":"BPE"},"decoder":{"type":"ByteLevel"}}', /Cannot use .*tokenizer\.json/],
+    [
+      "tokenizer.json",
+      '{"model":{"type":"BPE","vocab":{"a":0},"merges":[]},"decoder":{"type":"ByteLevel"}}',
+      /tokenizer/,
+    ],
+    ["tokenizer.json", withVocabulary({ "<|endoftext|>": 0 }), /has no real token/],
+    ["tokenizer.json", withVocabulary([]), /has no real token/],
+    ["tokenizer_config.json", "{", /tokenizer_config\.json: it is not JSON/],
+  ];
+  for (const [file, content, message] of cases) {
+    const folder = await Deno.makeTempDir();
+    for (const { name } of Deno.readDirSync("models/small")) {
+      if (name.endsWith(".json") || name.endsWith(".safetensors")) {
+        await Deno.copyFile(`models/small/${name}`, `${folder}/${name}`);
+      }
+    }
+    if (content === null) await Deno.remove(`${folder}/${file}`);
+    else {await Deno.writeFile(
+        `${folder}/${file}`,
+        typeof content === "string" ? new TextEncoder().encode(content) : content,
+      );}
+    await assertRefused(message, "generate", "--prompt", "a", "--model", folder);
+    await Deno.remove(folder, { recursive: true });
+  }
+  const pickled = await Deno.makeTempDir();
+  await Deno.copyFile("models/small/config.json", `${pickled}/config.json`);
+  await assertRefused(/convert its weights/, "quantize", pickled, "--dtype", "int8", "--output", `${pickled}/out`);
+  await assertRefused(/convert its weights/, "sweep", "--model", pickled, "--json", `${pickled}/r.json`);
+});
+
+Deno.test("a value that begins with a dash is refused with how to write it, and then taken", async () => {
+  await assertRefused(/--prompt needs a value\. .*: --prompt="-5 degrees"\.$/m, "generate", "--prompt", "-5 degrees");
+  await assertRefused(/--model needs a value/, "sweep", "--model", "--json");
+  const { code, stdout } = await command("generate", "--prompt=-5 degrees", "--max-tokens", "1");
+  assert.equal(code, 0);
+  assert.match(stdout, /^-5 degrees/);
+});
+
+Deno.test("files that begin with a byte order mark are read as if it were not there", async () => {
+  const folder = await Deno.makeTempDir(), flags = ["--max-tokens", "2", "--json"];
+  for (const { name } of Deno.readDirSync("models/small")) {
+    const from = `models/small/${name}`, to = `${folder}/${name}`;
+    if (name.endsWith(".json")) await Deno.writeTextFile(to, "\uFEFF" + await Deno.readTextFile(from));
+    else if (name.endsWith(".safetensors")) await Deno.copyFile(from, to);
+  }
+  const prompts = await temporaryFile("prompts.json", '\uFEFF["Call me"]');
+  const marked = await command("generate", "--prompts", prompts, "--model", folder, ...flags);
+  assert.equal(marked.code, 0, marked.stderr);
+  assert.equal(marked.stdout, (await command("generate", "--prompt", "Call me", ...flags)).stdout);
+});
+
+Deno.test("a folder where the user stands does not shadow a model of its name; with ./ it is meant", async () => {
+  const here = await Deno.makeTempDir();
+  for (const name of ["small", "gpt2", "other"]) await Deno.mkdir(`${here}/${name}`);
+  const answer = await program({ INIT_CWD: here }, "lib/cli/generate.ts", "--prompt", "a", "--max-tokens", "1");
+  assert.equal(answer.code, 0, answer.stderr);
+  for (
+    const [model, message] of [
+      ["./small", /Cannot load a model from \S+\/small: there is no readable config/],
+      ["small/", /Cannot load a model from \S+\/small\/: there is no readable config/],
+      ["other", /Cannot load a model from \S+\/other: there is no readable config/],
+      ["gpt2", /There is no model "gpt2" in models\/\. For the folder here write \.\/gpt2\./],
+    ] as const
+  ) {
+    const { code, stderr } = await program(
+      { INIT_CWD: here },
+      "lib/cli/generate.ts",
+      "--prompt",
+      "a",
+      "--model",
+      model,
+    );
+    assert.equal(code, 2);
+    assert.match(stderr, message);
+  }
+});
+
+Deno.test("in a clone with a space, an umlaut, a % and a # in its path, programs and the tests that start others work", async () => {
+  await using clone = await copyOfProject("ünder 100% #1");
+  const { code, stdout, stderr } = await clone.deno("run", "-A", "lib/cli/generate.ts", "--prompt", "a");
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^a./);
+  for (
+    const [file, filter] of [["bad_calls", ""], ["boundary", "workers"], ["conformance", "and they fail"], [
+      "bench",
+      "a worker in",
+    ]]
+  ) {
+    const tests = await clone.deno("test", "-A", "--no-check", `--filter=${filter}`, `tests/${file}_test.ts`);
+    assert.equal(tests.code, 0, `${file}: ${tests.stdout}`);
+    assert.match(tests.stdout, /\b[1-9]\d* passed/, file);
+  }
+});
+
+const python = await new Deno.Command("python3", { args: ["-V"] }).output().then(({ success }) => success, () => false);
+
+Deno.test({
+  name: "all output arrives on a pipe that is set not to block and is read late",
+  ignore: !python || Deno.build.os === "windows",
+  async fn() {
+    const lib = (path: string) => JSON.stringify(import.meta.resolve(`../lib/${path}`));
+    const path = await temporaryFile(
+      "loud.ts",
+      `import { run } from ${lib("cli/command.ts")};
+import { print } from ${lib("util/print.ts")};
+await run({ name: "loud", summary: "", flags: {} }, () => {
+  console.log("a".repeat(200_000));
+  console.error("b".repeat(200_000));
+  print("c".repeat(200_000));
+  return Promise.resolve();
+});`,
+    );
+    // Reads only when the pipe is full: then the program has met a write that would block.
+    const reader = `
+import array, fcntl, os, subprocess, sys, termios
+r, w = os.pipe()
+os.set_blocking(w, False)
+program = subprocess.Popen(sys.argv[1:], stdout=w, stderr=w)
+os.close(w)
+waiting = array.array("i", [0])
+while waiting[0] < 65536 and program.poll() is None:
+    fcntl.ioctl(r, termios.FIONREAD, waiting)
+with os.fdopen(r, "rb") as pipe:
+    data = pipe.read()
+print(program.wait(), len(data), *(data.count(letter) for letter in (b"a", b"b", b"c")))
+`;
+    const args = ["-c", reader, Deno.execPath(), "run", "-A", path];
+    const { stdout } = await new Deno.Command("python3", { args, cwd: root }).output();
+    assert.equal(new TextDecoder().decode(stdout).trim(), "0 600002 200000 200000 200000");
+  },
 });

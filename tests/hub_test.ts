@@ -373,6 +373,14 @@ Deno.test("a connection that falls silent counts as broken", async () => {
   assert.match(place.hub.requests.findLast(isContent)!.range!, /^bytes=200000-$/);
 });
 
+Deno.test("a hub that trickles its list of files, never silent for long, is given up after a time", async () => {
+  await using place = await Place.make();
+  place.hub.fault = ({ path }) => path.startsWith("/api/") ? { trickle: 20 } : undefined;
+  const install = place.install({ stallSeconds: 5, listSeconds: 0.5 });
+  await assert.rejects(install, /Cannot get tester\/tiny: 127\S+ took more than 0\.5 seconds\. Try again later\.$/);
+  assert.equal(place.hub.requests.length, 1);
+});
+
 Deno.test("a server that does not resume, or resumes another file, is read from the start", async () => {
   const size = (await modelFiles()).get(WEIGHTS)!.length;
   const answers: [Fault, RegExp][] = [

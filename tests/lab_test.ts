@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
 import { findChromium, installChromium, Page } from "./_support/browser.ts";
 import { chartsOf, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
@@ -105,10 +105,11 @@ Deno.test({
       assert.ok((await new Deno.Command(python, { args, env, stderr: "null" }).output()).success);
       await using page = await Page.open(chromium!, { width: 1280, height: 900 });
       await page.send("Emulation.setScriptExecutionDisabled", { value: true });
-      await page.send("Page.navigate", { url: `file://${folder}/page.html` });
-      await page.until(
-        "end of the page",
-        "document.querySelector('body > :last-child')?.getBoundingClientRect().height > 0",
+      await page.send("Page.navigate", { url: pathToFileURL(join(folder, "page.html")).href });
+      // The page's own scripts do not run; ours does. The parser makes images before it is at the end, and they load after.
+      await page.until("end of the page", `document.readyState === "complete" && location.protocol === "file:"`);
+      await page.evaluate(
+        `Promise.all([...document.querySelectorAll(".jp-RenderedSVG img")].map((one) => one.decode()))`,
       );
       const sizes = await page.evaluate<number[][]>(
         `[...document.querySelectorAll(".jp-RenderedSVG img")].map((one) =>

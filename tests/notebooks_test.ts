@@ -155,6 +155,19 @@ Deno.test("the task fails if a notebook does, shows the cell, and leaves the not
   assert.equal(await Deno.readTextFile(path), before);
 });
 
+Deno.test("a notebook is found by its path from where the user stands, with a byte order mark or without", async () => {
+  await using folder = await temporaryFolder();
+  const path = await write(folder, "mine", ["1"]);
+  await Deno.writeTextFile(path, "\uFEFF" + await Deno.readTextFile(path));
+  for (const name of ["./mine.ipynb", "mine.ipynb"]) {
+    const { code, text } = await notebooksFrom(folder.path, name);
+    assert.equal(code, 0, text);
+    assert.match(text, /mine\.ipynb {2}ok/);
+  }
+  const { code, text } = await notebooksFrom(folder.path, "./other.ipynb");
+  assert.deepEqual([code, text.startsWith('notebooks: There is no notebook "./other.ipynb".')], [2, true]);
+});
+
 Deno.test("--quick asks notebooks for their reduced sizes", async () => {
   await using folder = await temporaryFolder();
   const path = await write(folder, "quick", ["if (!Deno.env.get('OMNIBUS_QUICK')) throw new Error('full size')"]);
@@ -210,10 +223,16 @@ async function write({ path }: { path: string }, name: string, sources: string[]
 }
 
 /** Runs the task; what it printed comes together. */
-async function notebooks(...args: string[]): Promise<{ code: number; text: string }> {
+function notebooks(...args: string[]): Promise<{ code: number; text: string }> {
+  return notebooksFrom(project, ...args);
+}
+
+/** The same from another folder: Deno runs tasks in the project's, and says where the user stands. */
+async function notebooksFrom(folder: string, ...args: string[]): Promise<{ code: number; text: string }> {
   const command = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "lib/cli/notebooks.ts", ...args],
     cwd: project,
+    env: { INIT_CWD: folder },
   });
   const { code, stdout, stderr } = await command.output();
   return { code, text: [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)).join("") };

@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
+import process from "node:process";
 import { crc32, deflateRawSync } from "node:zlib";
 import { lines } from "../lib/util/lines.ts";
 import { unpack } from "../lib/tensorflow/install/unpack.ts";
@@ -163,6 +164,26 @@ Deno.test("of two processes at once, one downloads and the other says that it wa
   assert.deepEqual(a.found, b.found);
   assert.equal(place.pipRuns(), 1);
   await place.assertInstalled();
+});
+
+Deno.test({
+  name: "SIGTERM during an installation ends pip too, and then the installation, by that signal",
+  ignore: Deno.build.os === "windows",
+  async fn() {
+    await using place = await Place.make();
+    await place.tellPip("hold");
+    const { process: installation } = start(place, "installLibtensorflow"), file = join(place.folder, "pid");
+    while (!Number(await Deno.readTextFile(file).catch(() => ""))) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    const pip = Number(await Deno.readTextFile(file));
+    process.kill(pip, 0); // it is there
+    installation.kill("SIGTERM");
+    await installation.stdout.cancel();
+    assert.equal((await installation.status).signal, "SIGTERM");
+    assert.throws(() => process.kill(pip, 0), { code: "ESRCH" });
+    await place.tellPip("hold", null);
+  },
 });
 
 Deno.test("when the process that downloads is killed, the one that waits takes over", async () => {
@@ -473,6 +494,7 @@ const PIP = `
     Deno.symlinkSync("/dev/full", destination + "/complete/tensorflow/${MAIN}");
   }
   if (exists("hold")) {
+    Deno.writeTextFileSync(folder + "/pid", String(Deno.pid));
     const bytes = Deno.readFileSync(folder + "/" + wheel);
     Deno.writeFileSync(Deno.env.get("TMPDIR") + "/half", bytes.subarray(0, bytes.length / 2));
     while (exists("hold")) await new Promise((resolve) => setTimeout(resolve, 10));

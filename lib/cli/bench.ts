@@ -2,21 +2,18 @@
 
 import { cpus } from "node:os";
 import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { CANDIDATES, startAll } from "../bench/peers/catalog.ts";
 import { compare, doubts, ratiosOf } from "../bench/peers/compare.ts";
 import { BENCH_FOLDER, missingPackages } from "../bench/peers/environment.ts";
 import { benchModel } from "../bench/peers/model.ts";
 import { absences, answers, benchChart, RATES, tables } from "../bench/peers/report.ts";
 import { renderSvg } from "../chart.ts";
-import { writeTextFile } from "../util/files.ts";
 import { FOX } from "../bench/fox.ts";
 import { DTYPES } from "../backend/ops.ts";
-import { run, UsageError, userPath, wholeNumber } from "./command.ts";
+import { run, UsageError, wholeNumber } from "./command.ts";
+import { output, pictureOutput } from "./output.ts";
 import { formatBytes } from "../util/format.ts";
 import { withProgress } from "../util/progress.ts";
-
-const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
 
 await run({
   name: "bench",
@@ -41,8 +38,8 @@ await run({
     .map((size) => wholeNumber(size, "batch-sizes", 1));
   const maxTokens = wholeNumber(flags["max-tokens"], "max-tokens", 10);
   const repeats = wholeNumber(flags.repeats, "repeats", 5);
-  const chart = userPath(flags.chart ?? `${RESULTS}bench.svg`), json = userPath(flags.json ?? `${RESULTS}bench.json`);
-  if (!chart.endsWith(".svg")) throw new UsageError(`--chart must end in .svg: it is "${flags.chart}".`);
+  const writeChart = await pictureOutput("chart", flags.chart, "bench.svg");
+  const writeJson = await output("json", flags.json, "bench.json");
   const candidates = CANDIDATES.filter(({ name }) => names.includes(name));
   const packages = await missingPackages(candidates.flatMap((candidate) => candidate.packages));
   const threads = navigator.hardwareConcurrency;
@@ -79,8 +76,8 @@ await run({
     missing: peers.missing,
     ratios: Object.fromEntries(RATES.map(([heading, rate]) => [heading, ratiosOf(standings, "omnibus", rate)])),
   };
-  await writeTextFile(json, JSON.stringify(result, null, 2) + "\n");
-  await writeTextFile(chart, await renderSvg(benchChart(standings, { maxTokens, subtitle })));
+  const json = await writeJson(JSON.stringify(result, null, 2) + "\n");
+  const chart = await writeChart(await renderSvg(benchChart(standings, { maxTokens, subtitle })));
   console.log(`\nResults: ${json}\nChart:   ${chart}`);
 });
 

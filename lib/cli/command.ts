@@ -1,7 +1,8 @@
 /** What every command line of this project shares: flags, `--help`, and errors that are one line and exit code 2. */
 
 import { isAbsolute, join } from "node:path";
-import { parseArgs } from "node:util";
+import { format, parseArgs } from "node:util";
+import { print } from "../util/print.ts";
 
 /** One flag: its type, the placeholder and text of its line in `--help`. */
 export interface Flag {
@@ -34,18 +35,20 @@ export class UsageError extends Error {
 
 /**
  * Parses the command line and runs `main`. Errors end the process with one line on stderr: code 2 for what the user
- * can fix by asking differently ({@link UsageError}, RangeError, TypeError), code 1 for the rest.
+ * can fix by asking differently or by another file ({@link UsageError}, RangeError, TypeError), code 1 for the rest.
  */
 export async function run<F extends Record<string, Flag>>(
   command: Command<F>,
   main: (flags: Flags<F>, words: string[]) => Promise<void>,
 ): Promise<void> {
+  console.log = (...values) => print(`${format(...values)}\n`); // Deno's own give up where a pipe would block
+  console.error = (...values) => print(`${format(...values)}\n`, Deno.stderr);
   try {
     const { values, positionals } = parse(command);
     if (values.help) return console.log(help(command));
     await main(values as Flags<F>, positionals);
   } catch (error) {
-    console.error(`${command.name}: ${error instanceof Error ? error.message : error}`);
+    console.error(`${command.name}: ${oneLine(error instanceof Error ? error.message : String(error))}`);
     if (Deno.env.get("OMNIBUS_DEBUG")) console.error(error);
     const fixable = error instanceof UsageError || error instanceof RangeError || error instanceof TypeError;
     Deno.exit(fixable ? 2 : 1);
@@ -67,6 +70,11 @@ export function userPath(path: string): string {
   return isAbsolute(path) ? path : join(Deno.env.get("INIT_CWD") ?? Deno.cwd(), path);
 }
 
+/** A message may quote a stranger's file: no line breaks, and nothing that a terminal would obey. */
+function oneLine(message: string): string {
+  return message.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, " ");
+}
+
 function parse<F extends Record<string, Flag>>(command: Command<F>) {
   const options = Object.fromEntries(
     Object.entries(command.flags).map(([name, { type, multiple }]) => [name, { type, multiple: multiple ?? false }]),
@@ -78,8 +86,13 @@ function parse<F extends Record<string, Flag>>(command: Command<F>) {
       allowPositionals: command.words !== undefined,
     });
   } catch (error) {
-    const reason = (error as Error).message.split(/[.\n]/)[0];
-    throw new UsageError(`${reason}. See \`deno task ${command.name} --help\`.`);
+    const reason = (error as Error).message.split(/[.\n]/)[0],
+      flag = reason.match(/'(--\S+)' argument is ambiguous/)?.[1];
+    throw new UsageError(
+      flag
+        ? `${flag} needs a value. One that begins with a dash goes after an equals sign: ${flag}="-5 degrees".`
+        : `${reason}. See \`deno task ${command.name} --help\`.`,
+    );
   }
 }
 

@@ -1,13 +1,14 @@
 /** Results of several sweeps side by side: what `deno task sweep --compare` does. */
 
 import { renderSvg, sweepChart } from "../chart.ts";
-import { writeTextFile } from "../util/files.ts";
 import type { SweepResult } from "../bench/measure.ts";
 import { UsageError, userPath } from "./command.ts";
+import type { Output } from "./output.ts";
 import { table } from "../util/table.ts";
+import { parseJson } from "../util/json.ts";
 
 /** Prints throughput by batch size of each file's sweep, and draws all of them into one chart. */
-export async function compareSweeps(files: readonly string[], chart: string): Promise<void> {
+export async function compareSweeps(files: readonly string[], writeChart: Output): Promise<void> {
   if (files.length < 2) throw new UsageError("--compare needs two results or more: --compare A.json B.json");
   const results = await Promise.all(files.map(readSweep));
   const lengths = new Set(results.map(({ promptTokens, maxTokens }) => `${promptTokens} and ${maxTokens}`));
@@ -39,14 +40,13 @@ export async function compareSweeps(files: readonly string[], chart: string): Pr
     const points = result.points.toSorted((a, b) => a.batchSize - b.batchSize);
     return { ...result, points, model: result.model.name, backend: alone ? result.backend : result.versions.backend };
   });
-  await writeTextFile(chart, await renderSvg(sweepChart(drawn)));
-  console.log(`\nChart: ${chart}`);
+  console.log(`\nChart: ${await writeChart(await renderSvg(sweepChart(drawn)))}`);
 }
 
 async function readSweep(file: string): Promise<SweepResult> {
   let result: Partial<SweepResult> | null;
   try {
-    result = JSON.parse(await Deno.readTextFile(userPath(file)));
+    result = parseJson(await Deno.readTextFile(userPath(file)));
   } catch (error) {
     throw new UsageError(`Cannot read the result of a sweep from ${file}: ${(error as Error).message}`);
   }

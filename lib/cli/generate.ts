@@ -6,6 +6,7 @@ import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, loadModel, modelFlags } from "./model_flags.ts";
 import { Printer } from "./printer.ts";
+import { parseJson } from "../util/json.ts";
 import { print } from "../util/print.ts";
 
 await run({
@@ -63,7 +64,7 @@ async function readPrompts(texts: string[] = [], file: string | undefined): Prom
 async function readPromptFile(path: string): Promise<(string | number[])[]> {
   let json: unknown;
   try {
-    json = JSON.parse(await Deno.readTextFile(path));
+    json = parseJson(await Deno.readTextFile(path));
   } catch (error) {
     throw new UsageError(`Cannot read prompts from ${path}: ${(error as Error).message}.`);
   }

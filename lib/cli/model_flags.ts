@@ -43,9 +43,14 @@ export async function chosenBackend({ backend = "auto", threads }: ModelFlagValu
   );
 }
 
-/** A model's folder: as given, or by its name in `models/`; null if there is none of that name. */
+/**
+ * A model's folder: by its name in `models/`, or as given; null if there is neither. A folder of a known name where the user
+ * stands is not that model: it is `./NAME`.
+ */
 export async function modelFolder(model: string): Promise<string | null> {
-  for (const folder of [userPath(model), join(MODELS_FOLDER, folderName(model))]) {
+  const isName = /^\w[\w.-]*$/.test(model) || isRepository(model);
+  const named = isName ? [join(MODELS_FOLDER, folderName(model))] : [];
+  for (const folder of isKnownModel(model) ? named : [...named, userPath(model)]) {
     if ((await Deno.stat(folder).catch(() => null))?.isDirectory) return folder;
   }
   return null;
@@ -56,6 +61,9 @@ export async function existingModelFolder(name: string): Promise<string> {
   const folder = await modelFolder(name);
   if (folder) return folder;
   const help = isKnownModel(name) || isRepository(name) ? ` Get it: deno task model ${name}` : "";
+  if (isKnownModel(name) && await Deno.stat(userPath(name)).catch(() => null)) {
+    throw new UsageError(`There is no model "${name}" in models/. For the folder here write ./${name}.${help}`);
+  }
   throw new UsageError(`There is no model "${name}": it is neither a folder nor a name in models/.${help}`);
 }
 

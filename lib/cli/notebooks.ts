@@ -2,11 +2,11 @@
 
 import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { writeTextFile } from "../util/files.ts";
+import { checkWritable, writeTextFile } from "../util/files.ts";
 import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { coverOf } from "../jupyter/cover.ts";
 import { executeNotebook, type NotebookFailure } from "../jupyter/execute.ts";
-import { run, UsageError, wholeNumber } from "./command.ts";
+import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { formatSeconds } from "../util/format.ts";
 import { withProgress } from "../util/progress.ts";
 
@@ -25,6 +25,7 @@ await run({
   if (update && quick) throw new UsageError("--update stores what a full run gives: leave out --quick.");
   const cellSeconds = wholeNumber(timeout, "timeout", 600);
   const paths = await find(names);
+  if (update) { for (const path of paths) await refuseUnwritable(path); }
   const jupyter = await jupyterEnvironment();
   let failed = 0;
   for (const path of paths) {
@@ -51,12 +52,21 @@ async function find(names: string[]): Promise<string[]> {
   if (!names.length && !all.length) throw new Error(`There are no notebooks in ${folder}.`);
   if (!names.length) return all;
   return await Promise.all(names.map(async (name) => {
-    const found = all.find((path) => basename(path, ".ipynb") === name || basename(path).startsWith(`${name}_`));
-    if (found) return found;
-    if (name.endsWith(".ipynb") && await Deno.stat(name).catch(() => null)) return name;
+    if (name.endsWith(".ipynb") && await Deno.stat(userPath(name)).catch(() => null)) return userPath(name);
+    const found = all.map((path) => basename(path)).findIndex((file) =>
+      [name, `${name}.ipynb`].includes(file) || file.startsWith(`${name}_`)
+    );
+    if (found >= 0) return all[found];
     const known = all.map((path) => basename(path, ".ipynb")).join(", ") || "none";
     throw new UsageError(`There is no notebook "${name}". Those in notebooks/: ${known}.`);
   }));
+}
+
+/** Found out before a notebook runs for minutes. */
+async function refuseUnwritable(path: string): Promise<void> {
+  await checkWritable(path).catch(({ message }) => {
+    throw new UsageError(`--update cannot store the outputs of ${path}: ${message}.`);
+  });
 }
 
 /** Stores a notebook, if its text changes, and beside it the picture that the README shows of it. */

@@ -3,7 +3,7 @@
 import { fileURLToPath } from "node:url";
 import { ensureLibtensorflow } from "../tensorflow/install/install.ts";
 import { print } from "../util/print.ts";
-import { run } from "./command.ts";
+import { run, userPath } from "./command.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -20,7 +20,7 @@ await run({
   await ensureLibtensorflow(); // before the tests, so that they need no time limit for it
   const args = ["test", "--allow-all", ...filter ? [`--filter=${filter}`] : []];
   const everything = files.length === 0;
-  const counts = [await count([...args, ...everything ? ["tests/"] : files])];
+  const counts = [await count([...args, ...everything ? ["tests/"] : files.map(userPath)])];
   if (everything && !filter) {
     counts.push(await count([...args, "--doc", "lib/"]));
     counts.push(await count(["run", "-A", "lib/cli/notebooks.ts", "--quick"]));

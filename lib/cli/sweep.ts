@@ -1,19 +1,16 @@
 /** `deno task sweep`: the batching experiment, as a table, a results file and a chart. */
 
-import { fileURLToPath } from "node:url";
 import { renderSvg, sweepChart } from "../chart.ts";
-import { writeTextFile } from "../util/files.ts";
 import { type Profile, profileStep } from "../bench/profile.ts";
 import { SOURCE_POINTS, sweep, type SweepResult } from "../bench/measure.ts";
 import { compareSweeps } from "./compare.ts";
-import { run, UsageError, userPath, wholeNumber } from "./command.ts";
+import { run, UsageError, wholeNumber } from "./command.ts";
 import { chosenParallelism, loadOrMakeModel, modelFlags } from "./model_flags.ts";
+import { output, pictureOutput } from "./output.ts";
 import { ensurePlan } from "./plan.ts";
 import { formatBytes } from "../util/format.ts";
 import { withProgress } from "../util/progress.ts";
 import { table } from "../util/table.ts";
-
-const RESULTS = fileURLToPath(new URL("../../results/", import.meta.url));
 
 await run({
   name: "sweep",
@@ -44,10 +41,10 @@ await run({
   const warmup = wholeNumber(flags.warmup, "warmup", 1, 0);
   const repeats = wholeNumber(flags.repeats, "repeats", 3);
   const seed = wholeNumber(flags.seed, "seed", 0, 0);
-  const chart = userPath(flags.chart ?? `${RESULTS}sweep.svg`), json = userPath(flags.json ?? `${RESULTS}sweep.json`);
-  if (!chart.endsWith(".svg")) throw new UsageError(`--chart must end in .svg: it is "${flags.chart}".`);
-  if (flags.compare) return await compareSweeps(files, chart);
-  if (files.length) throw new UsageError(`Files are for --compare: what is ${files[0]}?`);
+  if (files.length && !flags.compare) throw new UsageError(`Files are for --compare: what is ${files[0]}?`);
+  const writeChart = await pictureOutput("chart", flags.chart, "sweep.svg");
+  if (flags.compare) return await compareSweeps(files, writeChart);
+  const writeJson = await output("json", flags.json, "sweep.json");
 
   const name = flags.model ?? "gpt2";
   const { model, random } = await loadOrMakeModel(name, flags);
@@ -72,9 +69,8 @@ await run({
       printProfile(batchSize, await profileStep(model, { batchSize, slots, parallelism: { lanes, threads } }));
     }
   }
-  await writeTextFile(json, JSON.stringify(result, null, 2) + "\n");
-  await writeTextFile(chart, await renderSvg(drawing(result)));
-  console.log(`\nResults: ${json}\nChart:   ${chart}`);
+  const json = await writeJson(JSON.stringify(result, null, 2) + "\n");
+  console.log(`\nResults: ${json}\nChart:   ${await writeChart(await renderSvg(drawing(result)))}`);
 });
 
 function print(

@@ -19,6 +19,7 @@ import { onBackend } from "../backend/current.ts";
 import type { Backend, Parallelism } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
 import type { GPT2 } from "../gpt2/model.ts";
+import { Lifetime } from "../util/lifetime.ts";
 import { Bucket, type CacheLayout, type Row } from "./bucket.ts";
 import { partition } from "./partition.ts";
 import { multipleOf16 } from "../backend/plain.ts";
@@ -79,6 +80,7 @@ export class KvCache {
 
   /** Adds rows, each to the lane that has fewest. */
   admit({ slots, length = 0 }: Admission): Row[] {
+    using _ = this.lifetime.use();
     const counts = this.lanes.map(({ buckets }) => buckets.reduce((sum, { rows }) => sum + rows.length, 0));
     const shares = this.lanes.map((): number[] => []); // which of the new rows each lane gets
     for (const i of slots.keys()) {
@@ -102,6 +104,7 @@ export class KvCache {
 
   /** Removes a row and forgets what it holds. */
   release(row: Row): void {
+    using _ = this.lifetime.use();
     const { bucket } = row;
     this.rows.splice(this.#indexOf(row), 1);
     onBackend(this.#backend, () => {
@@ -112,6 +115,7 @@ export class KvCache {
 
   /** Forgets a row's tokens from `length` on: the next one comes there. */
   rewind(row: Row, length: number): void {
+    using _ = this.lifetime.use();
     this.#indexOf(row);
     if (!(Number.isInteger(length) && length >= 0 && length <= row.length)) {
       throw new RangeError(
@@ -123,6 +127,7 @@ export class KvCache {
 
   /** A new row that begins with the first `length` tokens of another. */
   fork(row: Row, length = row.length): Row {
+    using _ = this.lifetime.use();
     this.#indexOf(row);
     if (!(Number.isInteger(length) && length >= 0 && length <= row.length)) {
       throw new RangeError(
@@ -139,6 +144,7 @@ export class KvCache {
     if (this.#busy) {
       throw new Error("Cannot run two steps on one cache at once: await the first, or give each its own cache.");
     }
+    using _ = this.lifetime.use();
     this.#busy = true;
     try {
       return await step();
@@ -150,6 +156,7 @@ export class KvCache {
 
   /** Makes room for `counts[i]` more tokens in each of some rows. Only rows that get into another bucket are moved. */
   reserve(rows: readonly Row[], counts: readonly number[]): void {
+    using _ = this.lifetime.use();
     onBackend(this.#backend, () => {
       for (const lane of this.lanes) {
         for (const bucket of [...lane.buckets]) {
@@ -194,6 +201,7 @@ export class KvCache {
         `Cannot read layer ${layer} of row ${row}: the cache has ${this.layers} layers and ${this.rows.length} rows.`,
       );
     }
+    using _ = this.lifetime.use();
     const { bucket, length } = this.rows[row], place = bucket.rows.indexOf(this.rows[row]);
     const groups = this.#layout.headGroups.length;
     const sideBySide = (caches: readonly tf.Tensor4D[]) =>
@@ -215,11 +223,14 @@ export class KvCache {
     }
   }
 
-  /** Frees the memory. */
+  /** Who uses the memory, until when. */
+  readonly lifetime = new Lifetime("this KV cache", () => {
+    for (const { buckets } of this.lanes) for (const bucket of buckets.splice(0)) bucket[Symbol.dispose]();
+  });
+
+  /** Frees the memory, once the step that is under way has ended; whatever is asked of the cache later is refused. */
   [Symbol.dispose](): void {
-    for (const bucket of this.#buckets) bucket[Symbol.dispose]();
-    for (const { buckets } of this.lanes) buckets.length = 0;
-    this.rows.length = 0;
+    this.lifetime.end();
   }
 
   /** Some of a bucket's rows need more slots: either all of them get these, or the rows move to where there are enough. */

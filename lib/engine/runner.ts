@@ -58,8 +58,9 @@ export class Runner {
 
   private constructor(private readonly model: GPT2) {}
 
-  /** The runner of a model. It ends with the model. */
+  /** The runner of a model. It ends with the model: throws if that was disposed of. */
   static of(model: GPT2): Runner {
+    using _ = model.lifetime.use();
     let runner = Runner.#runners.get(model);
     if (!runner) {
       Runner.#runners.set(model, runner = new Runner(model));
@@ -113,9 +114,13 @@ export class Runner {
     build: (standIns: readonly tf.Tensor[]) => tf.Tensor[];
     dispose: () => void;
   } {
-    const numbers = stepNumbers(feeds), { all, own } = toTensors(numbers);
+    const use = this.model.lifetime.use(), numbers = stepNumbers(feeds), { all, own } = toTensors(numbers);
     const build = (standIns: readonly tf.Tensor[]) => this.#build(standIns, layoutOf(numbers), "ids");
-    return { inputs: all, build, dispose: () => tf.dispose(own) };
+    const dispose = () => {
+      tf.dispose(own);
+      use[Symbol.dispose]();
+    };
+    return { inputs: all, build, dispose };
   }
 
   /** Has `work` done for the feeds of each lane, whose places among all of them are `mine`. */
@@ -124,6 +129,7 @@ export class Runner {
     feeds: readonly Feed[],
     work: (numbers: StepNumbers, mine: readonly number[]) => Promise<void>,
   ): Promise<void> {
+    using _ = this.model.lifetime.use();
     const { backend } = this.model;
     await cache.exclusively(async () => {
       cache.reserve(feeds.map(({ row }) => row), feeds.map(({ tokens }) => tokens.length));

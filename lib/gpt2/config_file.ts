@@ -1,5 +1,6 @@
 /** The file of a model's configuration. */
 
+import { parseJson } from "../util/json.ts";
 import { type GPT2Config, parseConfig } from "./config.ts";
 
 /** Reads and checks the `config.json` of a model's folder. Throws a RangeError or a TypeError that names the file. */
@@ -15,7 +16,7 @@ export async function readConfig(folder: string): Promise<GPT2Config> {
   }
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseJson(text);
   } catch (cause) {
     throw new RangeError(`Cannot load a model from ${folder}: its config.json is not JSON.`, { cause });
   }

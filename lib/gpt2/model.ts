@@ -8,6 +8,7 @@ import * as tf from "@tensorflow/tfjs";
 import type { Backend } from "../backend/types.ts";
 import type { DividedLinear, Dtype } from "../backend/ops.ts";
 import type { GPT2Config } from "./config.ts";
+import { Lifetime } from "../util/lifetime.ts";
 import { type Block, type LayerNorm, type Residual, sumOf } from "./layers.ts";
 import type { StepContext } from "./step_context.ts";
 
@@ -60,8 +61,13 @@ export class GPT2 {
     this.owned.push(part);
   }
 
-  /** Frees the weights, and what was made of them. */
-  [Symbol.dispose](): void {
+  /** Who uses the weights, and what was made of them, until when. */
+  readonly lifetime = new Lifetime("this model", () => {
     for (const part of this.owned.splice(0).reverse()) part.dispose();
+  });
+
+  /** Frees them, once the steps that are under way have ended; every later one is refused. */
+  [Symbol.dispose](): void {
+    this.lifetime.end();
   }
 }

@@ -10,6 +10,7 @@ import * as tf from "@tensorflow/tfjs";
 import { onBackend } from "../backend/current.ts";
 import { useBackend } from "../backend/select.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
+import { Lifetime } from "../util/lifetime.ts";
 import type { GPT2Config } from "./config.ts";
 import { readConfig } from "./config_file.ts";
 import { checkpointWeights, weightShapes, type WeightSource } from "./weights.ts";
@@ -68,6 +69,7 @@ export class PlainGPT2 implements Disposable {
 
   /** The whole batch in one go. */
   async forward({ inputIds, positionIds, mask }: PlainInputs): Promise<PlainOutputs> {
+    using _ = this.#lifetime.use();
     const B = inputIds.length, T = inputIds[0].length, { n_layer, vocab_size: V } = this.config;
     const [logits, ...attentions] = onBackend(this.backend, () =>
       tf.tidy(() => {
@@ -96,9 +98,11 @@ export class PlainGPT2 implements Disposable {
     }
   }
 
-  /** Frees the weights. */
+  readonly #lifetime = new Lifetime("this model", () => tf.dispose([...this.weights.values()]));
+
+  /** Frees the weights, once the calls that are under way have ended; later ones are refused. */
   [Symbol.dispose](): void {
-    tf.dispose([...this.weights.values()]);
+    this.#lifetime.end();
   }
 
   /** x [B·T, D], mask [B, 1, T, T] -> output [B·T, D] and weights [B, H, T, T]. */

@@ -21,7 +21,7 @@ const COMPANIONS = ["tokenizer.json", "tokenizer_config.json"];
 
 /**
  * Writes the model in `folder` to `output`, a folder that must not exist, with weights of type `dtype`. It appears whole or
- * not at all. Throws a RangeError if `output` is there, and what loading the model would throw.
+ * not at all. Throws a RangeError if `output` is there or cannot be made, and what loading the model would throw.
  *
  * @example
  * ```ts
@@ -39,9 +39,7 @@ export async function quantizeModel(folder: string, output: string, dtype: LowPr
   }
   const config = await readConfig(folder);
   using weights = await checkpointWeights(folder, config);
-  const whole = resolve(output);
-  await Deno.mkdir(dirname(whole), { recursive: true });
-  const work = await Deno.makeTempDir({ dir: dirname(whole), prefix: `.writing-${basename(whole)}-` });
+  const whole = resolve(output), work = await workFolder(whole);
   try {
     await Deno.copyFile(join(folder, "config.json"), join(work, "config.json"));
     for (const name of COMPANIONS) {
@@ -55,6 +53,16 @@ export async function quantizeModel(folder: string, output: string, dtype: LowPr
   } catch (error) {
     await Deno.remove(work, { recursive: true });
     throw error;
+  }
+}
+
+/** An empty folder beside `output`. */
+async function workFolder(output: string): Promise<string> {
+  try {
+    await Deno.mkdir(dirname(output), { recursive: true });
+    return await Deno.makeTempDir({ dir: dirname(output), prefix: `.writing-${basename(output)}-` });
+  } catch (cause) {
+    throw new RangeError(`Cannot write to ${output}: ${(cause as Error).message}. Name another folder.`, { cause });
   }
 }
 

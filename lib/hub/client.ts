@@ -8,6 +8,8 @@ import type { HubSettings } from "./settings.ts";
 export interface ClientOptions {
   /** Seconds without a byte after which a connection counts as broken. Default 30. */
   stallSeconds?: number;
+  /** Seconds that the whole list of a model's files may take, and each file besides a second for each kilobyte. Default 60. */
+  listSeconds?: number;
 }
 
 /** A server's answer that is neither a redirect nor a refusal. */
@@ -34,9 +36,14 @@ export class HubClient {
   readonly #authorization: { authorization?: string };
   readonly #tokenNote: string;
   readonly #stallSeconds: number;
+  /** Seconds that a list of files may take, from {@link ClientOptions}. */
+  readonly listSeconds: number;
 
   /** The token goes to the endpoint's own host only, and only over https or within this machine. */
-  constructor({ endpoint, token }: Pick<HubSettings, "endpoint" | "token">, { stallSeconds = 30 }: ClientOptions = {}) {
+  constructor(
+    { endpoint, token }: Pick<HubSettings, "endpoint" | "token">,
+    { stallSeconds = 30, listSeconds = 60 }: ClientOptions = {},
+  ) {
     this.#endpoint = endpoint;
     this.#token = token;
     const safe = endpoint.protocol === "https:" || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(endpoint.hostname);
@@ -47,14 +54,21 @@ export class HubClient {
       ? "the token that was sent does not open it"
       : "the token was not sent, because HF_ENDPOINT is not https";
     this.#stallSeconds = stallSeconds;
+    this.listSeconds = listSeconds;
   }
 
   /**
    * Gets a path below the endpoint and hands the answer to `use`; the connection ends with it. Throws a
-   * {@link HubError} when the hub refuses, and an {@link Interruption} when trying again may help.
+   * {@link HubError} when the hub refuses or takes more than `mostSeconds` for all of it, and an {@link Interruption} when
+   * trying again may help.
    */
-  async get<T>(path: string, headers: Record<string, string>, use: (answer: Answer) => Promise<T>): Promise<T> {
-    using watchdog = new Watchdog(this.#stallSeconds);
+  async get<T>(
+    path: string,
+    headers: Record<string, string>,
+    use: (answer: Answer) => Promise<T>,
+    mostSeconds = Infinity,
+  ): Promise<T> {
+    using watchdog = new Watchdog(this.#stallSeconds, mostSeconds);
     let response: Response | undefined;
     try {
       const followed = await this.#follow(path, headers, watchdog);
@@ -136,7 +150,8 @@ async function* bodyOf(response: Response, watchdog: Watchdog): AsyncGenerator<U
   }
 }
 
-function silence(url: URL, { seconds }: Watchdog): Interruption {
+function silence(url: URL, { seconds, late, mostSeconds }: Watchdog): Error {
+  if (late) return new HubError(`${url.host} took more than ${mostSeconds} seconds. Try again later`);
   return new Interruption(`${url.host} sent nothing for ${seconds} seconds`);
 }
 
@@ -158,14 +173,25 @@ function reasonIn(error: unknown): string {
   return reason && !reason.includes("://") ? ` (${reason})` : "";
 }
 
-/** Aborts a request when it was not fed for some seconds. */
+/** Aborts a request when it was not fed for some seconds, or has taken too long altogether. */
 class Watchdog {
   readonly #controller = new AbortController();
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Whether it had to abort. */
   barked = false;
 
-  constructor(readonly seconds: number) {}
+  readonly #deadline: ReturnType<typeof setTimeout> | undefined;
+  /** Whether it had to because of the time altogether. */
+  late = false;
+
+  constructor(readonly seconds: number, readonly mostSeconds: number) {
+    if (mostSeconds < Infinity) {
+      this.#deadline = setTimeout(() => {
+        this.late = true;
+        this.#bark();
+      }, mostSeconds * 1000);
+    }
+  }
 
   get signal(): AbortSignal {
     return this.#controller.signal;
@@ -173,10 +199,12 @@ class Watchdog {
 
   feed(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.barked = true;
-      this.#controller.abort();
-    }, this.seconds * 1000);
+    this.#timer = setTimeout(() => this.#bark(), this.seconds * 1000);
+  }
+
+  #bark(): void {
+    this.barked = true;
+    this.#controller.abort();
   }
 
   abort(): void {
@@ -184,6 +212,7 @@ class Watchdog {
   }
 
   [Symbol.dispose](): void {
+    clearTimeout(this.#deadline);
     clearTimeout(this.#timer);
   }
 }

@@ -14,6 +14,9 @@ export interface FileSource {
   readonly commit: string;
 }
 
+/** What comes more slowly would take days. */
+const SLOWEST_BYTES_PER_SECOND = 1000;
+
 /** The name of a file that is not whole yet. It holds the checksum, so that no other file is ever continued. */
 export function partialName({ name, checksum }: HubFile): string {
   return `${name}.${checksum.slice(0, 16)}.part`;
@@ -40,7 +43,7 @@ export async function downloadFile(
       checkClaims(answer, file, commit);
       await partial.startAt(answer.response);
       for await (const chunk of answer.chunks()) onBytes(await partial.add(chunk));
-    });
+    }, client.listSeconds + (file.size - resumed) / SLOWEST_BYTES_PER_SECOND);
     if (partial.bytes < file.size) {
       throw new Interruption(`${file.name} ended after ${partial.bytes} of ${file.size} bytes`);
     }

@@ -6,6 +6,7 @@
 
 import { join } from "node:path";
 import { freeBytes } from "../util/disk.ts";
+import { checkWritable } from "../util/files.ts";
 import { formatBytes } from "../util/format.ts";
 import { lockFile } from "../util/lock.ts";
 import { HubCache } from "./cache.ts";
@@ -63,7 +64,8 @@ const WORK = ".downloads";
 
 /**
  * Gets the model called `name`, unless it is there: then its checksums are verified again. Throws a RangeError for a name
- * that is none and for what fails the checks, and a {@link HubError} for a model that cannot be had.
+ * that is none, for a folder that cannot be written and for what fails the checks, and a {@link HubError} for a model that
+ * cannot be had.
  */
 export async function installModel(
   name: string,
@@ -78,7 +80,9 @@ export async function installModel(
   const folder = join(into, model.folder);
   try {
     for (const path of [folder, work, staging, lock]) await refuseLink(path);
-    await Deno.mkdir(work, { recursive: true });
+    await checkWritable(join(work, "any")).catch((cause) => {
+      throw new RangeError(`Cannot put a model into ${into}: ${cause.message}. Name another folder.`, { cause });
+    });
     using _lock = await lockFile(lock, () => log(`Waiting for another process that is getting ${name}.`));
     if (await kindOf(folder)) return await verify(folder, checks, options.revision);
 

@@ -16,7 +16,7 @@ export interface Listing {
 
 const MAX_LISTING_BYTES = 16_000_000;
 
-/** Asks the hub. Throws an Interruption or a HubError. */
+/** Asks the hub, within the seconds that the client allows. Throws an Interruption or a HubError. */
 export async function listFiles(client: HubClient, { repository, revision }: HubModel): Promise<Listing> {
   const path = `api/models/${repository}/revision/${encodeURIComponent(revision)}?blobs=true`;
   const json = await client.get(path, { accept: "application/json" }, async ({ chunks }) => {
@@ -27,7 +27,7 @@ export async function listFiles(client: HubClient, { repository, revision }: Hub
       text += decoder.decode(chunk, { stream: true });
     }
     return parse(text);
-  });
+  }, client.listSeconds);
   const { sha, siblings } = json ?? {};
   if (typeof sha !== "string" || !isCommit(sha) || !Array.isArray(siblings)) {
     throw new HubError("the hub's answer is not a list of files. Check HF_ENDPOINT");

@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { runToEnd } from "../util/child.ts";
 import { lockFile } from "../util/lock.ts";
 
 const project = fileURLToPath(new URL("../../", import.meta.url));
@@ -115,25 +116,35 @@ async function installPython(folder: string, log: (line: string) => void): Promi
   // Debian keeps ensurepip in a package of its own. A pip outside can do its work.
   const pip = await call(python, ["-m", "ensurepip"]).then(() => [python], () => [base, "--python", python]);
   const [command, ...options] = pip;
-  await call(command, ["-m", "pip", ...options, "install", "--quiet", "--no-input", "-r", requirements]);
+  await call(command, [
+    "-m",
+    "pip",
+    ...options,
+    "install",
+    "--quiet",
+    "--no-input",
+    "--only-binary=:all:",
+    "-r",
+    requirements,
+  ]);
   await Deno.writeTextFile(complete, hash);
   return python;
 }
 
 async function findPython(): Promise<string> {
-  const check = "import sys, venv; sys.exit(sys.version_info < (3, 10))";
+  const check = "import sys, venv; sys.exit(sys.version_info < (3, 11))";
   for (const name of ["python3", "python"]) {
     if (await call(name, ["-c", check]).then(() => true, () => false)) return name;
   }
   throw new Error(
-    "Jupyter needs Python 3.10 or newer, and neither `python3` nor `python` is one. " +
+    "Jupyter needs Python 3.11 or newer, and neither `python3` nor `python` is one. " +
       "Install it (on Debian and Ubuntu: apt install python3 python3-venv) and run this again.",
   );
 }
 
 /** Runs a command to its end. Its error is the last line of its stderr, and what to do. */
 async function call(command: string, args: string[]): Promise<void> {
-  const { success, stderr } = await new Deno.Command(command, { args, stdout: "null", stderr: "piped" }).output();
+  const { success, stderr } = await runToEnd(command, { args, stdout: "null", stderr: "piped" });
   if (success) return;
   const lines = new TextDecoder().decode(stderr).trim().split("\n");
   const reason = lines.findLast((line) => line.startsWith("ERROR")) ?? lines.at(-1);

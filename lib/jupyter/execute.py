@@ -44,7 +44,7 @@ class Client(NotebookClient):
 
 def read(path: str) -> nbformat.NotebookNode:
     """Reads a notebook of format 4; a cell without an id gets one that is the same in every run."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:  # some editors write a byte order mark
         notebook = json.load(file)
     notebook["nbformat_minor"] = max(5, notebook["nbformat_minor"])
     for i, cell in enumerate(notebook["cells"]):

@@ -3,6 +3,7 @@
 import { fileURLToPath } from "node:url";
 import type { JupyterEnvironment } from "./environment.ts";
 import { lines } from "../util/lines.ts";
+import { parseJson } from "../util/json.ts";
 
 /** Options of {@link executeNotebook}. */
 export interface ExecuteOptions {
@@ -57,7 +58,7 @@ export async function executeNotebook(
   jupyter: JupyterEnvironment,
   { cellSeconds = 600, quick = false, onCell }: ExecuteOptions = {},
 ): Promise<NotebookOutcome> {
-  const cells: Cell[] = JSON.parse(await Deno.readTextFile(path)).cells;
+  const cells: Cell[] = parseJson(await Deno.readTextFile(path)).cells;
   const child = new Deno.Command(jupyter.python, {
     args: [fileURLToPath(new URL("execute.py", import.meta.url)), path, String(cellSeconds)],
     env: { ...jupyter.env, NO_COLOR: "1", OMNIBUS_QUICK: quick ? "1" : "" },

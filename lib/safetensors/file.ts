@@ -132,6 +132,7 @@ export class SafetensorsFile implements Weights {
 /** Reads at any position of a file. */
 class Reader implements Disposable {
   #last: Promise<void> = Promise.resolve();
+  #closed = false;
 
   private constructor(readonly path: string, readonly file: Deno.FsFile, readonly size: number) {}
 
@@ -165,7 +166,8 @@ class Reader implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.file.close();
+    if (!this.#closed) this.file.close();
+    this.#closed = true;
   }
 }
 

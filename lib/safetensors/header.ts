@@ -43,7 +43,7 @@ export interface TensorInfo {
 }
 
 /** A file is not what it says it is, or does not hold what is asked of it. The message names it. */
-export class SafetensorsError extends Error {
+export class SafetensorsError extends RangeError {
   /** Tells it from other errors. */
   override name = "SafetensorsError";
 

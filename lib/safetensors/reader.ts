@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { quote } from "../util/quote.ts";
 import { SafetensorsFile, type Weights } from "./file.ts";
 import { SafetensorsError } from "./header.ts";
+import { parseJson } from "../util/json.ts";
 
 export { openSafetensors, SafetensorsFile, type Weights } from "./file.ts";
 export { SafetensorsError, type StoredDtype, type TensorInfo } from "./header.ts";
@@ -75,7 +76,7 @@ export async function readShardIndex(path: string): Promise<Map<string, string>>
   if (size > MAX_INDEX_BYTES) throw new SafetensorsError(path, `${size} bytes are too many for an index.`);
   let map: unknown;
   try {
-    map = JSON.parse(await Deno.readTextFile(path))?.weight_map;
+    map = parseJson(await Deno.readTextFile(path))?.weight_map;
   } catch (cause) {
     throw new SafetensorsError(path, `it is not JSON (${(cause as Error).message}). Download it again.`, { cause });
   }

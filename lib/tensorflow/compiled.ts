@@ -18,7 +18,7 @@ import { tensorflowOps } from "./ops.ts";
 import { tensorflowSamplingOps } from "./sampling.ts";
 import type { TensorMetadata } from "./capi/tensors.ts";
 
-const { float, int32, bfloat16 } = DataType;
+const { float, bfloat16 } = DataType;
 
 /** The operations on a TensorFlow backend whose captured steps XLA compiles. */
 export function compiledOps(backend: TensorflowBackend): Ops {

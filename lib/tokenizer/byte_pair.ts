@@ -46,12 +46,13 @@ type Json = any;
 
 /**
  * The tokenizer that a parsed `tokenizer.json` describes, with the names that a parsed `tokenizer_config.json` gives to its
- * special tokens. Throws an error that names `path` if this is not GPT-2's kind.
+ * special tokens. Throws a RangeError that names `path` if this is not GPT-2's kind.
  */
 export function bytePairTokenizer(json: Json, config: Json, path: string): Tokenizer {
   if (json?.model?.type !== "BPE" || json.decoder?.type !== "ByteLevel") {
-    throw new Error(
-      `Cannot use ${path}: its model is ${json?.model?.type} with decoder ${json?.decoder?.type}. ` +
+    const [model, decoder] = [json?.model, json?.decoder].map((part) => String(part?.type).slice(0, 40));
+    throw new RangeError(
+      `Cannot use ${path}: its model is ${model} with decoder ${decoder}. ` +
         "This library reads GPT-2's kind, BPE with ByteLevel.",
     );
   }
@@ -60,7 +61,7 @@ export function bytePairTokenizer(json: Json, config: Json, path: string): Token
   const idOf = (name: "eos_token" | "pad_token") => vocabulary.token_to_id(config[name]?.content ?? config[name]);
   const eosTokenId = idOf("eos_token") ?? vocabulary.token_to_id("<|endoftext|>");
   if (eosTokenId === undefined) {
-    throw new Error(
+    throw new RangeError(
       `Cannot use ${path}: it has no <|endoftext|>. Name the last token as eos_token in tokenizer_config.json.`,
     );
   }
@@ -114,7 +115,7 @@ function load(json: Json, config: Json, path: string): BytePairTokenizer {
   try {
     return new BytePairTokenizer(json, config);
   } catch (cause) {
-    throw new Error(`Cannot use ${path}: ${(cause as Error).message}. Download the model again.`, { cause });
+    throw new RangeError(`Cannot use ${path}: ${(cause as Error).message}. Download the model again.`, { cause });
   }
 }
 

@@ -1,6 +1,7 @@
 /** The tokenizer in a model's folder. */
 
 import { join } from "node:path";
+import { parseJson } from "../util/json.ts";
 import { bytePairTokenizer, type Tokenizer } from "./byte_pair.ts";
 
 export type { DecodeOptions, TokenizeOptions, Tokenizer } from "./byte_pair.ts";
@@ -8,7 +9,8 @@ export type { DecodeOptions, TokenizeOptions, Tokenizer } from "./byte_pair.ts";
 /** Finds the tokenizer of a model. */
 export class AutoTokenizer {
   /**
-   * Reads `tokenizer.json`, and `tokenizer_config.json` if there is one, from a model's folder.
+   * Reads `tokenizer.json`, and `tokenizer_config.json` if there is one, from a model's folder. Throws a RangeError that
+   * names the file which is missing, damaged, or not of GPT-2's kind.
    *
    * @example
    * ```ts
@@ -26,7 +28,7 @@ export class AutoTokenizer {
     const path = join(folder, "tokenizer.json");
     const json = await readJson(path);
     if (json === undefined) {
-      throw new Error(
+      throw new RangeError(
         `Cannot find a tokenizer in ${folder}: it holds no tokenizer.json. Download the model, or copy GPT-2's tokenizer.json there.`,
       );
     }
@@ -40,11 +42,13 @@ async function readJson(path: string): Promise<unknown> {
     text = await Deno.readTextFile(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
+    throw new RangeError(`Cannot read ${path}: ${(error as Error).message}.`, { cause: error });
   }
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (cause) {
-    throw new Error(`Cannot read ${path}: it is not JSON (${(cause as Error).message}). Download it again.`, { cause });
+    throw new RangeError(`Cannot read ${path}: it is not JSON (${(cause as Error).message}). Download it again.`, {
+      cause,
+    });
   }
 }

@@ -1,6 +1,47 @@
-/** Text without a line's end: `console.log` adds one. */
+/** Text to standard output and error, all of it. */
 
-/** Writes all of a text to stdout, or to stderr. One call of `writeSync` may take less, as pipes do. */
-export function print(text: string, stream: { writeSync(bytes: Uint8Array): number } = Deno.stdout): void {
-  for (let rest = new TextEncoder().encode(text); rest.length > 0;) rest = rest.subarray(stream.writeSync(rest));
+/** What POSIX promises to be written whole or not at all on a pipe. */
+const ATOMIC_BYTES = 512;
+
+/** What takes bytes, as many of them as it likes. */
+type Writer = { writeSync(bytes: Uint8Array): number };
+
+/**
+ * Writes all of a text as it is. Where a pipe or a terminal is set not to block, as a program on its other side can do, it
+ * may take nothing until somebody has read: then this waits.
+ */
+export function print(text: string, stream: Writer = Deno.stdout): void {
+  const bytes = new TextEncoder().encode(text), direct = directly(stream);
+  for (let done = 0; done < bytes.length;) {
+    try {
+      done += direct.writeSync(bytes.subarray(done, done + ATOMIC_BYTES));
+    } catch (error) {
+      if (!(error instanceof Deno.errors.WouldBlock)) throw error;
+      Atomics.wait(PAUSE, 0, 0, 5);
+    }
+  }
+}
+
+const PAUSE = new Int32Array(new SharedArrayBuffer(4));
+
+const opened = new Map<Writer, Writer>();
+
+/**
+ * A pipe or a terminal, opened once more: Deno's own stdout has a buffer, and does not say how much of what it refused is
+ * in there. Files, which never refuse, keep the one place to write at that they have.
+ */
+function directly(stream: Writer): Writer {
+  let direct = opened.get(stream);
+  if (!direct) opened.set(stream, direct = reopened(stream) ?? stream);
+  return direct;
+}
+
+function reopened(stream: Writer): Writer | undefined {
+  const descriptor = [Deno.stdout, Deno.stderr].findIndex((one) => one === stream) + 1, path = `/dev/fd/${descriptor}`;
+  if (descriptor === 0) return undefined;
+  try {
+    return Deno.statSync(path).isFile ? undefined : Deno.openSync(path, { write: true });
+  } catch {
+    return undefined; // on Windows, or a socket
+  }
 }

@@ -18,6 +18,7 @@ import { ReadBack, READS_EARLY } from "./read_back.ts";
 import { measureGpuRoofs } from "./roofs.ts";
 import { Scratch } from "./scratch.ts";
 import { TfjsOnGpu } from "./tfjs.ts";
+import { Lifetime } from "../util/lifetime.ts";
 
 /** How models run on a GPU through WebGPU. */
 export async function startWebgpu(): Promise<Backend> {
@@ -96,13 +97,15 @@ export class WebgpuBackend {
       this.#scratch.dispose();
       this.#readBack.dispose();
     });
+    const lifetime = new Lifetime("this captured function", () => captured.dispose());
     return {
-      run: (inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> => {
+      run: async (inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> => {
+        using _ = lifetime.use();
         const run = this.#turn.then(() => captured.run(inputs));
         this.#turn = run.catch(() => {});
-        return run;
+        return await run;
       },
-      dispose: () => captured.dispose(),
+      dispose: () => lifetime.end(),
     };
   }
 }

@@ -31,6 +31,8 @@ export interface Fault {
   stallAfter?: number;
   /** Milliseconds before each chunk of 64 kB. */
   slow?: number;
+  /** Milliseconds before each byte of a listing. */
+  trickle?: number;
   /** The whole file, whatever was asked for. */
   ignoreRange?: boolean;
 }
@@ -114,7 +116,8 @@ export class FakeHub implements AsyncDisposable {
       blobId: gitChecksum(bytes),
       ...this.#large(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length, pointerSize: 134 } },
     }));
-    return new Response(fault.body as string ?? JSON.stringify({ id: this.repository, sha: this.commit, siblings }));
+    const text = fault.body as string ?? JSON.stringify({ id: this.repository, sha: this.commit, siblings });
+    return new Response(fault.trickle ? trickle(text, fault.trickle) : text);
   }
 
   #resolve(seen: Seen, fault: Fault): Response {
@@ -170,6 +173,19 @@ export class FakeHub implements AsyncDisposable {
       },
     }, { highWaterMark: 0 });
   }
+}
+
+/** A byte at a time, so that the connection is never silent for long. */
+function trickle(text: string, milliseconds: number): ReadableStream {
+  const bytes = new TextEncoder().encode(text);
+  let sent = 0;
+  return new ReadableStream({
+    async pull(controller) {
+      if (sent === bytes.length) return controller.close();
+      await new Promise((resolve) => setTimeout(resolve, milliseconds));
+      controller.enqueue(bytes.subarray(sent, ++sent));
+    },
+  }, { highWaterMark: 0 });
 }
 
 export function sha256(bytes: Uint8Array): string {

@@ -11,10 +11,12 @@ export type CellOutput = string | { name: string; message: string } | { type: st
 export class KernelSession implements AsyncDisposable {
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
   readonly #lines: AsyncIterator<string>;
+  readonly #complaints: Promise<string>;
 
   private constructor(readonly child: Deno.ChildProcess) {
     this.#writer = child.stdin.getWriter();
     this.#lines = lines(child.stdout);
+    this.#complaints = new Response(child.stderr).text();
   }
 
   static async start(): Promise<KernelSession> {
@@ -26,7 +28,7 @@ export class KernelSession implements AsyncDisposable {
         env: { ...env, NO_COLOR: "1" },
         stdin: "piped",
         stdout: "piped",
-        stderr: "null",
+        stderr: "piped",
       }).spawn(),
     );
   }
@@ -41,13 +43,14 @@ export class KernelSession implements AsyncDisposable {
   async do(order: Record<string, unknown>): Promise<CellOutput[]> {
     await this.#writer.write(new TextEncoder().encode(JSON.stringify(order) + "\n"));
     const { value, done } = await this.#lines.next();
-    if (done) throw new Error(`The kernel's session ended at ${JSON.stringify(order)}.`);
+    if (done) throw new Error(`The kernel's session ended at ${JSON.stringify(order)}: ${await this.#complaints}`);
     return JSON.parse(value).outputs;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writer.close().catch(() => {});
     await this.#lines.return?.();
+    await this.#complaints;
     await this.child.status;
   }
 }

@@ -6,7 +6,7 @@
 import { build, type Plugin, stop } from "esbuild";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import type { TensorflowBinding } from "../../lib/tensorflow/capi/binding.ts";
 import { patchKernels, patchNodeUtil } from "../../lib/tensorflow/tfjs/patches.ts";
 
@@ -79,7 +79,7 @@ export interface PublishedTests {
 export async function publishedTests(folder: string, binding: TensorflowBinding): Promise<PublishedTests> {
   try {
     await build({
-      stdin: { contents: ENTRY, resolveDir: ROOT.pathname },
+      stdin: { contents: ENTRY, resolveDir: fileURLToPath(ROOT) },
       bundle: true,
       splitting: true, // for the imports on demand
       format: "esm",

@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { runToEnd } from "../../util/child.ts";
 import { writeTextFile } from "../../util/files.ts";
 import { findPip } from "../../tensorflow/install/pip.ts";
 
@@ -111,7 +112,8 @@ export function refuseCuda({ install }: PipReport): void {
 
 /** Runs a command to its end and gives what it printed. Its error is the last line that says what went wrong. */
 async function call([program, ...args]: readonly string[], cwd?: string): Promise<string> {
-  const { success, stdout, stderr } = await new Deno.Command(program, { args, cwd, env: { NO_COLOR: "1" } }).output();
+  const options: Deno.CommandOptions = { args, cwd, env: { NO_COLOR: "1" }, stdout: "piped", stderr: "piped" };
+  const { success, stdout, stderr } = await runToEnd(program, options);
   const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes).trim());
   if (success) return out;
   const lines = err.split("\n");

@@ -1,6 +1,7 @@
 /** Downloads pinned wheels with the user's own pip, so that its index, mirror, proxy and certificate settings hold. */
 
 import { join } from "node:path";
+import { runToEnd } from "../../util/child.ts";
 import { SetupError, type Wheel } from "./wheels.ts";
 
 const COMMANDS = [["python3", "-m", "pip"], ["python", "-m", "pip"], ["pip3"], ["pip"]];
@@ -69,8 +70,7 @@ async function runPip(pip: string[], wheel: Wheel, folder: string, temporary: st
 }
 
 async function execute([program, ...args]: string[], env?: Record<string, string>) {
-  const command = new Deno.Command(program, { args, env, stdin: "null", stdout: "null", stderr: "piped" });
-  const { code, stderr } = await command.output();
+  const { code, stderr } = await runToEnd(program, { args, env, stdin: "null", stdout: "null", stderr: "piped" });
   return { code, stderr: new TextDecoder().decode(stderr) };
 }
 

@@ -15,6 +15,7 @@ import type { Libtensorflow } from "../install/locate.ts";
 import { patchKernels, patchNodeUtil } from "./patches.ts";
 import type { OperationTime } from "../capi/trace.ts";
 import type { TensorMetadata } from "../capi/tensors.ts";
+import { Lifetime } from "../../util/lifetime.ts";
 
 /** How to open TensorFlow. */
 export interface TensorflowOptions {
@@ -219,6 +220,8 @@ export class TensorflowBackend {
 
 /** A captured function over tensors. */
 export class Captured {
+  readonly #lifetime = new Lifetime("this captured function", () => this.binding.deleteFunction(this.fn));
+
   /** Made by {@link TensorflowBackend.capture}. */
   constructor(
     private readonly binding: TensorflowBinding,
@@ -233,13 +236,14 @@ export class Captured {
    * where none of its constants depends on them.
    */
   async run(inputs: readonly tf.Tensor[], options?: RunOptions): Promise<tf.Tensor[]> {
+    using _ = this.#lifetime.use();
     const outputs = await this.binding.run(this.fn, this.node.getInputTensorIds(inputs), options);
     return outputs.map((output) => this.node.createOutputTensor(output));
   }
 
-  /** Frees the function. */
+  /** Frees the function, once the runs that are under way have ended; later ones are refused. */
   dispose(): void {
-    this.binding.deleteFunction(this.fn);
+    this.#lifetime.end();
   }
 }
 

@@ -1,0 +1,47 @@
+"""Pins what requirements.in asks for, and all that those packages need, by version and hash, in requirements.txt.
+
+Run it after a change of requirements.in, with uv, which resolves for all platforms at once:
+
+    python3 -m venv /tmp/pin && /tmp/pin/bin/pip install uv && /tmp/pin/bin/python lib/jupyter/pin.py
+
+Of a package's wheels, those are listed that a platform of ours takes: so that the list can be read, and so that nothing is
+built from source.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PYTHON = re.compile(r"-(py3|py2\.py3|cp31[1-4]|cp3\d+-abi3)-")
+PLATFORM = re.compile(r"-(any|(manylinux|macosx|win)[\w.]*_(x86_64|aarch64|arm64|universal2|amd64)|win_amd64)\.whl$")
+HEADER = """\
+# The Python side of the notebooks, with all that it needs. `deno task lab` and `deno task notebooks` install it into
+# .jupyter/venv. Made from requirements.in by lib/jupyter/pin.py.
+"""
+
+
+def resolve() -> list[dict]:
+    """All packages, with their wheels, for Python 3.11 and later."""
+    with tempfile.TemporaryDirectory() as folder:
+        lock = Path(folder) / "pylock.toml"
+        uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11"]
+        subprocess.run([*uv, "--format=pylock.toml", "--output-file", lock, ROOT / "requirements.in"], check=True)
+        return tomllib.loads(lock.read_text())["packages"]
+
+
+def line(package: dict) -> str:
+    names = {wheel["url"].rsplit("/", 1)[1]: wheel["hashes"]["sha256"] for wheel in package.get("wheels", [])}
+    hashes = sorted({sha256 for name, sha256 in names.items() if PYTHON.search(name) and PLATFORM.search(name)})
+    if not hashes:
+        sys.exit(f"{package['name']} {package['version']} has no wheel for any platform of ours.")
+    marker = package.get("marker", "").removeprefix("python_full_version >= '3.11'").removeprefix(" and ")
+    marker = f" ; {marker}" if marker else ""
+    return " \\\n".join([f"{package['name']}=={package['version']}{marker}", *(f"    --hash=sha256:{h}" for h in hashes)])
+
+
+if __name__ == "__main__":
+    (ROOT / "requirements.txt").write_text(HEADER + "\n".join(map(line, resolve())) + "\n")
