@@ -174,3 +174,54 @@ testOnEach(
     assert.equal(tf.memory().numTensors, before);
   },
 );
+
+testOnEach(
+  backends,
+  "steps with tokens, rows or positions that cannot be are refused, and the cache is as it was",
+  async (backend) => {
+    using model = await loadGPT2(folders[0], { backend });
+    const first = await generateTokenKvCaching(model, padBatch([[1, 2, 3], [4]], { padTokenId: 0 }));
+    using cache = first.cache;
+    const wrong: [unknown, RegExp][] = [
+      [[[1], [2], [3]], /inputIds of 3 rows: the cache has 2/],
+      [[[1]], /inputIds of 1 rows/],
+      [null, /inputIds of no rows/],
+      [[[1], []], /inputIds\[1\]: it must be an array of one or more tokens/],
+      [[[1], 2], /inputIds\[1\]/],
+      ...[97, -1, NaN, 1.5, null, "7", undefined, 1e300].map((id): [unknown, RegExp] => [
+        [[1], [id]],
+        /inputIds\[1\]\[0\]: it is .*\. Token ids are whole numbers from 0 to 96/,
+      ]),
+      [[Array(94).fill(1), [1]], /Cannot feed 94 tokens to row 0: it has 3 and the model holds 96/],
+    ];
+    const tensors = tf.memory().numTensors;
+    for (const [inputIds, message] of wrong) {
+      const step = generateTokenKvCaching(model, { inputIds: inputIds as number[][], cache });
+      await assert.rejects(
+        step,
+        (error: Error) => error instanceof RangeError && message.test(error.message),
+        `${inputIds}`,
+      );
+    }
+    assert.equal(tf.memory().numTensors, tensors);
+    assert.deepEqual(cache.lengths, [3, 1]);
+    const tooLong = { inputIds: [Array(97).fill(1)], attentionMask: [Array(97).fill(1)] };
+    await assert.rejects(generateTokenKvCaching(model, tooLong), /a prompt of 97 tokens: the model holds 96/);
+    const one = generateTokenKvCaching(model, { inputIds: [[5], [6]], cache });
+    const two = generateTokenKvCaching(model, { inputIds: [[5], [6]], cache });
+    await assert.rejects(two, /Cannot run two steps on one cache at once/);
+    const { nextTokenIds } = await one;
+    assert.deepEqual(cache.lengths, [4, 2]);
+    const [[a], [b]] = [await logitsOf(model, [[1, 2, 3, 5]]), await logitsOf(model, [[4, 6]])];
+    assert.deepEqual(nextTokenIds, [a, b].map((row) => row.indexOf(Math.max(...row))));
+    const full = await generateTokenKvCaching(model, {
+      inputIds: [Array(96).fill(1)],
+      attentionMask: [Array(96).fill(1)],
+    });
+    await assert.rejects(
+      generateTokenKvCaching(model, { inputIds: [[1]], cache: full.cache }),
+      /it has 96 and the model holds 96/,
+    );
+    full.cache[Symbol.dispose]();
+  },
+);

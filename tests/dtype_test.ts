@@ -13,6 +13,7 @@ import { assertClose, distance, logitsOf } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
 const backend = await useBackend("tensorflow");
+const full = Deno.env.has("OMNIBUS_FULL");
 const lowPrecision = backend.dtypes.filter((dtype) => dtype !== "float32");
 
 /** How far a low-precision model's logits may be from float32's, as a share of their spread; and its perplexity, as a share. */
@@ -66,6 +67,38 @@ async function roundsAlike(): Promise<void> {
     assertClose(alone.logprobs!, together[i].logprobs!, 2e-5, `prompt ${i}`);
   }
 }
+
+Deno.test({
+  name: "an int8 row's logits are the same among companions of any length as alone",
+  ignore: !backend.dtypes.includes("int8"),
+  async fn() {
+    using model = await loadGPT2("models/small", { backend, dtype: "int8" });
+    const { layerNorm } = backend.ops; // a row's norm that depends on the others: what must not be
+    const wrong = (x: tf.Tensor2D, ...rest: [tf.Tensor1D, tf.Tensor1D, number]) =>
+      tf.add(layerNorm(x, ...rest), tf.mul(tf.mean(x), 1e-3)) as tf.Tensor2D;
+    const ops = { ...backend.ops, layerNorm: wrong };
+    using control = await loadGPT2("models/small", {
+      backend: Object.create(backend, { ops: { value: ops } }),
+      dtype: "int8",
+    });
+    const random = seededRandom(5), upTo = (n: number) => 1 + Math.floor(random() * n), count = full ? 500 : 40;
+    const text = () => Array.from({ length: upTo(200) }, () => upTo(model.config.vocab_size) - 1);
+    let worst = 0, worstOfControl = 0;
+    for (let i = 0; i < count; i++) {
+      const row = text(), rows = [text(), row, text()];
+      const [[alone], [, together]] = [await logitsOf(model, [row]), await logitsOf(model, rows)];
+      worst = Math.max(worst, distance(alone, together));
+      if (i >= 3) continue;
+      worstOfControl = Math.max(
+        worstOfControl,
+        distance((await logitsOf(control, [row]))[0], (await logitsOf(control, rows))[1]),
+      );
+    }
+    console.log(`int8, ${count} rows of 1 to 200 tokens: logits in company at most ${worst} from those alone`);
+    assert.ok(worst < 1e-3, `${worst}`);
+    assert.ok(worstOfControl > 1e-3, `control: ${worstOfControl}`);
+  },
+});
 
 Deno.test("low-precision weights cost little: perplexity on held-out text, and agreement of the first choices", async () => {
   const tokenizer = await AutoTokenizer.fromPretrained("models/small");

@@ -21,7 +21,7 @@ import { interruptSignal } from "../util/interrupt.ts";
 import { nextTurn } from "../util/turn.ts";
 import type { Row } from "./bucket.ts";
 import { KvCache } from "./kv_cache.ts";
-import { checkContext, checkCount, checkFollowing, checkMaxTokens } from "./limits.ts";
+import { checkContext, checkCount, checkFollowing, checkMaxTokens, checkPrompt } from "./limits.ts";
 import { checkMemory, prefillChunk } from "./memory.ts";
 import { parallelismFor } from "./parallelism.ts";
 import { type AnswerOptions, type Generated, Request } from "./request.ts";
@@ -190,7 +190,8 @@ export async function generateTokenKvCaching(
     return nextTokensOf(await interruptibleStep(model, cache, feeds, options), cache);
   }
   const prompts = realTokens(inputs, { vocabSize: model.config.vocab_size }), { maxTokens = 1 } = options;
-  checkContext(longest(prompts), 1, model.config.n_positions + 1); // nothing needs to be fed after them
+  checkPrompt(longest(prompts), model.config.n_positions);
+  checkMemory(model, prompts.length, longest(prompts), maxTokens);
   const cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
   try {
     const { next } = await feedPrompts(model, cache, prompts, { ...options, room: maxTokens - 1 });

@@ -16,6 +16,12 @@ export function checkMaxTokens(maxTokens: number): void {
   }
 }
 
+/** Throws a RangeError unless the model holds a prompt of so many tokens. */
+export function checkPrompt(promptLength: number, n_positions: number): void {
+  if (promptLength <= n_positions) return;
+  throw new RangeError(`Cannot use a prompt of ${promptLength} tokens: the model holds ${n_positions}. Shorten it.`);
+}
+
 /** Throws a RangeError unless a prompt of `promptLength` tokens and its answer fit into the model's `n_positions`. */
 export function checkContext(promptLength: number, maxTokens: number, n_positions: number): void {
   const room = n_positions - promptLength;

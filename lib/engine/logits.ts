@@ -3,6 +3,7 @@
 import { type Batch, longest, realTokens } from "../tokenizer/batch.ts";
 import { KvCache } from "./kv_cache.ts";
 import type { GPT2 } from "../gpt2/model.ts";
+import { checkPrompt } from "./limits.ts";
 import { Runner } from "./runner.ts";
 
 /** A token that might come next. */
@@ -33,9 +34,7 @@ export async function nextTokenLogits(model: GPT2, inputs: Batch): Promise<Float
   const { vocab_size: V, n_positions } = model.config;
   const rows = realTokens(inputs, { vocabSize: V });
   const width = longest(rows);
-  if (width > n_positions) {
-    throw new RangeError(`Cannot use a prompt of ${width} tokens: the model holds ${n_positions}. Shorten it.`);
-  }
+  checkPrompt(width, n_positions);
   using cache = new KvCache(model);
   const admitted = cache.admit({ slots: rows.map(({ length }) => length) });
   return await Runner.of(model).logits(cache, rows.map((tokens, i) => ({ row: admitted[i], tokens })));
