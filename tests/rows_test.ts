@@ -12,7 +12,8 @@ import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
 import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
 import { testOnEach, workingBackends } from "./_support/backends.ts";
 import { assertClose, distance, logitsOf } from "./_support/logits.ts";
-import { randomSchedule } from "./_support/schedules.ts";
+import { randomChoices, randomSchedule } from "./_support/schedules.ts";
+import { missedBy } from "./_support/sampling.ts";
 import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
 const backends = await workingBackends();
@@ -26,24 +27,49 @@ async function compare(
   { schedules, steps = 12, lanes = [1] }: { schedules: number; steps?: number; lanes?: readonly number[] },
 ): Promise<void> {
   using model = await loadGPT2(folder, { backend });
-  let compared = 0;
+  // Rows of every length by themselves: as many buckets at a time as there can be.
+  const apart = { ...backend.cachePolicy, bucketCost: 0 };
+  using scattered = await loadGPT2(folder, { backend: Object.create(backend, { cachePolicy: { value: apart } }) });
+  let compared = 0, ties = 0, choices = 0;
   for (let seed = 0; seed < schedules; seed++) {
     const options = { seed, steps, maxRows: 1 + seed % 12, lanes: lanes[seed % lanes.length] };
-    for await (const { tokens, logits } of randomSchedule(model, options)) {
-      const [alone] = await logitsOf(model, [tokens]);
-      assertClose(logits, alone, TOLERANCE, `schedule ${seed}, ${tokens.length} tokens`);
-      compared++;
+    const what = (tokens: number[]) => `schedule ${seed}, ${tokens.length} tokens`;
+    const one = seed % 3 === 1 && !backend.sizeFor ? scattered : model;
+    if (seed % 2) {
+      for await (const { tokens, logits } of randomSchedule(one, options)) {
+        assertClose(logits, (await logitsOf(model, [tokens]))[0], TOLERANCE, what(tokens));
+        compared++;
+      }
+    } else {
+      for await (const { tokens, next, options: own, uniform } of randomChoices(one, options)) {
+        const [alone] = await logitsOf(model, [tokens]), logits = Float32Array.from(alone);
+        const missed = missedBy(next.id, { options: own, prompt: tokens, answer: [], endIds: [], logits }, uniform);
+        const total = Math.log(alone.reduce((sum, logit) => sum + Math.exp(logit), 0));
+        assertClose([next.logprob!], [alone[next.id] - total], TOLERANCE, what(tokens));
+        if (missed > 0) ties++;
+        assert.ok(
+          missed < TOLERANCE || own.topP || own.topK || own.minP || !own.temperature,
+          `${missed}, ${what(tokens)}`,
+        );
+        compared++;
+        choices++;
+      }
     }
   }
+  assert.ok(ties <= Math.max(1, 0.005 * choices), `${ties} ties in ${choices} choices`);
   assert.ok(compared > 5 * schedules, `${compared} comparisons`);
 }
 
-testOnEach(backends, "in random schedules each row's logits are those that it has alone", async (backend) => {
-  const many = backend.name === "tensorflow";
-  await compare(backend, { schedules: (many ? 200 : 20) * (full ? 5 : 1), lanes: many ? [1, 1, 2, 3] : [1, 2] });
-});
+testOnEach(
+  backends,
+  "in random schedules each row has the logits, and chooses the tokens, that it has alone",
+  async (backend) => {
+    const many = backend.name === "tensorflow";
+    await compare(backend, { schedules: (many ? 200 : 20) * (full ? 5 : 1), lanes: many ? [1, 1, 2, 3] : [1, 2] });
+  },
+);
 
-Deno.test("compiled by XLA: in random schedules each row's logits are those that it has alone", async () => {
+Deno.test("compiled by XLA: in random schedules each row has the logits, and chooses the tokens, that it has alone", async () => {
   await compare(await tensorflowOnGpu(await openTensorflow()), { schedules: full ? 20 : 5, steps: 6 });
 });
 
