@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import settings from "../deno.json" with { type: "json" };
+import { chosenSampling, samplingFlags } from "../lib/cli/sampling_flags.ts";
+import { samplingSettings } from "../lib/engine/sampling.ts";
+import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import { openGpu } from "../lib/webgpu/device.ts";
 import golden from "./fixtures/small_golden.json" with { type: "json" };
 import { assertClose } from "./_support/logits.ts";
@@ -74,6 +77,23 @@ Deno.test("generate refuses what it cannot do, in one line", async () => {
     await assertRefused(message, ...prompt, "--backend", backend, "--lanes", "5000");
   }
   if (cores > 1) await assertRefused(/Cannot divide 1 row into 2 lanes/, ...prompt, "--lanes", "2");
+  const badValues: [RegExp, ...string[]][] = [
+    [/--temperature must be a number: it is "hot"/, "--temperature", "hot"],
+    [/--min-p must be a number: it is ""/, "--min-p", ""],
+    [/Cannot sample with topP 95: it is a number from 0 to 1/, "--top-p", "95"],
+    [
+      /--presence-penalty needs a value. One that begins with a dash .* equals sign/,
+      "--presence-penalty",
+      "-1",
+    ],
+    [/Cannot filter in the order "mine": the orders are vllm and huggingface/, "--filter-order", "mine"],
+    [/--seed must be a whole number from 0 up: it is "x"/, "--seed", "x"],
+    [/--n must be a whole number from 1 up: it is "0"/, "--n", "0"],
+    [/Cannot use stop text 1: it is empty/, "--stop", "a", "--stop", ""],
+    [/--top-logprobs must be a whole number from 0 up: it is "all"/, "--top-logprobs", "all"],
+    [/Cannot use topLogprobs 99999: it must be a whole number from 0 to 50257/, "--top-logprobs", "99999"],
+  ];
+  for (const [message, ...flags] of badValues) await assertRefused(message, ...prompt, ...flags);
   await assertRefused(/There is no dtype "int3"/, "generate", "--prompt", "a", "--dtype", "int3");
   await assertRefused(
     /Cannot use int8 on the cpu backend/,
@@ -139,7 +159,73 @@ Deno.test("generate --json prints the reference's answers, with prompts as text 
       assertClose(answer.logprobs, logprobs, 2e-3, backend);
     }
     assert.equal(answers[0].prompt, chosen[0].prompt);
+    assert.ok(answers.every((answer: object) => !("seed" in answer) && !("topLogprobs" in answer)), "greedy");
   }
+});
+
+Deno.test("generate draws n answers to each prompt, and the seed that it names gives the same again", async () => {
+  const prompts = ["--prompt", "Call me", "--prompt", "Never have I ever"];
+  const flags = [
+    "--temperature",
+    "1",
+    "--n",
+    "2",
+    "--max-tokens",
+    "8",
+    "--ignore-eos",
+    "--top-logprobs",
+    "3",
+    "--json",
+  ];
+  const generate = async (...more: string[]) => {
+    const { code, stdout, stderr } = await command("generate", ...flags, ...more);
+    assert.deepEqual([code, stderr], [0, ""]);
+    return JSON.parse(stdout);
+  };
+  const unseeded = await generate("--prompt", "Call me");
+  const again = await generate("--prompt", "Call me", "--seed", `${unseeded[0].seed}`);
+  assert.deepEqual(again, unseeded);
+  const answers = await generate(...prompts, "--seed", "7");
+  assert.deepEqual(answers.map(({ prompt }: { prompt: string }) => prompt), [
+    ...Array(2).fill("Call me"),
+    ...Array(2).fill("Never have I ever"),
+  ]);
+  const texts = [...answers, ...unseeded].map(({ text }) => text);
+  assert.equal(new Set(texts).size, 6, "other draws for each answer, and with each seed");
+  for (const { tokens, logprobs, topLogprobs, seed } of answers) {
+    assert.deepEqual([tokens.length, logprobs.length, topLogprobs.length, seed], [8, 8, 8, 7]);
+    for (const [i, top] of topLogprobs.entries()) {
+      assert.equal(top.length, 3);
+      const rank = top.findIndex(({ id }: { id: number }) => id === tokens[i]);
+      if (rank < 0) assert.ok(logprobs[i] <= top[2].logprob);
+      else assert.equal(logprobs[i], top[rank].logprob);
+    }
+  }
+});
+
+Deno.test("the flags for choosing tokens say what the options of the same names do", () => {
+  const flags = Object.keys(samplingFlags).map((name, i) => [name, name === "filter-order" ? "vllm" : `${i + 1}`]);
+  const camelCase = (name: string) => name.replace(/-./g, ([, letter]) => letter.toUpperCase());
+  const options = flags.map(([name, value]) => [camelCase(name), name === "filter-order" ? value : Number(value)]);
+  assert.deepEqual(chosenSampling(Object.fromEntries(flags)), Object.fromEntries(options));
+  const settings = samplingSettings({ seed: 1 }, { vocabSize: 97 });
+  assert.deepEqual(samplingSettings({ ...chosenSampling({}), seed: 1 }, { vocabSize: 97 }), settings, "no flags");
+  assert.deepEqual(options.map(([name]) => name).sort(), Object.keys(settings).filter((n) => n !== "logitBias").sort());
+});
+
+Deno.test("generate ends an answer before a stop text that lies across tokens, and goes on with other rows", async () => {
+  const [stopped, other] = golden, tokenizer = await AutoTokenizer.fromPretrained("models/small");
+  const before = tokenizer.decode(stopped.tokens.slice(0, 5)),
+    stop = stopped.text.slice(before.length - 2, before.length + 2);
+  const cut = stopped.text.indexOf(stop);
+  assert.ok(cut > 0 && !other.text.includes(stop));
+  const flags = ["--stop", "not there", "--stop", stop, "--max-tokens", "24", "--ignore-eos"];
+  const prompts = [stopped, other].flatMap(({ prompt }) => ["--prompt", prompt]);
+  const { stdout } = await command("generate", ...prompts, ...flags);
+  assert.equal(stdout, `${stopped.prompt}${stopped.text.slice(0, cut)}\n${other.prompt}${other.text}\n`);
+  const answers = JSON.parse((await command("generate", ...prompts, ...flags, "--json")).stdout);
+  const ends = answers.map(({ text, finishReason }: Record<string, unknown>) => [text, finishReason]);
+  assert.deepEqual(ends, [[stopped.text.slice(0, cut), "stop"], [other.text, "length"]]);
 });
 
 Deno.test("generate prints every row's whole text, in order", async () => {

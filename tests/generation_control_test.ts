@@ -45,7 +45,7 @@ function randomPrompts(count: number, seed: number): number[][] {
 }
 
 /** Fails unless the answer's tokens are those that its draws ask for, by the logits that the text has alone. Counts ties. */
-async function assertDrawn(
+function assertDrawn(
   answer: Generated,
   prompt: readonly number[],
   kind: Partial<AnswerOptions>,
@@ -89,7 +89,7 @@ testOnEach(
       assert.equal(together[i].finishReason, alone.finishReason, `row ${i}`);
       assertClose(together[i].logprobs!, alone.logprobs!, 1e-3, `row ${i}`);
       const texts = alone.tokens.map((_, step) => [...prompts[i], ...alone.tokens.slice(0, step)]);
-      ties += await assertDrawn(together[i], prompts[i], kind, await logitsOf(model, texts));
+      ties += assertDrawn(together[i], prompts[i], kind, await logitsOf(model, texts));
       tokens += alone.tokens.length;
     }
     assert.ok(ties <= 0.05 * tokens, `${ties} ties of ${tokens}`);
@@ -130,6 +130,11 @@ testOnEach(
     const again = await generateBatch(model, batchOf(prompts.slice(1)), { ...options, n: 2 });
     assert.deepEqual(again.map(({ tokens }) => tokens), answers.slice(3, 5).map(({ tokens }) => tokens));
     assert.deepEqual(answers.map(({ seed }) => seed), Array(6).fill(9));
+    const seeds = (await generateBatch(model, batchOf(prompts), { ...options, seed: undefined, n: 2 })).map((row) =>
+      row.seed
+    );
+    assert.deepEqual([seeds[0], seeds[2]], [seeds[1], seeds[3]], "one seed for all answers to a prompt");
+    assert.notEqual(seeds[0], seeds[2]);
   },
 );
 
@@ -154,7 +159,8 @@ testOnEach(backends, "log-probabilities of a prompt are those of its tokens, als
       1e-3,
       "top",
     );
-    assert.equal(answers[i].topLogprobs!.length, answers[i].tokens.length);
+    const { tokens, logprobs, topLogprobs } = answers[i];
+    assert.deepEqual(topLogprobs!.map(([best]) => best), tokens.map((id, t) => ({ id, logprob: logprobs![t] })));
   }
 });
 

@@ -65,6 +65,14 @@ export function wholeNumber(text: string | undefined, name: string, fallback: nu
   return value;
 }
 
+/** The number in a flag's text; undefined when the flag was not given. Throws {@link UsageError}. */
+export function number(text: string | undefined, name: string): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (text.trim() === "" || Number.isNaN(value)) throw new UsageError(`--${name} must be a number: it is "${text}".`);
+  return value;
+}
+
 /** A path that the user gave: relative to where they are, which is not always where Deno runs the task. */
 export function userPath(path: string): string {
   return isAbsolute(path) ? path : join(Deno.env.get("INIT_CWD") ?? Deno.cwd(), path);

@@ -6,6 +6,7 @@ import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
 import { chosenParallelism, loadModel, modelFlags } from "./model_flags.ts";
 import { Printer } from "./printer.ts";
+import { chosenSampling, samplingFlags } from "./sampling_flags.ts";
 import { parseJson } from "../util/json.ts";
 import { print } from "../util/print.ts";
 
@@ -21,34 +22,43 @@ await run({
     },
     ...modelFlags,
     "max-tokens": { type: "string", value: "N", help: "the most new tokens of each prompt (default 40)" },
+    ...samplingFlags,
+    n: { type: "string", value: "N", help: "answers to each prompt; they differ by their draws (default 1)" },
+    stop: {
+      type: "string",
+      multiple: true,
+      value: "TEXT",
+      help: "end an answer before TEXT; may be given several times",
+    },
     "ignore-eos": { type: "boolean", help: "go on after the end-of-text token" },
     logprobs: { type: "boolean", help: "with --json: the logarithm of each token's probability" },
+    "top-logprobs": { type: "string", value: "N", help: "with --json: the same of the N most likely tokens each time" },
     json: { type: "boolean", help: "print one JSON array at the end instead of text" },
   },
 }, async (flags) => {
   const prompts = await readPrompts(flags.prompt, flags.prompts);
   const maxTokens = wholeNumber(flags["max-tokens"], "max-tokens", 40);
+  const n = wholeNumber(flags.n, "n", 1), sampling = chosenSampling(flags);
+  const topLogprobs = wholeNumber(flags["top-logprobs"], "top-logprobs", 0, 0);
   const { model, folder } = await loadModel(flags.model ?? "small", flags);
   using _ = model;
   const tokenizer = await AutoTokenizer.fromPretrained(folder);
   const rows = prompts.map((prompt) => typeof prompt === "string" ? tokenizer(prompt).inputIds[0] : prompt);
   const texts = prompts.map((prompt) => typeof prompt === "string" ? prompt : tokenizer.decode(prompt));
-  const parallelism = chosenParallelism(flags, model);
-  const options = { maxTokens, parallelism, ignoreEos: flags["ignore-eos"], logprobs: flags.logprobs };
   const inputs = padBatch(rows, { padTokenId: tokenizer.padTokenId });
-  const printer = flags.json ? undefined : new Printer(texts, tokenizer, print);
-
-  const steps = generateSteps(model, inputs, options);
+  const steps = generateSteps(model, inputs, {
+    ...sampling,
+    ...{ maxTokens, n, tokenizer, stop: flags.stop, ignoreEos: flags["ignore-eos"] },
+    ...{ logprobs: flags.logprobs, topLogprobs, parallelism: chosenParallelism(flags, model) },
+  });
   let next = await steps.next();
-  for (; !next.done; next = await steps.next()) printer?.add(next.value.tokens);
+  const printer = flags.json ? undefined : new Printer(texts.flatMap((text) => Array(n).fill(text)), print);
+  for (; !next.done; next = await steps.next()) printer?.add(next.value);
   if (printer) return printer.finish();
-  const answers = next.value.map(({ tokens, finishReason, logprobs }, i) => ({
-    prompt: prompts[i],
-    promptTokens: rows[i],
-    tokens,
-    text: tokenizer.decode(tokens),
-    finishReason,
-    ...logprobs && { logprobs },
+  const answers = next.value.map(({ tokens, text, finishReason, logprobs, topLogprobs, seed }, i) => ({
+    prompt: prompts[Math.floor(i / n)],
+    promptTokens: rows[Math.floor(i / n)],
+    ...{ tokens, text, finishReason, logprobs, topLogprobs, seed }, // JSON leaves out what is undefined
   }));
   console.log(JSON.stringify(answers, null, 1));
 });

@@ -1,10 +1,8 @@
 /** Text of many rows on one terminal, as it comes. */
 
-import type { TextStream } from "../tokenizer/text_stream.ts";
-import type { Tokenizer } from "../tokenizer/byte_pair.ts";
+import type { Step } from "../engine/generate.ts";
 
 interface Row {
-  readonly stream: TextStream;
   /** Text that waits for the rows before this one. */
   waiting: string;
   ended: boolean;
@@ -17,20 +15,16 @@ export class Printer {
   #current = 0;
 
   /** @param prompts each row's prompt, which is printed before its text */
-  constructor(prompts: readonly string[], tokenizer: Tokenizer, write: (text: string) => void) {
-    this.#rows = prompts.map((prompt) => ({
-      stream: tokenizer.stream({ skipSpecialTokens: true }),
-      waiting: prompt,
-      ended: false,
-    }));
+  constructor(prompts: readonly string[], write: (text: string) => void) {
+    this.#rows = prompts.map((prompt) => ({ waiting: prompt, ended: false }));
     this.#write = write;
   }
 
-  /** Takes in a step: each row's new token, or null if it had ended. */
-  add(tokens: readonly (number | null)[]): void {
-    for (const [i, token] of tokens.entries()) {
-      if (token === null) end(this.#rows[i]);
-      else this.#rows[i].waiting += this.#rows[i].stream.push(token);
+  /** Takes in a step: a row without a token in it had ended. */
+  add({ tokens, texts }: Pick<Step, "tokens" | "texts">): void {
+    for (const [i, row] of this.#rows.entries()) {
+      if (tokens[i] === null) end(row);
+      else row.waiting += texts[i];
     }
     this.#print();
   }
@@ -52,6 +46,6 @@ export class Printer {
 }
 
 function end(row: Row): void {
-  if (!row.ended) row.waiting += `${row.stream.end()}\n`;
+  if (!row.ended) row.waiting += "\n";
   row.ended = true;
 }

@@ -27,6 +27,7 @@ import { parallelismFor } from "./parallelism.ts";
 import { type AnswerOptions, type Generated, Request } from "./request.ts";
 import { type NextToken, Runner, type StepOptions } from "./runner.ts";
 import type { SampledRow } from "./sampled_row.ts";
+import { randomSeed } from "./sampling.ts";
 import type { Feed, Wanted } from "./step_inputs.ts";
 
 /** How to generate. */
@@ -125,6 +126,7 @@ export function requestsFor(model: GPT2, inputs: Batch, options: GenerateOptions
   parallelismFor(model, prompts.length, options.parallelism);
   return prompts.map((prompt, i) => {
     const own = { ...common, ...rows[i] };
+    own.seed ??= randomSeed(); // one for all answers to a prompt
     checkMaxTokens(own.maxTokens);
     checkContext(prompt.length, own.maxTokens, config.n_positions);
     return Array.from({ length: n }, (_, choice) => new Request(prompt, own, config, choice));
@@ -254,7 +256,7 @@ async function feedPrompts(
       for (const { next: chooser } of wanted) {
         const token = chosen[at++];
         if (typeof chooser === "number") scores[i].push(token.logprob!);
-        else next[i].push(options.logprobs ? token : { ...token, logprob: undefined });
+        else next[i].push(options.logprobs || options.topLogprobs ? token : { ...token, logprob: undefined });
       }
     }
   }

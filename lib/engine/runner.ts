@@ -35,7 +35,7 @@ export interface NextToken {
 export interface StepOptions {
   /** Also compute log-probabilities of the chosen tokens: a pass over all M × V logits. */
   logprobs?: boolean;
-  /** Also give so many of the most likely tokens with theirs. Default 0. */
+  /** The same, and also so many of the most likely tokens with theirs. Default 0. */
   topLogprobs?: number;
 }
 

@@ -109,6 +109,7 @@ export function hasFilters({ topK, topP, minP }: SamplingSettings): boolean {
   return topK > 0 || topP < 1 || minP > 0;
 }
 
-function randomSeed(): number {
+/** A seed for who asks for none. */
+export function randomSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0];
 }
