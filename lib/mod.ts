@@ -16,34 +16,52 @@
  * @module
  */
 
-export * from "./backend/select.ts";
-export * from "./backend/types.ts";
-export * from "./backend/plain.ts";
-export * from "./tokenizer/batch.ts";
-export * from "./engine/generate.ts";
-export * from "./gpt2/step_context.ts";
-export * from "./gpt2/config.ts";
-export * from "./gpt2/config_file.ts";
-export * from "./engine/kv_cache.ts";
-export * from "./gpt2/layers.ts";
+// Where models run.
+export { useBackend } from "./backend/select.ts";
+export type { BackendOptions } from "./backend/select.ts";
+export { BACKENDS } from "./backend/types.ts";
+export type { Backend, BackendName, Parallelism } from "./backend/types.ts";
+export { DTYPES } from "./backend/ops.ts";
+export type { Dtype } from "./backend/ops.ts";
+
+// Text to tokens and back, and prompts as a batch.
+export { AutoTokenizer } from "./tokenizer/tokenizer.ts";
+export type { DecodeOptions, TokenizeOptions, Tokenizer } from "./tokenizer/tokenizer.ts";
+export type { TextStream } from "./tokenizer/text_stream.ts";
+export { padBatch, paddingShare, positionIds } from "./tokenizer/batch.ts";
+export type { Batch, PaddingSide } from "./tokenizer/batch.ts";
+
+// Models: from a folder, of a published size with random weights, in low precision, and one that hides nothing.
+export { AutoModelForCausalLM, loadGPT2, randomGPT2 } from "./pretrained.ts";
 export type { LoadOptions } from "./gpt2/load.ts";
-export * from "./pretrained.ts";
-export * from "./gpt2/model.ts";
-export { Interrupted, interruptSignal } from "./util/interrupt.ts";
-export { median } from "./util/median.ts";
-export * from "./gpt2/plain.ts";
-export { type Candidate, nextTokenLogits, topTokens } from "./engine/logits.ts";
-export * from "./bench/measure.ts";
-export * from "./backend/ops.ts";
-export * from "./engine/parallelism.ts";
-export * from "./bench/calibrate.ts";
-export * from "./bench/profile.ts";
+export type { GPT2 } from "./gpt2/model.ts";
+export { GPT2_SIZES, gpt2Config, parameterCount } from "./gpt2/config.ts";
+export type { GPT2Config, GPT2Size } from "./gpt2/config.ts";
 export { quantizeModel } from "./gpt2/quantize.ts";
-export * from "./bench/roofline.ts";
-export * from "./bench/stored_plan.ts";
-export { type NextToken, type Plan, Runner, type StepOptions } from "./engine/runner.ts";
-export * from "./engine/request.ts";
-export * from "./tokenizer/tokenizer.ts";
-export * from "./tokenizer/text_stream.ts";
-export * from "./engine/without_cache.ts";
-export type { OperationTime } from "./tensorflow/capi/trace.ts";
+export type { LowPrecisionDtype } from "./gpt2/quantize.ts";
+export { PlainGPT2 } from "./gpt2/plain.ts";
+export type { PlainInputs, PlainOutputs } from "./gpt2/plain.ts";
+
+// Generating text: whole answers, step by step, without a cache, or by hand.
+export { generateBatch, generateSteps, generateTokenKvCaching } from "./engine/generate.ts";
+export type { GenerateOptions, NextTokens, Step } from "./engine/generate.ts";
+export { generateStepsWithoutCache } from "./engine/without_cache.ts";
+export type { AnswerOptions, Generated } from "./engine/request.ts";
+export type { FilterOrder, SamplingOptions } from "./engine/sampling.ts";
+export type { StepOptions } from "./engine/runner.ts";
+export { KvCache } from "./engine/kv_cache.ts";
+export type { Row } from "./engine/bucket.ts";
+export { nextTokenLogits, topTokens } from "./engine/logits.ts";
+export type { Candidate } from "./engine/logits.ts";
+export { Interrupted, interruptSignal } from "./util/interrupt.ts";
+
+// Measuring: what batches of all sizes take.
+export { SOURCE_POINTS, sweep, timeDecodeSteps, timeGeneration } from "./bench/measure.ts";
+export type { DecodeTimingOptions, SweepOptions, SweepPoint, SweepResult, Timing } from "./bench/measure.ts";
+export { median } from "./util/median.ts";
+
+// The roofline: what a step has to do, and what the machine could do at most.
+export { decodeStepCost, decodeStepParts, kneeBatchSize, rooflineSeconds } from "./bench/roofline.ts";
+export { measureRoofs, timeLinear, timeReading } from "./bench/roofline.ts";
+export type { LinearShape, MeasureOptions, StepCost, StepPart } from "./bench/roofline.ts";
+export type { Roofs } from "./backend/types.ts";

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import type { Backend } from "../lib/backend/types.ts";
 import {
-  decodeStep,
   generateBatch,
   generateSteps,
   generateTokenKvCaching,
@@ -12,8 +11,8 @@ import {
   nextTokenLogits,
   padBatch,
   PlainGPT2,
-  prefill,
 } from "../lib/mod.ts";
+import { decodeStep, prefill } from "../lib/engine/generate.ts";
 import { Runner } from "../lib/engine/runner.ts";
 import { openSafetensors } from "../lib/safetensors/reader.ts";
 import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";

@@ -167,6 +167,23 @@ import g, * as all from "./g.json" with { type: "json" };
   assert.deepEqual(RULES.slice(0, 4).map((rule) => offenders(wrong, rule)), [[bad[0]], [bad[1]], [bad[1]], [bad[2]]]);
 });
 
+Deno.test("what lib/mod.ts exports is chosen name by name, and every function has an example", () => {
+  const exports = [...texts.get("lib/mod.ts")!.matchAll(/^export (?:type )?(?:\*|\{([^}]*)\}) from "\.\/([^"]*)";$/gm)];
+  assert.ok(exports.length > 20);
+  const functions: string[] = [], without: string[] = [];
+  for (const [statement, names, file] of exports) {
+    assert.ok(names, `${statement} exports whatever there is`);
+    for (const name of names.split(",").map((name) => name.trim())) {
+      const declared = texts.get(`lib/${file}`)!.split(new RegExp(`^export (?:async )?function\\*? ${name}\\b`, "m"));
+      if (declared.length === 1) continue;
+      functions.push(name);
+      if (!declared[0].slice(declared[0].lastIndexOf("/**")).includes("@example")) without.push(name);
+    }
+  }
+  assert.ok(functions.length > 20, `${functions}`);
+  assert.deepEqual(without, []);
+});
+
 /** A path below the project's folder, with or without the steps that lead up to it. */
 const NAMED = /(?<![\w./])(?:\.\.\/)*((?:lib|tests|models|notebooks)\/[\w/.-]*\.(?:ts|mjs|py|sh|md|ipynb))\b/g;
 

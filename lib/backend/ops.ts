@@ -102,6 +102,8 @@ export interface Attention {
 /**
  * The operations of GPT-2. Letters: N tokens of a step, M of them with logits, R rows of a bucket, S its slots, T columns of
  * a rectangle, H heads, D model width, V vocabulary.
+ *
+ * @internal
  */
 export interface Ops {
   /** [V, D], int [N] -> [N, D]. Row i of the result is the table's row for the i-th id. */

@@ -24,6 +24,15 @@ export interface BackendOptions {
  *
  * A backend is started once in a process: calls at the same time wait for the first one, and share its end. Throws a
  * RangeError for a name that there is not, more threads than cores, or other threads than libtensorflow runs on already.
+ *
+ * @example
+ * ```ts
+ * import { AutoModelForCausalLM, useBackend } from "../mod.ts";
+ *
+ * const backend = await useBackend("wasm");
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small", { backend });
+ * console.log(backend.description); // tfjs 4.22.0 on WebAssembly, 1 thread
+ * ```
  */
 export async function useBackend(name: BackendName | "auto" = "auto", options: BackendOptions = {}): Promise<Backend> {
   const { log = console.error } = options;

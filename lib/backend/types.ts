@@ -26,7 +26,11 @@ export const BACKENDS = ["tensorflow", "webgpu", "wasm", "cpu"] as const;
 /** The name of a backend. */
 export type BackendName = typeof BACKENDS[number];
 
-/** A captured step: one call for all of its operations. */
+/**
+ * A captured step: one call for all of its operations.
+ *
+ * @internal
+ */
 export interface CapturedStep {
   /** Runs it on inputs in the order of the capture, as one of `lanes` such calls with `threads` threads each. */
   run(inputs: readonly tf.Tensor[], parallelism: Parallelism): Promise<tf.Tensor[]>;
@@ -78,7 +82,11 @@ export interface Backend {
   readonly failed?: boolean;
 }
 
-/** How a KV cache is best laid out. */
+/**
+ * How a KV cache is best laid out.
+ *
+ * @internal
+ */
 export interface CachePolicy {
   /** A bucket of rows of their own pays when it spares at least so many slots. */
   readonly bucketCost: number;
@@ -93,7 +101,11 @@ export interface CachePolicy {
   roomFor?(rows: number): number;
 }
 
-/** What a captured step is for. */
+/**
+ * What a captured step is for.
+ *
+ * @internal
+ */
 export interface CaptureOptions {
   /** It will run often: memory for faster kernels is well spent. */
   repeated: boolean;

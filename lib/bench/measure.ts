@@ -124,6 +124,15 @@ export const SOURCE_POINTS: readonly { batchSize: number; throughput: number }[]
 /**
  * Times generation at every batch size. Sizes take turns, so that a slow minute of the machine falls on all of them; the
  * end-of-text token is ignored, so that all rows do the same work. Throws a RangeError for sizes that make no sense.
+ *
+ * @example
+ * ```ts
+ * import { AutoModelForCausalLM, sweep } from "../mod.ts";
+ *
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+ * const { points } = await sweep(model, { batchSizes: [1, 8], repeats: 1 });
+ * for (const { batchSize, throughput } of points) console.log(batchSize, throughput, "tokens per second");
+ * ```
  */
 export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<SweepResult> {
   const { batchSizes = [1, 2, 4, 8, 16, 32, 64, 128], promptTokens = 7, maxTokens = 10 } = options;
@@ -183,7 +192,20 @@ export interface Timing {
   decodeSeconds: number;
 }
 
-/** Generates `maxTokens` tokens for every row and says how long that took. The results are read inside the timed part. */
+/**
+ * Generates `maxTokens` tokens for every row and says how long that took. The results are read inside the timed part.
+ *
+ * @example
+ * ```ts
+ * import { AutoModelForCausalLM, AutoTokenizer, timeGeneration } from "../mod.ts";
+ *
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+ * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+ * const inputs = tokenizer(["Call me", "What comes up must"], { padding: true });
+ * const { prefillSeconds, decodeSeconds } = await timeGeneration(model, inputs, 10);
+ * console.log(prefillSeconds, "seconds to the first token,", decodeSeconds / 9, "to each of the others");
+ * ```
+ */
 export async function timeGeneration(
   model: GPT2,
   inputs: Batch,

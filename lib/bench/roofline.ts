@@ -83,7 +83,18 @@ export function decodeStepCost(config: GPT2Config, dtype: Dtype, batchSize: numb
   return { bytes: sum("bytes"), flops: sum("flops") };
 }
 
-/** The least seconds that a cost takes under these roofs: the reading or the arithmetic, whichever is longer. */
+/**
+ * The least seconds that a cost takes under these roofs: the reading or the arithmetic, whichever is longer.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { rooflineSeconds } from "../mod.ts";
+ *
+ * const roofs = { bandwidth: 30e9, flops: 400e9 };
+ * assert.equal(rooflineSeconds({ bytes: 60e9, flops: 100e9 }, roofs), 2); // the reading takes longer
+ * ```
+ */
 export function rooflineSeconds({ bytes, flops }: StepCost, roofs: Roofs): number {
   return Math.max(bytes / roofs.bandwidth, flops / roofs.flops);
 }
@@ -122,6 +133,14 @@ export interface MeasureOptions {
  * Measures both roofs on a backend, in about a second: the reading of an array much larger than most caches, and the
  * product of two large matrices in the way in which a linear layer of this dtype computes it. Both grow until the call
  * itself counts for little, which on a GPU takes gigabytes.
+ *
+ * @example
+ * ```ts
+ * import { measureRoofs, useBackend } from "../mod.ts";
+ *
+ * const { bandwidth, flops } = await measureRoofs(await useBackend());
+ * console.log(bandwidth / 1e9, "GB/s,", flops / 1e9, "billion operations per second");
+ * ```
  */
 export async function measureRoofs(backend: Backend, options: MeasureOptions = {}): Promise<Roofs> {
   const enough = 1e-3; // seconds
@@ -133,7 +152,17 @@ export async function measureRoofs(backend: Backend, options: MeasureOptions = {
   return { bandwidth: bytes / reading, flops: 2 * side ** 3 / multiplying };
 }
 
-/** The seconds that it takes to read an array of `bytes` bytes from memory, and sum it up. */
+/**
+ * The seconds that it takes to read an array of `bytes` bytes from memory, and sum it up.
+ *
+ * @example
+ * ```ts
+ * import { timeReading, useBackend } from "../mod.ts";
+ *
+ * const bytes = 2 ** 26;
+ * console.log(bytes / await timeReading(await useBackend(), bytes) / 1e9, "GB/s");
+ * ```
+ */
 export async function timeReading(
   backend: Backend,
   bytes: number,

@@ -30,7 +30,11 @@ export interface Row {
 /** The cache's tensors during a step, of the rows in use. */
 type Tensors = Omit<BucketInputs, "positions" | "rectangle">;
 
-/** Rows with `slots` slots each; owns its tensors. */
+/**
+ * Rows with `slots` slots each; owns its tensors.
+ *
+ * @internal
+ */
 export class Bucket {
   /** In the order in which they lie in the tensors. */
   readonly rows: Row[] = [];

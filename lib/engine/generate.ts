@@ -1,18 +1,4 @@
-/**
- * Generating text for a batch: prefill the prompts once, then decode a token at a time for every row.
- *
- * @example
- * ```ts
- * import { AutoModelForCausalLM, AutoTokenizer, generateBatch } from "../mod.ts";
- *
- * using model = await AutoModelForCausalLM.fromPretrained("models/small");
- * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
- * const inputs = tokenizer(["Call me", "It is a truth universally"], { padding: true });
- * for (const { tokens } of await generateBatch(model, inputs, { maxTokens: 10 })) console.log(tokenizer.decode(tokens));
- * ```
- *
- * @module
- */
+/** Generating text for a batch: prefill the prompts once, then decode a token at a time for every row. */
 
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
@@ -60,6 +46,19 @@ export interface Step {
 /**
  * Generates for a whole batch: one answer per row of `inputs`, in order; with `n`, as many one after another. A single prompt
  * is a batch of one. Rows that end leave the batch.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { AutoModelForCausalLM, AutoTokenizer, generateBatch } from "../mod.ts";
+ *
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+ * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+ * const sampling = { temperature: 0.8, topP: 0.95, n: 3, stop: ".", tokenizer };
+ * const answers = await generateBatch(model, tokenizer("Call me"), { maxTokens: 20, ...sampling });
+ * assert.equal(answers.length, 3);
+ * for (const { text, finishReason, seed } of answers) console.log(text, finishReason, seed);
+ * ```
  */
 export async function generateBatch(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generated[]> {
   using generation = await prefill(model, inputs, options);
@@ -67,7 +66,19 @@ export async function generateBatch(model: GPT2, inputs: Batch, options: Generat
   return generation.rows;
 }
 
-/** Like {@link generateBatch}, but yields each step as it comes; the last value returned is the answers. */
+/**
+ * Like {@link generateBatch}, but yields each step as it comes; the last value returned is the answers.
+ *
+ * @example
+ * ```ts
+ * import { AutoModelForCausalLM, AutoTokenizer, generateSteps } from "../mod.ts";
+ *
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+ * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+ * const steps = generateSteps(model, tokenizer("Call me"), { maxTokens: 10, tokenizer });
+ * for await (const { texts } of steps) console.log(texts[0]);
+ * ```
+ */
 export async function* generateSteps(
   model: GPT2,
   inputs: Batch,

@@ -24,12 +24,20 @@ import { Bucket, type CacheLayout, type Row } from "./bucket.ts";
 import { partition } from "./partition.ts";
 import { multipleOf16 } from "../backend/plain.ts";
 
-/** Some rows of a batch: they go through the model together. */
+/**
+ * Some rows of a batch: they go through the model together.
+ *
+ * @internal
+ */
 export interface Lane {
   readonly buckets: Bucket[];
 }
 
-/** How many rows to admit, and how large. */
+/**
+ * How many rows to admit, and how large.
+ *
+ * @internal
+ */
 export interface Admission {
   /** For each new row, how many tokens it is going to have soon. The cache grows when there are more. */
   slots: readonly number[];

@@ -26,7 +26,7 @@ export interface SamplingOptions {
   logitBias?: Readonly<Record<number, number>>;
   /** The answer cannot end before it has so many tokens. Default: 0. */
   minTokens?: number;
-  /** A whole number from which all draws follow. Default: a random one, to be found in {@link SamplingSettings}. */
+  /** A whole number from which all draws follow. Default: a random one, which the answer names. */
   seed?: number;
   /** Default: `vllm`. */
   filterOrder?: FilterOrder;

@@ -70,7 +70,17 @@ export function gpt2Config(size: GPT2Size): GPT2Config {
   return { ...DEFAULTS, ...GPT2_SIZES[size], n_inner: 4 * GPT2_SIZES[size].n_embd };
 }
 
-/** The number of weights. The token embedding, which is also the last layer, counts once. */
+/**
+ * The number of weights. The token embedding, which is also the last layer, counts once.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { gpt2Config, parameterCount } from "./config.ts";
+ *
+ * assert.equal(parameterCount(gpt2Config("gpt2-medium")), 354_823_168);
+ * ```
+ */
 export function parameterCount({ vocab_size, n_positions, n_embd, n_inner, n_layer }: GPT2Config): number {
   const linear = (inputs: number, outputs: number) => (inputs + 1) * outputs;
   const layerNorm = 2 * n_embd;

@@ -3,7 +3,11 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Attention, BucketInputs, Ops, StepInputs } from "../backend/ops.ts";
 
-/** A step of N tokens on its way through the layers. */
+/**
+ * A step of N tokens on its way through the layers.
+ *
+ * @internal
+ */
 export class StepContext {
   /** For each bucket its caches with the step's tokens in them, where the backend makes new ones. They outlive `tf.tidy`. */
   readonly written: readonly Pick<Mutable<BucketInputs>, "keys" | "values">[];

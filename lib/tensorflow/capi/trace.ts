@@ -3,7 +3,11 @@
 import { type Threads, threadsConfig } from "./context.ts";
 import { Status, type Symbols } from "./library.ts";
 
-/** When one operation of a graph ran. */
+/**
+ * When one operation of a graph ran.
+ *
+ * @internal
+ */
 export interface OperationTime {
   /** Its name in the graph, e.g. `h.0/attn/Softmax_12`. */
   name: string;
