@@ -100,6 +100,19 @@ Deno.test({
   },
 });
 
+Deno.test("predict() has the perplexity and the first choices of the logits after each beginning", async () => {
+  using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
+  const rows = [[5, 17, 80, 3, 44, 9], [60, 2, 2, 31, 7, 96]];
+  const logits = await logitsOf(model, rows.flatMap((row) => row.slice(1).map((_, i) => row.slice(0, i + 1))));
+  const share = (row: number[], id: number) =>
+    Math.exp(row[id]) / row.map(Math.exp).reduce((sum, value) => sum + value, 0);
+  const product = rows.flatMap((row) => row.slice(1)).reduce((all, id, i) => all * share(logits[i], id), 1);
+  const { perplexity, choices } = await predict(model, rows);
+  assertClose([perplexity], [product ** (-1 / 10)], 1e-3, "perplexity");
+  assert.deepEqual(choices.flat(), logits.map((row) => row.indexOf(Math.max(...row))));
+  assert.deepEqual(choices.map(({ length }) => length), [5, 5]);
+});
+
 Deno.test("low-precision weights cost little: perplexity on held-out text, and agreement of the first choices", async () => {
   const tokenizer = await AutoTokenizer.fromPretrained("models/small");
   const window = 128, perText = 4;

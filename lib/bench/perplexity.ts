@@ -2,6 +2,7 @@
 
 import type { GPT2 } from "../gpt2/model.ts";
 import { KvCache } from "../engine/kv_cache.ts";
+import { prefillChunk } from "../engine/memory.ts";
 import { Runner } from "../engine/runner.ts";
 
 /** How well a text was predicted. */
@@ -13,7 +14,7 @@ export interface Prediction {
 }
 
 /**
- * Feeds rows of equal length token by token and looks at what the model expects next. Each row is a text of its own.
+ * Feeds rows of equal length, and looks at what the model expects after each token. Each row is a text of its own.
  * Throws a RangeError if the rows differ in length or are longer than the model's context.
  */
 export async function predict(model: GPT2, rows: readonly (readonly number[])[]): Promise<Prediction> {
@@ -27,13 +28,16 @@ export async function predict(model: GPT2, rows: readonly (readonly number[])[])
   const admitted = cache.admit({ slots: rows.map(() => length) });
   const choices = rows.map((): number[] => []);
   let surprise = 0;
-  for (let i = 0; i + 1 < length; i++) {
-    const logits = await Runner.of(model).logits(cache, rows.map((row, r) => ({ row: admitted[r], tokens: [row[i]] })));
-    for (const [r, values] of logits.entries()) {
-      const largest = values.reduce((a, b) => Math.max(a, b));
-      const total = values.reduce((sum, logit) => sum + Math.exp(logit - largest), 0);
-      choices[r].push(values.indexOf(largest));
-      surprise += Math.log(total) + largest - values[rows[r][i + 1]];
+  const chunk = prefillChunk(model.config, rows.length, length, true);
+  for (let start = 0; start + 1 < length; start += chunk) {
+    const feeds = rows.map((row, r) => {
+      const tokens = row.slice(start, Math.min(start + chunk, length - 1));
+      return { row: admitted[r], tokens, wanted: tokens.map((_, t) => ({ after: t, next: row[start + t + 1] })) };
+    });
+    const predicted = await Runner.of(model).step(cache, feeds, { topLogprobs: 1 });
+    for (const [i, { logprob, top }] of predicted.entries()) {
+      choices[Math.floor(i / feeds[0].tokens.length)].push(top![0].id);
+      surprise -= logprob!;
     }
   }
   return { perplexity: Math.exp(surprise / (rows.length * (length - 1))), choices };
