@@ -108,6 +108,40 @@ Deno.test("in a cell, charts stand where they were shown and progress takes one 
   assert.deepEqual(counted, [[`${"█".repeat(24)} sizes  3 of 3`], ["done\n"]]);
 });
 
+/** Executes a notebook, and counts what is sent on the socket on which a cell's reply is being waited for. */
+const COUNT_SENDS = `
+import sys
+sys.path.insert(0, "lib/jupyter")
+import execute
+from jupyter_client.session import Session
+path, way = sys.argv[1:]
+clients, sends, send, own = [], 0, Session.send, execute.Client.mark
+def counted(session, stream, *args, **kwargs):
+    global sends
+    for client in clients:
+        sends += stream is client.kc.shell_channel.socket and not client.task_poll_for_reply.done()
+    return send(session, stream, *args, **kwargs)
+def mark(client):
+    if client not in clients:
+        clients.append(client)
+    return own(client) if way == "own" else client.kc.execute(execute.MARK, silent=True)
+Session.send, execute.Client.mark = counted, mark
+assert "notebook" in execute.execute(path, 60, lambda report: None)
+print(sends)
+`;
+
+Deno.test("nothing is sent on the socket on which a reply is waited for, which can lose the reply's wake-up", async () => {
+  await using folder = await temporaryFolder();
+  const path = await write(folder, "three", ["1", "2", "3"]), { python, env } = await jupyterEnvironment();
+  const sends = async (way: string) => {
+    const { stdout } = await new Deno.Command(python, { args: ["-c", COUNT_SENDS, path, way], env, cwd: project })
+      .output();
+    return Number(new TextDecoder().decode(stdout).trim() || NaN);
+  };
+  assert.equal(await sends("own"), 0);
+  assert.ok(await sends("shared") > 0, "a client that marks on the cells' connection does");
+});
+
 Deno.test("an error that a cell is tagged to raise is none", async () => {
   await using folder = await temporaryFolder();
   const path = await write(folder, "tagged", ["throw new Error('shown')", "2"], { tags: ["raises-exception"] });

@@ -27,7 +27,19 @@ class Client(NotebookClient):
 
     Deno's kernel sends them from a queue and may say "idle" before the queue is empty: nbclient would lose the rest, or
     take it for the next cell's. So a marker goes through the same queue, and what comes before it belongs to the cell.
+
+    Markers have a connection of their own. jupyter_client sends behind the back of asyncio's ZeroMQ socket: were it the one
+    on which nbclient waits for the reply, that reply could come in just then without waking who waits.
     """
+
+    marking = None
+
+    def mark(self) -> str:
+        """Asks the kernel for a marker; returns the message that it will name as its parent."""
+        if self.marking is None:
+            self.marking = self.km.client()
+            self.marking.start_channels(shell=True, iopub=False, stdin=False, hb=False, control=False)
+        return self.marking.execute(MARK, silent=True, store_history=False)
 
     async def _async_poll_output_msg(self, parent_msg_id, cell, cell_index):
         marker = None
@@ -37,7 +49,7 @@ class Client(NotebookClient):
             if kind == "omnibus_marker" and parent == marker:
                 return
             if parent == parent_msg_id and message["content"].get("execution_state") == "idle":
-                marker = self.kc.execute(MARK, silent=True, store_history=False)
+                marker = self.mark()
             elif parent == parent_msg_id or (parent == marker and kind in OUTPUTS):
                 self.process_message(message, cell, cell_index)
 
@@ -91,6 +103,7 @@ def execute(path: str, timeout: int, report) -> dict:
         kernel_name="deno",
         timeout=timeout,
         iopub_timeout=60,
+        raise_on_iopub_timeout=True,  # or else it would go on without the outputs
         record_timing=False,
         shutdown_kernel="immediate",
         resources={"metadata": {"path": os.path.dirname(os.path.abspath(path))}},
@@ -102,7 +115,7 @@ def execute(path: str, timeout: int, report) -> dict:
         outputs = [output for output in notebook.cells[current].outputs if output.output_type == "error"]
         return failure(error.ename, error.evalue, "\n".join(outputs[-1].traceback) if outputs else "")
     except CellTimeoutError:
-        return failure("Timeout", f"the cell ran for more than {timeout} s")
+        return failure("Timeout", f"the cell, or the last of its outputs, took more than {timeout} s")
     except DeadKernelError:
         return failure("DeadKernel", "the kernel ended while the cell ran")
     return {"notebook": tidy(notebook)}
