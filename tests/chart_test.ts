@@ -300,6 +300,14 @@ Deno.test("the labels of a roofline's points keep clear of each other, and of al
   }
 });
 
+Deno.test("a bar whose whole was measured says that number, and its parts may come to more", async () => {
+  const bars = [{ name: "1", parts: { a: 3, b: 4 }, whole: 6 }, { name: "2", parts: { a: 1, b: 1 } }];
+  const chart = stackedBars(bars, { title: "T", xTitle: "Size", quantity: "Time", unit: "ms" });
+  assert.equal(chart.description, "T. Time by size: 1: 6 ms (a 3, b 4); 2: 2 ms (a 1, b 1).");
+  const drawn = texts(await renderSvg(chart)).map(({ text }) => text);
+  assert.ok(drawn.includes("6") && !drawn.includes("7"), drawn.join(" "));
+});
+
 Deno.test("a line that leaves out sizes which others have is dashed, one that has them all is not", () => {
   const at = (...sizes: number[]) => sizes.map((batchSize) => ({ batchSize, value: batchSize }));
   const series = [{ name: "all", points: at(1, 2, 4) }, { name: "ends", points: at(1, 4) }, {
