@@ -269,19 +269,54 @@ Deno.test("numbers that no logarithmic axis can hold are refused in rooflines an
   assert.throws(() => factorChart([], { title: "", total: "" }), { message: /there are none/ });
 });
 
-Deno.test("a roof rises with the bandwidth as far as its knee, and every measured point lies below it", () => {
+Deno.test("a roof rises with the bandwidth as far as its ridge point, and every measured point lies below it", () => {
   const { layer } = charts.roofline as unknown as { layer: { data?: { values: Place[] } }[] };
-  const [left, knee, right] = layer[0].data!.values.filter(({ series }) => series === "float32");
+  const [left, ridge, right] = layer[0].data!.values.filter(({ series }) => series === "float32");
   assert.ok(Math.abs(left.billions - 30 * left.intensity) < 1e-9);
-  assert.deepEqual([knee.intensity, knee.billions, right.billions], [400 / 30, 400, 400]);
+  assert.deepEqual([ridge.intensity, ridge.billions, right.billions], [400 / 30, 400, 400]);
   type Place = { series: string; intensity: number; billions: number };
 });
 
-Deno.test("the names of knees in one place stand above each other", async () => {
+Deno.test("the names of ridge points in one place stand above each other", async () => {
   const [, int8] = roofs, twins = [int8, { ...int8, name: "bfloat16", flops: int8.flops * 1.05 }];
   const drawn = texts(await renderSvg(rooflineChart(twins, { title: "Twins" })));
-  const [a, b] = drawn.filter(({ text }) => text.startsWith("knee"));
+  const [a, b] = drawn.filter(({ text }) => text.startsWith("ridge")).filter((_, i) => i % 2); // each stands on white
   assert.ok(a.y - b.y >= 12, `${a.y} and ${b.y}`);
+});
+
+Deno.test("the labels of a roofline's points keep clear of each other, and of all points", async () => {
+  const series = ["a", "b", "c"].map((name, i) => ({
+    name,
+    bandwidth: 30e9,
+    flops: 400e9,
+    points: [{ intensity: 0.5, flops: (10 + i) * 1e9, label: `batch ${i}` }],
+  }));
+  const drawn = texts(await renderSvg(rooflineChart(series, { title: "Close by" })));
+  const labels = ["batch 0", "batch 1", "batch 2"].map((name) => drawn.find(({ text }) => text === name)!);
+  for (const [i, a] of labels.entries()) {
+    for (const b of labels.slice(0, i)) {
+      assert.ok(Math.abs(a.x - b.x) > 40 || Math.abs(a.y - b.y) > 10, `${a.text}, ${b.text}`);
+    }
+  }
+});
+
+Deno.test("a bar whose whole was measured says that number, and its parts may come to more", async () => {
+  const bars = [{ name: "1", parts: { a: 3, b: 4 }, whole: 6 }, { name: "2", parts: { a: 1, b: 1 } }];
+  const chart = stackedBars(bars, { title: "T", xTitle: "Size", quantity: "Time", unit: "ms" });
+  assert.equal(chart.description, "T. Time by size: 1: 6 ms (a 3, b 4); 2: 2 ms (a 1, b 1).");
+  const drawn = texts(await renderSvg(chart)).map(({ text }) => text);
+  assert.ok(drawn.includes("6") && !drawn.includes("7"), drawn.join(" "));
+});
+
+Deno.test("a line that leaves out sizes which others have is dashed, one that has them all is not", () => {
+  const at = (...sizes: number[]) => sizes.map((batchSize) => ({ batchSize, value: batchSize }));
+  const series = [{ name: "all", points: at(1, 2, 4) }, { name: "ends", points: at(1, 4) }, {
+    name: "two",
+    points: at(1, 2),
+  }];
+  const { layer: [lines] } = throughputChart(series, { title: "" }) as unknown as { layer: Layer[] };
+  type Layer = { encoding: { strokeDash: { scale: { range: number[][] } } } };
+  assert.deepEqual(lines.encoding.strokeDash.scale.range, [[1, 0], [5, 4], [1, 0]]);
 });
 
 Deno.test("bars of factors follow each other, and the last one is their product", () => {

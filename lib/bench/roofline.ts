@@ -130,9 +130,9 @@ export interface MeasureOptions {
 }
 
 /**
- * Measures both roofs on a backend, in about a second: the reading of an array much larger than most caches, and the
- * product of two large matrices in the way in which a linear layer of this dtype computes it. Both grow until the call
- * itself counts for little, which on a GPU takes gigabytes.
+ * Measures both roofs on a backend, in a few seconds: the reading of arrays much larger than most caches, and large matrix
+ * multiplications in the way in which a linear layer of this dtype computes them. Of several sizes the best counts, because a
+ * roof is what the machine can do. All grow until the call itself counts for little, which on a GPU takes gigabytes.
  *
  * @example
  * ```ts
@@ -143,13 +143,37 @@ export interface MeasureOptions {
  * ```
  */
 export async function measureRoofs(backend: Backend, options: MeasureOptions = {}): Promise<Roofs> {
-  const enough = 1e-3; // seconds
-  let bytes = 2 ** 28, reading = await timeReading(backend, bytes, options); // 256 MB
-  while (reading < enough) reading = await timeReading(backend, bytes *= 4, options);
-  const product = (side: number) => timeLinear(backend, { rows: side, inputs: side, outputs: side }, options);
-  let side = 1536, multiplying = await product(side); // 2.4 million weights
-  while (multiplying < enough) multiplying = await product(side *= 2);
-  return { bandwidth: bytes / reading, flops: 2 * side ** 3 / multiplying };
+  let bandwidth = 0, flops = 0, quickest = LARGE[0];
+  for (const megabytes of [256, 512]) {
+    bandwidth = Math.max(bandwidth, await rateOf(megabytes * 2 ** 20, (bytes) => timeReading(backend, bytes, options)));
+  }
+  const rate = ({ rows, inputs, outputs, count }: Required<LinearShape>, runs = options.runs) => {
+    const least = 2 * rows * inputs * outputs * count;
+    return rateOf(least, (operations) => {
+      const scale = Math.round(Math.cbrt(operations / least)); // of each side
+      const shape = { rows: rows * scale, inputs: inputs * scale, outputs: outputs * scale, count };
+      return timeLinear(backend, shape, { ...options, runs });
+    });
+  };
+  for (const shape of LARGE) { // a look at each
+    const found = await rate(shape, 2);
+    if (found > flops) [flops, quickest] = [found, shape];
+  }
+  return { bandwidth, flops: Math.max(flops, await rate(quickest)) };
+}
+
+/** Which of these is quickest depends on the dtype and on the processor: a square, and layers as models have them. */
+const LARGE: readonly Required<LinearShape>[] = [
+  { rows: 1536, inputs: 1536, outputs: 1536, count: 1 },
+  { rows: 512, inputs: 768, outputs: 3072, count: 4 },
+  { rows: 1024, inputs: 1024, outputs: 4096, count: 2 },
+];
+
+/** How much is done per second, when so much is done at once that the call takes a millisecond at least. */
+async function rateOf(amount: number, seconds: (amount: number) => Promise<number>): Promise<number> {
+  let taken = await seconds(amount);
+  while (taken < 1e-3) taken = await seconds(amount *= 8);
+  return amount / taken;
 }
 
 /**

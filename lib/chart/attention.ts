@@ -1,6 +1,6 @@
 /** Pictures of attention: who may see whom, and who looks where, in every head of a model at once. */
 
-import { tokenGrid } from "./grid.ts";
+import { labels, tokenGrid, visible } from "./grid.ts";
 import { type Chart, type ChartOptions, makeChart } from "./specification.ts";
 
 /** What a {@link visibilityGrid} shows. */
@@ -26,14 +26,14 @@ export interface VisibilityOptions extends ChartOptions {
  * assert.equal(chart.description, "Two cells. pad: padding (hidden), later (hidden). ·ever: padding (hidden), seen.");
  * ```
  */
-export function visibilityGrid({ tokens, attentionMask, visible, ...options }: VisibilityOptions): Chart {
+export function visibilityGrid({ tokens, attentionMask, visible: sight, ...options }: VisibilityOptions): Chart {
   const seen = "may be seen", hidden = "hidden";
   return tokenGrid({
     ...options,
     kinds: [seen, hidden],
     columns: [...tokens],
-    rows: visible.map((line, query) => ({
-      label: tokens[query].replaceAll(" ", "·"),
+    rows: sight.map((line, query) => ({
+      label: visible(tokens[query]),
       cells: line.map((sees, key) =>
         sees
           ? { text: "seen", kind: seen }
@@ -53,7 +53,7 @@ export interface AttentionHeadsOptions extends ChartOptions {
 
 /**
  * All heads of a model as small maps, a line of them for each layer: queries from top to bottom, keys from left to right,
- * the darker the more attention. In words: where the last token of each head looks most.
+ * the darker the more attention. Few tokens stand beside the maps. In words: where the last token of each head looks most.
  */
 export function attentionHeads({ title, subtitle, tokens, weights }: AttentionHeadsOptions): Chart {
   const values = weights.flatMap((heads, layer) =>
@@ -61,15 +61,17 @@ export function attentionHeads({ title, subtitle, tokens, weights }: AttentionHe
       map.flatMap((line, query) => line.map((weight, key) => ({ layer, head, query, key, weight: round(weight) })))
     )
   );
+  const names = tokens.map(visible);
   const words = weights.map((heads, layer) => {
     const favourites = heads.map((map) => {
       const last = map.at(-1)!;
-      return tokens[last.indexOf(Math.max(...last))].replaceAll(" ", "·");
+      return names[last.indexOf(Math.max(...last))];
     });
     return `Layer ${layer}: ${favourites.join(", ")}.`;
   });
-  const last = tokens.at(-1)!.replaceAll(" ", "·");
-  const position = (field: string) => ({ field, type: "ordinal", axis: null });
+  const step = Math.max(2, Math.min(12, Math.floor(90 / tokens.length)));
+  const axis = step < 10 ? null : { ...labels(names), title: null, labelFontSize: 9, labelPadding: 3 }; // no room
+  const position = (field: string, more = {}) => ({ field, type: "ordinal", axis: axis && { ...axis, ...more } });
   const header = (what: string) => ({
     title: null,
     labelExpr: `"${what} " + datum.value`,
@@ -77,8 +79,7 @@ export function attentionHeads({ title, subtitle, tokens, weights }: AttentionHe
     labelFontSize: 12,
     labelPadding: 4,
   });
-  const step = Math.max(2, Math.min(12, Math.floor(90 / tokens.length)));
-  return makeChart(`${title}. Where ${last} looks most, by head. ${words.join(" ")}`, {
+  return makeChart(`${title}. Where ${names.at(-1)} looks most, by head. ${words.join(" ")}`, {
     title: { text: title, subtitle },
     data: { values },
     spacing: 10,
@@ -91,7 +92,7 @@ export function attentionHeads({ title, subtitle, tokens, weights }: AttentionHe
       height: { step },
       mark: { type: "rect", stroke: "#ffffff", strokeWidth: 0.5 },
       encoding: {
-        x: position("key"),
+        x: position("key", { labelAngle: -90 }),
         y: position("query"),
         fill: {
           field: "weight",

@@ -26,7 +26,8 @@ export interface ChartSeries {
 }
 
 /**
- * Tokens per second by batch size, both logarithmic: perfect batching is a straight line upwards.
+ * Tokens per second by batch size, both logarithmic: perfect batching is a straight line upwards. Lines that leave sizes out
+ * are dashed.
  *
  * @example
  * ```ts
@@ -69,7 +70,7 @@ function byBatchSize(series: ChartSeries[], { title, subtitle }: ChartOptions, s
   const heights = values.flatMap(({ value, low = value, high = value }) => [low, high]);
   const domain = log ? [Math.min(...heights) / 1.3, Math.max(...heights) * 1.3] : [0, Math.max(...heights) * 1.1];
   const margin = Math.max(2, sizes.at(-1)! / sizes[0]) ** 0.09; // room for the numbers at both ends
-  return drawLines(series, {
+  return drawLines(series.map((one) => ({ ...one, dashed: leavesOut(one, sizes) })), {
     description: inWords(title, series, style),
     title: { text: title, subtitle },
     x: {
@@ -99,6 +100,13 @@ export function logTicks([low, high]: number[]): number[] {
     ticks.push(...steps.map((step) => Number((step * 10 ** power).toPrecision(1))));
   }
   return ticks.filter((tick) => tick >= low && tick <= high);
+}
+
+/** Whether between its points there are sizes that others have and it has not: it is dashed then, because nobody measured there. */
+function leavesOut({ points }: ChartSeries, sizes: readonly number[]): boolean {
+  const own = points.map(({ batchSize }) => batchSize);
+  const between = sizes.filter((size) => size >= Math.min(...own) && size <= Math.max(...own));
+  return between.some((size) => !own.includes(size));
 }
 
 function inWords(title: string, series: ChartSeries[], { quantity, unit }: LineStyle): string {

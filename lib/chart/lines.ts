@@ -1,6 +1,6 @@
 /** Lines through measurements, on axes of any kind. */
 
-import { type Chart, type ChartOptions, formatNumber, makeChart } from "./specification.ts";
+import { type Chart, type ChartOptions, formatNumber, makeChart, overLines } from "./specification.ts";
 
 /** One measurement of a {@link lineChart}. */
 export interface LinePoint {
@@ -136,7 +136,7 @@ export const seriesShapes = ["circle", "square", "triangle-up", "diamond", "cros
 
 /** Draws lines whose points carry the fields of both axes, and maybe `low` and `high`. */
 export function drawLines<P extends object>(
-  series: readonly { name: string; muted?: boolean; points: readonly P[] }[],
+  series: readonly { name: string; muted?: boolean; dashed?: boolean; points: readonly P[] }[],
   { description, title, x, y, labelledEnds }: Drawing,
 ): Chart {
   const perSeries = (range: unknown[]) => ({ domain: series.map(({ name }) => name), range });
@@ -154,7 +154,7 @@ export function drawLines<P extends object>(
         encoding: {
           strokeDash: {
             ...byName,
-            scale: perSeries(series.map(({ muted }) => muted ? [5, 4] : [1, 0])),
+            scale: perSeries(series.map(({ muted, dashed }) => muted || dashed ? [5, 4] : [1, 0])),
             ...lineLegend,
           },
         },
@@ -173,17 +173,31 @@ export function drawLines<P extends object>(
           },
         }]
         : [],
-      ...labelledEnds.map((end) => ({
-        data: { values: endLabels(series, end, y) },
-        mark: { type: "text", align: end ? "left" : "right", dx: end ? 9 : -9, fontSize: 12, fontWeight: "bold" },
-        encoding: { y: { field: "at", type: "quantitative" }, text: { field: "text" } },
-      })),
+      ...labelledEnds.flatMap((end) =>
+        overLines({
+          data: { values: endLabels(series, end, x.field, y) },
+          mark: { type: "text", align: end ? "left" : "right", dx: end ? 9 : -9, fontSize: 12, fontWeight: "bold" },
+          encoding: { y: { field: "at", type: "quantitative" }, text: { field: "text" } },
+        })
+      ),
     ],
   });
 }
 
-/** The numbers at one end of the lines, moved apart where they would cover each other, and kept within the axis. */
+/** The numbers at one end of the lines. Lines that end at the same place share it. */
 function endLabels<P extends object>(
+  series: readonly { name: string; points: readonly P[] }[],
+  end: number,
+  place: string,
+  y: Axis,
+) {
+  const placeOf = (points: readonly P[]) => (points.at(end) as Record<string, number> | undefined)?.[place];
+  const places = new Set(series.map(({ points }) => placeOf(points)));
+  return [...places].flatMap((one) => moveApart(series.filter(({ points }) => placeOf(points) === one), end, y));
+}
+
+/** Numbers at one place, moved apart where they would cover each other, and kept within the axis. */
+function moveApart<P extends object>(
   series: readonly { name: string; points: readonly P[] }[],
   end: number,
   { field, scale: { type, domain: [low, high] } }: Axis,

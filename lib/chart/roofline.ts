@@ -2,7 +2,7 @@
 
 import { logTicks } from "./by_batch_size.ts";
 import { seriesColors, seriesShapes } from "./lines.ts";
-import { type Chart, type ChartOptions, formatNumber, makeChart } from "./specification.ts";
+import { type Chart, type ChartOptions, formatNumber, makeChart, overLines } from "./specification.ts";
 
 /** Later roofs leave gaps, through which one sees those that they cover. */
 const dashes = [[1, 0], [10, 6], [3, 5]];
@@ -19,19 +19,29 @@ export interface RooflineSeries {
   points: RooflinePoint[];
 }
 
+/** A point in the plot. */
+interface Measured {
+  series: string;
+  intensity: number;
+  billions: number;
+  label: string;
+}
+
+const plot = { width: 600, height: 340 };
+
 /** One measurement. */
 export interface RooflinePoint {
   /** Operations for each byte that is read. */
   intensity: number;
   /** Operations per second. */
   flops: number;
-  /** What stands below it, such as `batch 1`. */
+  /** What stands beside it, such as `batch 1`. */
   label?: string;
 }
 
 /**
- * Operations per second over operations per byte, both logarithmic. A roof for each series, which rises while memory is
- * the limit and is flat from its knee on, where arithmetic is; below it, the measured points.
+ * FLOP per second over FLOP per byte, both logarithmic. A roof for each series, which rises while memory is
+ * the limit and is flat from its ridge point on, where arithmetic is; below it, the measured points.
  *
  * @example
  * ```ts
@@ -43,8 +53,8 @@ export interface RooflinePoint {
  * const chart = rooflineChart(series, { title: "Batch 1 waits for memory" });
  * assert.equal(
  *   chart.description,
- *   "Batch 1 waits for memory. float32: at most 20 GB/s and 200 billion operations/s, knee at 10 operations per byte; " +
- *     "batch 1: 7 billion operations/s at 0.5 operations per byte.",
+ *   "Batch 1 waits for memory. float32: at most 20 GB/s and 200 GFLOP/s, ridge point at 10 FLOP per byte; " +
+ *     "batch 1: 7 GFLOP/s at 0.5 FLOP per byte.",
  * );
  * ```
  */
@@ -58,21 +68,21 @@ export function rooflineChart(series: readonly RooflineSeries[], { title, subtit
   if (bad !== undefined || !points.length) {
     throw new RangeError(`Cannot chart a roofline: ${bad === undefined ? "there are no points" : `${bad} is in it`}.`);
   }
-  const knees = series.map(({ name, bandwidth, flops }) => ({
+  const ridges = series.map(({ name, bandwidth, flops }) => ({
     series: name,
     intensity: flops / bandwidth,
     billions: flops / 1e9,
   }));
-  const intensities = [...points, ...knees].map(({ intensity }) => intensity);
+  const intensities = [...points, ...ridges].map(({ intensity }) => intensity);
   const left = Math.min(...intensities) / 1.6, right = Math.max(...intensities) * 2.2;
   const lowest = Math.min(
     ...points.map(({ billions }) => billions),
     ...series.map(({ bandwidth }) => bandwidth * left / 1e9),
   );
-  const yDomain = [lowest / 1.8, Math.max(...knees.map(({ billions }) => billions)) * 2.2];
+  const yDomain = [lowest / 1.8, Math.max(...ridges.map(({ billions }) => billions)) * 2.2];
   const roofs = series.flatMap(({ name, bandwidth, flops }, i) => [
     { series: name, intensity: left, billions: bandwidth * left / 1e9 },
-    knees[i],
+    ridges[i],
     { series: name, intensity: right, billions: flops / 1e9 },
   ]);
   const scale = (range: unknown[]) => ({ domain: series.map(({ name }) => name), range });
@@ -86,12 +96,11 @@ export function rooflineChart(series: readonly RooflineSeries[], { title, subtit
   });
   return makeChart(`${title}. ${series.map(inWords).join(" ")}`, {
     title: { text: title, subtitle },
-    width: 600,
-    height: 340,
+    ...plot,
     data: { values: points },
     encoding: {
-      x: axis("intensity", "Operations per byte read (log scale)", [left, right]),
-      y: axis("billions", "Speed (billion operations/s, log scale)", yDomain),
+      x: axis("intensity", "FLOP per byte read (log scale)", [left, right]),
+      y: axis("billions", "Speed (GFLOP/s, log scale)", yDomain),
       color: { ...named, scale: scale(seriesColors(series)), legend: { symbolStrokeWidth: 0 } },
     },
     layer: [
@@ -106,28 +115,58 @@ export function rooflineChart(series: readonly RooflineSeries[], { title, subtit
           },
         },
       },
-      ...knees.map((knee, i) => ({
-        data: { values: [{ ...knee, text: `knee ${formatNumber(knee.intensity)}` }] },
-        mark: { type: "text", dy: -9 - 14 * overlapping(knees, i), fontSize: 12, fontWeight: "bold" },
-        encoding: { text: { field: "text" } },
-      })),
+      ...ridges.flatMap((ridge, i) =>
+        overLines({
+          data: { values: [{ ...ridge, text: `ridge point ${formatNumber(ridge.intensity)}` }] },
+          mark: { type: "text", dy: -9 - 14 * overlapping(ridges, i), fontSize: 12, fontWeight: "bold" },
+          encoding: { text: { field: "text" } },
+        })
+      ),
       {
         mark: { type: "point", filled: true, size: 60, opacity: 1 },
         encoding: { shape: { ...named, scale: scale(series.map((_, i) => seriesShapes[i % seriesShapes.length])) } },
       },
-      {
-        mark: { type: "text", baseline: "top", dy: 9, fontSize: 11 },
+      ...overLines({
+        data: { values: placeLabels(points, [left, right], yDomain) },
+        mark: { type: "text", baseline: "middle", fontSize: 11 },
         encoding: { text: { field: "label" } },
-      },
+      }),
     ],
   });
 }
 
-/** How many of the knees before this one are in the place where its name would stand. */
-function overlapping(knees: readonly { intensity: number; billions: number }[], index: number): number {
+/** Where a label may stand, in pixels from its point to the right and downwards: the first place that is free. */
+const AROUND = [[0, 13], [-11, 0], [0, -13], [11, 0], [-11, 13], [11, 13], [-11, -13], [11, -13], [0, 26], [0, -26]];
+
+/** The labels of points, each beside its own, clear of the other points and labels. */
+function placeLabels(points: readonly Measured[], xDomain: readonly number[], yDomain: readonly number[]): Measured[] {
+  const [xScale, yScale] = [
+    plot.width / Math.log(xDomain[1] / xDomain[0]),
+    plot.height / Math.log(yDomain[1] / yDomain[0]),
+  ];
+  const pixels = ({ intensity, billions }: Measured) => [Math.log(intensity) * xScale, -Math.log(billions) * yScale];
+  const taken = points.map((point) => ({ at: pixels(point), half: 4 })); // half of the width
+  return points.filter(({ label }) => label).map((point) => {
+    const [x, y] = pixels(point), half = 3.5 * point.label.length;
+    const free = ([right, down]: number[]) =>
+      taken.every(({ at, half: other }) =>
+        Math.abs(at[0] - x - Math.sign(right) * half - right) > half + other || Math.abs(at[1] - y - down) > 11
+      );
+    const [right, down] = AROUND.find(free) ?? AROUND[0], shift = Math.sign(right) * half + right;
+    taken.push({ at: [x + shift, y + down], half });
+    return {
+      ...point,
+      intensity: point.intensity * Math.exp(shift / xScale),
+      billions: point.billions * Math.exp(-down / yScale),
+    };
+  });
+}
+
+/** How many of the ridges before this one are in the place where its name would stand. */
+function overlapping(ridges: readonly { intensity: number; billions: number }[], index: number): number {
   const near = (a: number, b: number) => Math.abs(Math.log(a / b)) < Math.log(1.8);
-  const { intensity, billions } = knees[index];
-  return knees.slice(0, index).filter((knee) => near(knee.intensity, intensity) && near(knee.billions, billions))
+  const { intensity, billions } = ridges[index];
+  return ridges.slice(0, index).filter((ridge) => near(ridge.intensity, intensity) && near(ridge.billions, billions))
     .length;
 }
 
@@ -136,12 +175,12 @@ function roofNumbers({ bandwidth, flops }: RooflineSeries): number[] {
 }
 
 function inWords({ name, bandwidth, flops, points }: RooflineSeries): string {
-  const speed = (value: number) => `${formatNumber(value / 1e9)} billion operations/s`;
-  const perByte = (value: number) => `${formatNumber(value)} operations per byte`;
+  const speed = (value: number) => `${formatNumber(value / 1e9)} GFLOP/s`;
+  const perByte = (value: number) => `${formatNumber(value)} FLOP per byte`;
   const measured = points.map(({ intensity, flops, label }) =>
     `${label ? `${label}: ` : ""}${speed(flops)} at ${perByte(intensity)}`
   );
-  const roof = `at most ${formatNumber(bandwidth / 1e9)} GB/s and ${speed(flops)}, knee at ${
+  const roof = `at most ${formatNumber(bandwidth / 1e9)} GB/s and ${speed(flops)}, ridge point at ${
     perByte(flops / bandwidth)
   }`;
   return `${name}: ${[roof, ...measured].join("; ")}.`;

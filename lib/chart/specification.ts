@@ -69,6 +69,17 @@ export function makeChart(description: string, specification: Record<string, unk
   return { $schema: "https://vega.github.io/schema/vega-lite/v5.json", description, ...specification, config: theme };
 }
 
+/** Text that reads where it crosses a line: the same lies below it in white, a little wider. */
+export function overLines<L extends { mark: object; encoding: object }>(text: L): [unknown, L] {
+  const white = { value: "#ffffff" };
+  const below = {
+    ...text,
+    mark: { ...text.mark, stroke: white.value, strokeWidth: 4, strokeJoin: "round" },
+    encoding: { ...text.encoding, color: white },
+  };
+  return [below, text];
+}
+
 /** For labels and words: `1482.3` -> `1,482`, `85.74` -> `85.7`. */
 export function formatNumber(value: number): string {
   return value.toLocaleString("en", value >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 });

@@ -1,7 +1,7 @@
 /** What quantities are made of: bars side by side, each a stack of the same parts. */
 
 import { seriesColors } from "./lines.ts";
-import { type Chart, type ChartOptions, formatNumber, makeChart } from "./specification.ts";
+import { type Chart, type ChartOptions, formatNumber, makeChart, overLines } from "./specification.ts";
 
 /** What {@link stackedBars} shows. */
 export interface StackedBarsOptions extends ChartOptions {
@@ -19,10 +19,13 @@ export interface StackedBar {
   name: string;
   /** Its parts by name, from below upwards, none of them negative. All bars have the same ones. */
   parts: Record<string, number>;
+  /** What the whole was measured to be: a mark across the bar, and the number above. Default: the sum of the parts. */
+  whole?: number;
 }
 
 /**
- * Bars of parts that add up, with the sum above each.
+ * Bars of parts that add up, with the whole above each. Where that was measured by itself, a mark is at its height: parts may
+ * come to more or less.
  *
  * @example
  * ```ts
@@ -49,10 +52,10 @@ export function stackedBars(
   if (bad || !values.length) {
     throw new RangeError(`Cannot stack ${quantity.toLowerCase()}: ${bad ? JSON.stringify(bad) : "there are no bars"}.`);
   }
-  const totals = bars.map(({ name, parts }) => ({
-    bar: name,
-    total: names.reduce((sum, part) => sum + parts[part], 0),
-  }));
+  const totals = bars.map(({ name, parts, whole }) => {
+    const sum = names.reduce((sum, part) => sum + parts[part], 0);
+    return { bar: name, total: whole ?? sum, top: Math.max(sum, whole ?? 0), measured: whole !== undefined };
+  });
   const words = bars.map(({ name, parts }, i) =>
     `${name}: ${formatNumber(totals[i].total)} ${unit} (${
       names.map((part) => `${part} ${formatNumber(parts[part])}`).join(", ")
@@ -81,7 +84,7 @@ export function stackedBars(
             field: "value",
             type: "quantitative",
             title: `${quantity} (${unit})`,
-            scale: { domain: [0, Math.max(...totals.map(({ total }) => total)) * 1.1], nice: false },
+            scale: { domain: [0, Math.max(...totals.map(({ top }) => top)) * 1.1], nice: false },
             axis: { format: ",~r", tickCount: 5, minExtent: 46 },
           },
           order: { field: "order", type: "quantitative" },
@@ -95,13 +98,18 @@ export function stackedBars(
         },
       },
       {
+        data: { values: totals.filter(({ measured }) => measured) },
+        mark: { type: "tick", thickness: 3, color: "#1f2328" },
+        encoding: { y: { field: "total", type: "quantitative" } },
+      },
+      ...overLines({
         data: { values: totals },
-        mark: { type: "text", dy: -7, fontSize: 12, fontWeight: "bold" },
+        mark: { type: "text", dy: -8, fontSize: 12, fontWeight: "bold" },
         encoding: {
-          y: { field: "total", type: "quantitative" },
+          y: { field: "top", type: "quantitative" },
           text: { field: "total", type: "quantitative", format: ",.3~r" },
         },
-      },
+      }),
     ],
   });
 }
