@@ -8,12 +8,14 @@
  */
 
 import { parseArgs } from "node:util";
+import { plainCachePolicy, plainOps } from "../../backend/plain.ts";
 import { useBackend } from "../../backend/select.ts";
 import { padBatch } from "../../tokenizer/batch.ts";
 import { table } from "../../util/table.ts";
 import { loadOrMakeModel } from "../../cli/model_flags.ts";
 import { FOX } from "../fox.ts";
 import { decodeStep, prefill } from "../../engine/generate.ts";
+import { randomGPT2 } from "../../gpt2/load.ts";
 import type { GPT2 } from "../../gpt2/model.ts";
 import { median } from "../../util/median.ts";
 import { countGpuWork, type GpuWork } from "./gpu_work.ts";
@@ -29,10 +31,10 @@ const { values: flags } = parseArgs({
 });
 const rounds = Number(flags.rounds), steps = Number(flags.steps);
 
-const { model: captured } = await loadOrMakeModel(flags.model, { backend: "webgpu", dtype: flags.dtype });
-using _ = captured;
-const naive = withoutCapture(captured);
-console.log(`${flags.model}, ${flags.dtype}, on ${(await useBackend("webgpu")).description}`);
+const backend = await useBackend("webgpu"), { dtype } = flags;
+using captured = (await loadOrMakeModel(flags.model, { backend: "webgpu", dtype })).model;
+using naive = await opByOp(captured);
+console.log(`${flags.model}, captured steps in ${dtype}, on ${backend.description}`);
 console.log(`medians of ${rounds} rounds in turns; prompts of ${FOX.length} tokens, ${steps} decode steps\n`);
 
 const rows = [[
@@ -86,7 +88,8 @@ async function decode(model: GPT2, batchSize: number): Promise<{ seconds: number
   return { seconds, work: await countGpuWork(() => decodeStep(model, generation)) };
 }
 
-/** The same weights, op by op. */
-function withoutCapture(model: GPT2): GPT2 {
-  return Object.create(model, { backend: { value: Object.create(model.backend, { capture: { value: undefined } }) } });
+/** A model of that size in float32 that runs tfjs's operations one by one. */
+async function opByOp({ config, backend }: GPT2): Promise<GPT2> {
+  const changes = { capture: undefined, ops: plainOps, cachePolicy: plainCachePolicy };
+  return await randomGPT2(config, { backend: { ...backend, ...changes } });
 }
