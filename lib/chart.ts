@@ -38,3 +38,4 @@ export {
 export { showTable, type TableRow } from "./chart/table.ts";
 export { tokenStrip, type TokenStripOptions } from "./chart/token_strip.ts";
 export { tradeOffChart, type TradeOffOptions, type TradeOffPoint } from "./chart/trade_off.ts";
+export { giga, ms, percent, times } from "./chart/words.ts";
