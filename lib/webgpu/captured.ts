@@ -4,7 +4,6 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import { onBackend } from "../backend/current.ts";
 import { STEP_HEADER } from "./kernels/wgsl.ts";
 import type { Binding, Call, KernelPlan, Sizes } from "./plan.ts";
 import type { ReadBack } from "./read_back.ts";
