@@ -1,11 +1,13 @@
 /** Text to standard output and error, all of it. */
 
+import { constants, openSync, writeSync } from "node:fs";
+
 /** What POSIX promises to be written whole or not at all on a pipe. */
 const ATOMIC_BYTES = 512;
 
 /**
  * Writes a text as it is. Where a pipe or a terminal is set not to block, as a program on its other side can do, it may
- * take nothing until somebody has read: then this waits.
+ * take nothing until somebody has read: then this waits. What nobody can read any more is lost, as with `console.log()`.
  */
 export function print(text: string, stream: typeof Deno.stdout | typeof Deno.stderr = Deno.stdout): void {
   const bytes = new TextEncoder().encode(text), direct = directly(stream);
@@ -13,6 +15,7 @@ export function print(text: string, stream: typeof Deno.stdout | typeof Deno.std
     try {
       done += direct.writeSync(bytes.subarray(done, done + ATOMIC_BYTES));
     } catch (error) {
+      if (error instanceof Deno.errors.BrokenPipe) return;
       if (!(error instanceof Deno.errors.WouldBlock)) throw error;
       Atomics.wait(PAUSE, 0, 0, 5);
     }
@@ -38,8 +41,10 @@ function directly(stream: Writer): Writer {
 function reopened(stream: Writer): Writer | undefined {
   const path = `/dev/fd/${stream === Deno.stderr ? 2 : 1}`;
   try {
-    return Deno.statSync(path).isFile ? undefined : Deno.openSync(path, { write: true });
+    if (Deno.statSync(path).isFile) return undefined;
+    const descriptor = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK); // or else it would wait for a reader
+    return { writeSync: (bytes) => writeSync(descriptor, bytes) };
   } catch {
-    return undefined; // on Windows, or a socket
+    return undefined; // on Windows, for a socket, and for a pipe that nobody reads any more
   }
 }
