@@ -474,3 +474,11 @@ print(program.wait(), len(data), *(data.count(letter) for letter in (b"a", b"b",
     assert.equal(new TextDecoder().decode(stdout).trim(), "0 600002 200000 200000 200000");
   },
 });
+
+Deno.test("a reader who leaves early, as `head` does, is no error", async () => {
+  const args = ["run", "-A", "lib/cli/sweep.ts", "--help"];
+  const child = new Deno.Command(Deno.execPath(), { args, cwd: root, stdout: "piped", stderr: "piped" }).spawn();
+  await child.stdout.cancel();
+  const [{ code }, said] = await Promise.all([child.status, new Response(child.stderr).text()]);
+  assert.deepEqual([code, said], [0, ""]);
+});

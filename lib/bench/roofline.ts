@@ -147,14 +147,16 @@ export async function measureRoofs(backend: Backend, options: MeasureOptions = {
   for (const megabytes of [256, 512]) {
     bandwidth = Math.max(bandwidth, await rateOf(megabytes * 2 ** 20, (bytes) => timeReading(backend, bytes, options)));
   }
-  const rate = ({ rows, inputs, outputs, count }: Required<LinearShape>, runs = options.runs) => {
-    const least = 2 * rows * inputs * outputs * count;
+  const rate = (layers: Required<LinearShape>, runs = options.runs) => {
+    const { rows, inputs, outputs, count } = layers, least = operationsOf(layers);
     return rateOf(least, (operations) => {
       const scale = Math.round(Math.cbrt(operations / least)); // of each side
       const shape = { rows: rows * scale, inputs: inputs * scale, outputs: outputs * scale, count };
       return timeLinear(backend, shape, { ...options, runs });
     });
   };
+  const small = await rate(SMALL, 2), largest = Math.max(...LARGE.map(operationsOf));
+  if (largest / small > 1) return { bandwidth, flops: small }; // more than a second: a backend that calls cost nothing
   for (const shape of LARGE) { // a look at each
     const found = await rate(shape, 2);
     if (found > flops) [flops, quickest] = [found, shape];
@@ -168,6 +170,13 @@ const LARGE: readonly Required<LinearShape>[] = [
   { rows: 512, inputs: 768, outputs: 3072, count: 4 },
   { rows: 1024, inputs: 1024, outputs: 4096, count: 2 },
 ];
+
+/** What tells quick backends from slow ones, which need no more to be measured. */
+const SMALL: Required<LinearShape> = { rows: 256, inputs: 256, outputs: 256, count: 1 };
+
+function operationsOf({ rows, inputs, outputs, count }: Required<LinearShape>): number {
+  return 2 * rows * inputs * outputs * count;
+}
 
 /** How much is done per second, when so much is done at once that the call takes a millisecond at least. */
 async function rateOf(amount: number, seconds: (amount: number) => Promise<number>): Promise<number> {

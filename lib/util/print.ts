@@ -1,5 +1,7 @@
 /** Text to standard output and error, all of it. */
 
+import { constants, openSync, writeSync } from "node:fs";
+
 /** What POSIX promises to be written whole or not at all on a pipe. */
 const ATOMIC_BYTES = 512;
 
@@ -7,8 +9,8 @@ const ATOMIC_BYTES = 512;
 type Writer = { writeSync(bytes: Uint8Array): number };
 
 /**
- * Writes all of a text as it is. Where a pipe or a terminal is set not to block, as a program on its other side can do, it
- * may take nothing until somebody has read: then this waits.
+ * Writes all of a text as it is. Where a pipe or a terminal is set not to block, as a program on its other side can do, it may
+ * take nothing until somebody has read: then this waits. What nobody can read any more is lost, as with `console.log()`.
  */
 export function print(text: string, stream: Writer = Deno.stdout): void {
   const bytes = new TextEncoder().encode(text), direct = directly(stream);
@@ -16,6 +18,7 @@ export function print(text: string, stream: Writer = Deno.stdout): void {
     try {
       done += direct.writeSync(bytes.subarray(done, done + ATOMIC_BYTES));
     } catch (error) {
+      if (error instanceof Deno.errors.BrokenPipe) return;
       if (!(error instanceof Deno.errors.WouldBlock)) throw error;
       Atomics.wait(PAUSE, 0, 0, 5);
     }
@@ -40,8 +43,10 @@ function reopened(stream: Writer): Writer | undefined {
   const descriptor = [Deno.stdout, Deno.stderr].findIndex((one) => one === stream) + 1, path = `/dev/fd/${descriptor}`;
   if (descriptor === 0) return undefined;
   try {
-    return Deno.statSync(path).isFile ? undefined : Deno.openSync(path, { write: true });
+    if (Deno.statSync(path).isFile) return undefined;
+    const file = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK); // or else it would wait for a reader
+    return { writeSync: (bytes) => writeSync(file, bytes) };
   } catch {
-    return undefined; // on Windows, or a socket
+    return undefined; // on Windows, for a socket, and for a pipe that nobody reads any more
   }
 }

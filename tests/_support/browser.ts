@@ -108,10 +108,11 @@ export class Page implements AsyncDisposable {
     return result.value;
   }
 
-  /** Waits until an expression is true in the page. Its error says what was waited for. */
-  async until(what: string, expression: string, seconds = 60): Promise<void> {
+  /** Waits until an expression is true in the page, and gives its value. Its error says what was waited for. */
+  async until<T>(what: string, expression: string, seconds = 60): Promise<T> {
     for (const end = performance.now() + seconds * 1000; performance.now() < end;) {
-      if (await this.evaluate(expression).catch(() => false)) return;
+      const value = await this.evaluate<T | false>(expression).catch(() => false as const);
+      if (value) return value;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
     await this.screenshot("results/browser_failure.png");
@@ -128,16 +129,15 @@ export class Page implements AsyncDisposable {
       const middle = { x: x + width / 2, y: y + height / 2 };
       return one.contains(document.elementFromPoint(middle.x, middle.y)) && middle;
     })()`;
-    await this.until(
+    const { x, y } = await this.until<{ x: number; y: number }>(
       `${selector} ${text ?? ""} to click on`,
       `(async () => {
       const before = ${where};
       await new Promise((resolve) => setTimeout(resolve, 300));
-      const { x, y } = ${where};
-      return before.x === x && before.y === y;
+      const now = ${where};
+      return before && now && before.x === now.x && before.y === now.y && now;
     })()`,
     );
-    const { x, y } = await this.evaluate<{ x: number; y: number }>(where);
     const left = { x, y, button: "left", clickCount: 1 };
     await this.send("Input.dispatchMouseEvent", { type: "mouseMoved", x, y });
     await this.send("Input.dispatchMouseEvent", { type: "mousePressed", buttons: 1, ...left });
