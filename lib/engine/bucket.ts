@@ -42,8 +42,8 @@ export class Bucket {
   /** What a step takes, until rows or slots change. */
   #inUse?: Tensors;
 
-  /** Empty, with room for `rows` rows. */
-  constructor(private readonly layout: CacheLayout, slots: number, rows: number) {
+  /** Empty, with room for `rows` rows, all of them of one group. */
+  constructor(private readonly layout: CacheLayout, slots: number, rows: number, public group = "") {
     const { ops, layers, headGroups, headSize } = layout;
     this.#slots = slots;
     this.#room = layout.roomFor?.(rows) ?? rows;
@@ -86,9 +86,9 @@ export class Bucket {
     source.remove(moved);
   }
 
-  /** A new row with the first `length` tokens of one of this bucket's. */
+  /** A new row with the first `length` tokens of one that has as many slots at most. */
   fork(row: Row, length: number): Row {
-    this.#copyIn(this, [row]);
+    this.#copyIn(row.bucket, [row]);
     const copy = { length, bucket: this };
     this.rows.push(copy);
     return copy;
@@ -110,6 +110,12 @@ export class Bucket {
     const { roomFor } = this.layout, room = roomFor?.(staying) ?? staying;
     if (staying && (roomFor ? room < this.#room : 4 * room <= this.#room)) this.#resize(room, this.#slots);
     this.#changed();
+  }
+
+  /** Gives back room that no row is in. */
+  trim(): void {
+    const room = this.layout.roomFor?.(this.rows.length) ?? this.rows.length;
+    if (room < this.#room) this.#resize(room, this.#slots);
   }
 
   /** Makes room for more slots in every row. */

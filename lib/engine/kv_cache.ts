@@ -34,6 +34,8 @@ export interface Admission {
   slots: readonly number[];
   /** How many tokens of zeros each row begins with: for timing, which does not depend on what a cache holds. Default 0. */
   length?: number;
+  /** Rows of different groups never share a bucket, so that a step can do with one group what another is spared. Default "". */
+  group?: string;
 }
 
 /** Keys and values of a batch; owns its tensors. */
@@ -78,7 +80,7 @@ export class KvCache {
   }
 
   /** Adds rows, each to the lane that has fewest. */
-  admit({ slots, length = 0 }: Admission): Row[] {
+  admit({ slots, length = 0, group }: Admission): Row[] {
     const counts = this.lanes.map(({ buckets }) => buckets.reduce((sum, { rows }) => sum + rows.length, 0));
     const shares = this.lanes.map((): number[] => []); // which of the new rows each lane gets
     for (const i of slots.keys()) {
@@ -91,7 +93,7 @@ export class KvCache {
       const needs = share.map((i) => this.#layout.slotsFor(slots[i]));
       for (const part of partition(needs, this.#layout.bucketCost)) {
         const slots = Math.max(...part.map((j) => needs[j]));
-        const bucket = onBackend(this.#backend, () => new Bucket(this.#layout, slots, part.length));
+        const bucket = onBackend(this.#backend, () => new Bucket(this.#layout, slots, part.length, group));
         for (const j of part) admitted[share[j]] = bucket.add(length);
         this.lanes[lane].buckets.push(bucket);
       }
@@ -121,15 +123,38 @@ export class KvCache {
     row.length = length;
   }
 
+  /** Moves rows to a group; see {@link Admission}. */
+  regroup(rows: readonly Row[], group: string): void {
+    onBackend(this.#backend, () => {
+      for (const lane of this.lanes) {
+        for (const bucket of [...lane.buckets]) {
+          const moved = bucket.group === group ? [] : rows.filter((row) => row.bucket === bucket);
+          if (moved.length === bucket.rows.length) bucket.group = group;
+          else if (moved.length) this.#newBucket(lane, bucket.slots, group, moved.length).moveFrom(bucket, moved);
+        }
+        this.#tidy(lane);
+      }
+    });
+  }
+
+  /** Gives back memory that no row is in, which is kept for rows to come. */
+  trim(): void {
+    onBackend(this.#backend, () => this.#buckets.forEach((bucket) => bucket.trim()));
+  }
+
   /** A new row that begins with the first `length` tokens of another. */
-  fork(row: Row, length = row.length): Row {
+  fork(row: Row, length = row.length, group = row.bucket.group): Row {
     this.#indexOf(row);
     if (!(Number.isInteger(length) && length >= 0 && length <= row.length)) {
       throw new RangeError(
         `Cannot fork ${length} tokens of a row that has ${row.length}: use a whole number up to its length.`,
       );
     }
-    const copy = onBackend(this.#backend, () => row.bucket.fork(row, length));
+    const { bucket } = row;
+    const copy = onBackend(this.#backend, () => {
+      const own = group === bucket.group ? bucket : this.#newBucket(this.#laneOf(bucket), bucket.slots, group);
+      return own.fork(row, length);
+    });
     this.rows.push(copy);
     return copy;
   }
@@ -225,14 +250,19 @@ export class KvCache {
   /** Some of a bucket's rows need more slots: either all of them get these, or the rows move to where there are enough. */
   #enlarge(lane: Lane, bucket: Bucket, short: readonly Row[], slots: number): void {
     const { bucketCost } = this.#layout, staying = bucket.rows.length - short.length;
-    const larger = lane.buckets.filter((other) => other.slots >= slots).sort((a, b) => a.slots - b.slots)[0];
+    const larger = lane.buckets.filter((other) => other.slots >= slots && other.group === bucket.group)
+      .sort((a, b) => a.slots - b.slots)[0];
     const growing = staying * (slots - bucket.slots); // slots attended to in vain
     const joining = larger ? short.length * (larger.slots - slots) : Infinity;
     if (!staying && !larger || growing <= Math.min(joining, bucketCost)) return bucket.grow(slots);
     if (joining <= bucketCost) return larger.moveFrom(bucket, short);
-    const own = new Bucket(this.#layout, slots, short.length);
-    lane.buckets.push(own);
-    own.moveFrom(bucket, short);
+    this.#newBucket(lane, slots, bucket.group, short.length).moveFrom(bucket, short);
+  }
+
+  #newBucket(lane: Lane, slots: number, group: string, rows = 1): Bucket {
+    const bucket = new Bucket(this.#layout, slots, rows, group);
+    lane.buckets.push(bucket);
+    return bucket;
   }
 
   /** Frees empty buckets, and joins those that are not worth being apart. */
@@ -240,7 +270,9 @@ export class KvCache {
     const { buckets } = lane;
     for (const bucket of buckets.filter(({ rows }) => rows.length === 0)) this.#drop(lane, bucket);
     for (const bucket of buckets.toSorted((a, b) => a.slots - b.slots)) {
-      const larger = buckets.filter((other) => other !== bucket && other.slots >= bucket.slots)
+      const larger = buckets.filter((other) =>
+        other !== bucket && other.group === bucket.group && other.slots >= bucket.slots
+      )
         .sort((a, b) => a.slots - b.slots)[0];
       if (!larger || (larger.slots - bucket.slots) * bucket.rows.length > this.#layout.bucketCost) continue;
       larger.moveFrom(bucket, [...bucket.rows]);
