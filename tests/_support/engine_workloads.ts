@@ -71,13 +71,13 @@ export async function randomWork(
   const pending: Promise<void>[] = [];
   while (asked.length < requests) {
     const one: Asked = { options: randomRequest(model.config, random) };
-    const n = random() < 0.1 ? 3 : 1, answers = engine.submitAll(one.options, n), cancelled = random() < 0.15;
+    const n = random() < 0.1 ? 3 : 1, answers = engine.submitAll(one.options, n), cancelled = random() < 0.35;
     pending.push(...answers.slice(1).map(async ({ result }) => void await result));
     pending.push(answers[0].result.then((answer) => void (one.answer = answer), (error) => {
       if (!cancelled) throw error;
     }));
     if (cancelled) {
-      const step = engine.timeline.count + Math.floor(random() * 12);
+      const step = engine.timeline.count + Math.floor(random() * 8);
       pending.push(untilStep(engine, step).then(() => answers[0].cancel()));
     }
     asked.push(one);
