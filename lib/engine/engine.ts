@@ -74,7 +74,11 @@ export class QueueFull extends Error {
   override name = "QueueFull";
 }
 
-/** Answers requests of many callers, with one model. */
+/**
+ * Answers requests of many callers, with one model. Every request gets what it would get alone. Where a step throws, each of
+ * its rows is tried alone, so that only the requests at fault fail; where the scheduler or the cache does, all of them fail,
+ * and the engine takes no more.
+ */
 export class Engine implements AsyncDisposable {
   /** What the last steps were. */
   readonly timeline: Timeline;
@@ -150,7 +154,7 @@ export class Engine implements AsyncDisposable {
     return jobs;
   }
 
-  /** Resolves once so many more requests may wait. */
+  /** Resolves once so many more requests may wait. All who wait for it are woken: the first to submit may fill the queue again. */
   async ready(n = 1): Promise<void> {
     checkCount("n", n, 1, this.#limits.maxQueue);
     while (!this.#closed && this.waiting + n > this.#limits.maxQueue) await this.#stepped.promise;

@@ -25,8 +25,8 @@ export interface ScheduleOptions {
 }
 
 /**
- * Rows join with random prompts, are fed random chunks or single tokens, some of them each step, are rewound, forked and
- * released, in an order that follows from the seed. Yields what came out after every row that was fed.
+ * Rows join with random prompts, are fed random chunks or single tokens, some of them each step, are rewound, forked, moved
+ * to other groups and released, in an order that follows from the seed. Yields what came out after every row that was fed.
  */
 export async function* randomSchedule(
   model: GPT2,
@@ -34,14 +34,17 @@ export async function* randomSchedule(
 ): AsyncGenerator<Observation> {
   const random = seededRandom(seed), upTo = (n: number) => 1 + Math.floor(random() * n);
   const { vocab_size, n_positions } = model.config, token = () => upTo(vocab_size) - 1;
+  const group = () => random() < 0.7 ? "" : "other";
   using cache = new KvCache(model, { lanes, threads: Math.max(1, Math.floor(model.backend.threads / lanes)) });
   const rows = new Map<Row, number[]>(); // what each was fed
   for (let step = 0; step < steps; step++) {
     while (rows.size < maxRows && (rows.size === 0 || random() < 0.3)) {
       const count = Math.min(upTo(4), maxRows - rows.size);
       const lengths = Array.from({ length: count }, () => random() < 0.2 ? upTo(60) : upTo(9));
-      for (const row of cache.admit({ slots: lengths })) rows.set(row, []);
+      for (const row of cache.admit({ slots: lengths, group: group() })) rows.set(row, []);
     }
+    cache.regroup([...rows.keys()].filter(() => random() < 0.2), group());
+    if (random() < 0.1) cache.trim();
     for (const [row, fed] of [...rows]) {
       const chance = random();
       if (chance < 0.06) {
@@ -52,7 +55,7 @@ export async function* randomSchedule(
         fed.length = row.length;
       } else if (chance < 0.18 && rows.size < maxRows && fed.length) {
         const length = upTo(fed.length);
-        rows.set(cache.fork(row, length), fed.slice(0, length));
+        rows.set(cache.fork(row, length, group()), fed.slice(0, length));
       }
     }
     const everyOne = random() < 0.5; // a step as decoding has them: one token of each row
