@@ -19,6 +19,12 @@ export interface CacheLayout extends CachePolicy {
 /** What caches ask of a backend. */
 export type CacheOps = Pick<Ops, "writesInPlace" | "emptyCaches" | "resizeCache" | "copyRows" | "firstRows">;
 
+/**
+ * What a row is doing: being fed its prompt, generating, or waiting for somebody whose prompt begins like its text. Rows of
+ * different phases lie in different buckets, because a step feeds them differently.
+ */
+export type Phase = "prefill" | "decode" | "ended";
+
 /** One sequence of tokens, whose keys and values are in the cache: token p in slot p. */
 export interface Row {
   /** Tokens fed so far; the next one's position and slot. */
@@ -46,8 +52,8 @@ export class Bucket {
   /** What a step takes, until rows or slots change. */
   #inUse?: Tensors;
 
-  /** Empty, with room for `rows` rows. */
-  constructor(private readonly layout: CacheLayout, slots: number, rows: number) {
+  /** Empty, with room for `rows` rows, all of them in one phase. */
+  constructor(private readonly layout: CacheLayout, slots: number, rows: number, public phase: Phase = "decode") {
     const { ops, layers, headGroups, headSize } = layout;
     this.#slots = slots;
     this.#room = layout.roomFor?.(rows) ?? rows;
@@ -90,9 +96,9 @@ export class Bucket {
     source.remove(moved);
   }
 
-  /** A new row with the first `length` tokens of one of this bucket's. */
+  /** A new row with the first `length` tokens of one that has as many slots at most. */
   fork(row: Row, length: number): Row {
-    this.#copyIn(this, [row]);
+    this.#copyIn(row.bucket, [row]);
     const copy = { length, bucket: this };
     this.rows.push(copy);
     return copy;
@@ -114,6 +120,12 @@ export class Bucket {
     const { roomFor } = this.layout, room = roomFor?.(staying) ?? staying;
     if (staying && (roomFor ? room < this.#room : 4 * room <= this.#room)) this.#resize(room, this.#slots);
     this.#changed();
+  }
+
+  /** Gives back room that no row is in. */
+  trim(): void {
+    const room = this.layout.roomFor?.(this.rows.length) ?? this.rows.length;
+    if (room < this.#room) this.#resize(room, this.#slots);
   }
 
   /** Makes room for more slots in every row. */

@@ -20,7 +20,7 @@ import type { Backend, Parallelism } from "../backend/types.ts";
 import type { GPT2Config } from "../gpt2/config.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { Lifetime } from "../util/lifetime.ts";
-import { Bucket, type CacheLayout, type Row } from "./bucket.ts";
+import { Bucket, type CacheLayout, type Phase, type Row } from "./bucket.ts";
 import { partition } from "./partition.ts";
 import { multipleOf16 } from "../backend/plain.ts";
 
@@ -43,6 +43,8 @@ export interface Admission {
   slots: readonly number[];
   /** How many tokens of zeros each row begins with: for timing, which does not depend on what a cache holds. Default 0. */
   length?: number;
+  /** What they are going to do: rows of different phases never share a bucket. Default `decode`. */
+  phase?: Phase;
 }
 
 /** Keys and values of a batch; owns its tensors. */
@@ -87,7 +89,7 @@ export class KvCache {
   }
 
   /** Adds rows, each to the lane that has fewest. */
-  admit({ slots, length = 0 }: Admission): Row[] {
+  admit({ slots, length = 0, phase = "decode" }: Admission): Row[] {
     using _ = this.lifetime.use();
     const counts = this.lanes.map(({ buckets }) => buckets.reduce((sum, { rows }) => sum + rows.length, 0));
     const shares = this.lanes.map((): number[] => []); // which of the new rows each lane gets
@@ -101,7 +103,7 @@ export class KvCache {
       const needs = share.map((i) => this.#layout.slotsFor(slots[i]));
       for (const part of partition(needs, this.#layout.bucketCost)) {
         const slots = Math.max(...part.map((j) => needs[j]));
-        const bucket = onBackend(this.#backend, () => new Bucket(this.#layout, slots, part.length));
+        const bucket = onBackend(this.#backend, () => new Bucket(this.#layout, slots, part.length, phase));
         for (const j of part) admitted[share[j]] = bucket.add(length);
         this.lanes[lane].buckets.push(bucket);
       }
@@ -133,8 +135,28 @@ export class KvCache {
     row.length = length;
   }
 
+  /** Puts rows into a phase; see {@link Admission}. */
+  setPhase(rows: readonly Row[], phase: Phase): void {
+    using _ = this.lifetime.use();
+    onBackend(this.#backend, () => {
+      for (const lane of this.lanes) {
+        for (const bucket of [...lane.buckets]) {
+          const moved = bucket.phase === phase ? [] : rows.filter((row) => row.bucket === bucket);
+          if (moved.length === bucket.rows.length) bucket.phase = phase;
+          else if (moved.length) this.#newBucket(lane, bucket.slots, phase, moved.length).moveFrom(bucket, moved);
+        }
+        this.#tidy(lane);
+      }
+    });
+  }
+
+  /** Gives back memory that no row is in, which is kept for rows to come. */
+  trim(): void {
+    onBackend(this.#backend, () => this.#buckets.forEach((bucket) => bucket.trim()));
+  }
+
   /** A new row that begins with the first `length` tokens of another. */
-  fork(row: Row, length = row.length): Row {
+  fork(row: Row, length = row.length, phase = row.bucket.phase): Row {
     using _ = this.lifetime.use();
     this.#indexOf(row);
     if (!(Number.isInteger(length) && length >= 0 && length <= row.length)) {
@@ -142,7 +164,11 @@ export class KvCache {
         `Cannot fork ${length} tokens of a row that has ${row.length}: use a whole number up to its length.`,
       );
     }
-    const copy = onBackend(this.#backend, () => row.bucket.fork(row, length));
+    const { bucket } = row;
+    const copy = onBackend(this.#backend, () => {
+      const own = phase === bucket.phase ? bucket : this.#newBucket(this.#laneOf(bucket), bucket.slots, phase);
+      return own.fork(row, length);
+    });
     this.rows.push(copy);
     return copy;
   }
@@ -244,14 +270,19 @@ export class KvCache {
   /** Some of a bucket's rows need more slots: either all of them get these, or the rows move to where there are enough. */
   #enlarge(lane: Lane, bucket: Bucket, short: readonly Row[], slots: number): void {
     const { bucketCost } = this.#layout, staying = bucket.rows.length - short.length;
-    const larger = lane.buckets.filter((other) => other.slots >= slots).sort((a, b) => a.slots - b.slots)[0];
+    const larger = lane.buckets.filter((other) => other.slots >= slots && other.phase === bucket.phase)
+      .sort((a, b) => a.slots - b.slots)[0];
     const growing = staying * (slots - bucket.slots); // slots attended to in vain
     const joining = larger ? short.length * (larger.slots - slots) : Infinity;
     if (!staying && !larger || growing <= Math.min(joining, bucketCost)) return bucket.grow(slots);
     if (joining <= bucketCost) return larger.moveFrom(bucket, short);
-    const own = new Bucket(this.#layout, slots, short.length);
-    lane.buckets.push(own);
-    own.moveFrom(bucket, short);
+    this.#newBucket(lane, slots, bucket.phase, short.length).moveFrom(bucket, short);
+  }
+
+  #newBucket(lane: Lane, slots: number, phase: Phase, rows = 1): Bucket {
+    const bucket = new Bucket(this.#layout, slots, rows, phase);
+    lane.buckets.push(bucket);
+    return bucket;
   }
 
   /** Frees empty buckets, and joins those that are not worth being apart. */
@@ -259,7 +290,9 @@ export class KvCache {
     const { buckets } = lane;
     for (const bucket of buckets.filter(({ rows }) => rows.length === 0)) this.#drop(lane, bucket);
     for (const bucket of buckets.toSorted((a, b) => a.slots - b.slots)) {
-      const larger = buckets.filter((other) => other !== bucket && other.slots >= bucket.slots)
+      const larger = buckets.filter((other) =>
+        other !== bucket && other.phase === bucket.phase && other.slots >= bucket.slots
+      )
         .sort((a, b) => a.slots - b.slots)[0];
       if (!larger || (larger.slots - bucket.slots) * bucket.rows.length > this.#layout.bucketCost) continue;
       larger.moveFrom(bucket, [...bucket.rows]);

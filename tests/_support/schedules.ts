@@ -81,8 +81,9 @@ export async function* randomChoices(model: GPT2, options: ScheduleOptions): Asy
 }
 
 /**
- * Rows join with random prompts, are fed random chunks or single tokens, some of them each step, are rewound, forked and
- * released, in an order that follows from the seed. Each yield is to be fed to its cache; `fed` are the rows' tokens then.
+ * Rows join with random prompts, are fed random chunks or single tokens, some of them each step, are rewound, forked, put
+ * into other phases and released, in an order that follows from the seed. Each yield is to be fed to its cache; `fed` are the
+ * rows' tokens then.
  */
 async function* randomFeeds(
   model: GPT2,
@@ -90,14 +91,17 @@ async function* randomFeeds(
 ): AsyncGenerator<{ cache: KvCache; feeds: { row: Row; tokens: number[] }[]; fed: () => number[][] }> {
   const random = seededRandom(seed), upTo = (n: number) => 1 + Math.floor(random() * n);
   const { vocab_size, n_positions } = model.config, token = () => upTo(vocab_size) - 1;
+  const phase = () => random() < 0.7 ? "decode" : "prefill";
   using cache = new KvCache(model, { lanes, threads: Math.max(1, Math.floor(model.backend.threads / lanes)) });
   const rows = new Map<Row, number[]>(); // what each was fed
   for (let step = 0; step < steps; step++) {
     while (rows.size < maxRows && (rows.size === 0 || random() < 0.3)) {
       const count = Math.min(upTo(4), maxRows - rows.size);
       const lengths = Array.from({ length: count }, () => random() < 0.2 ? upTo(60) : upTo(9));
-      for (const row of cache.admit({ slots: lengths })) rows.set(row, []);
+      for (const row of cache.admit({ slots: lengths, phase: phase() })) rows.set(row, []);
     }
+    cache.setPhase([...rows.keys()].filter(() => random() < 0.2), phase());
+    if (random() < 0.1) cache.trim();
     for (const [row, fed] of [...rows]) {
       const chance = random();
       if (chance < 0.06) {
@@ -108,7 +112,7 @@ async function* randomFeeds(
         fed.length = row.length;
       } else if (chance < 0.18 && rows.size < maxRows && fed.length) {
         const length = upTo(fed.length);
-        rows.set(cache.fork(row, length), fed.slice(0, length));
+        rows.set(cache.fork(row, length, phase()), fed.slice(0, length));
       }
     }
     const everyOne = random() < 0.5; // a step as decoding has them: one token of each row

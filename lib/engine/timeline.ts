@@ -1,0 +1,119 @@
+/** What an engine did: the last steps, with their rows, durations and reasons. Always on: a few small objects a step. */
+
+/** A row in a step. */
+export interface StepRow {
+  /** Counts an engine's requests, from 0. */
+  request: number;
+  seat: number;
+  /** A chunk of prompt (after a preemption, of prompt and answer), or the last token of an answer. */
+  phase: "prefill" | "decode";
+  /** How many tokens were fed. */
+  tokens: number;
+}
+
+/** Why a request got or lost its seat. */
+export interface StepEvent {
+  request: number;
+  seat: number;
+  what: "admitted" | "preempted" | "ended" | "cancelled" | "failed";
+  /** Tokens of an admitted request that another row's cache already held. */
+  reused?: number;
+}
+
+/** A step. */
+export interface StepRecord {
+  /** Counts steps, from 0. */
+  step: number;
+  /** When it was begun, by `performance.now()`. */
+  startMs: number;
+  /** What it took to choose the rows, to run the model, and to take in the tokens. */
+  scheduleMs: number;
+  runMs: number;
+  collectMs: number;
+  rows: StepRow[];
+  events: StepEvent[];
+  /** Requests left in the queue. */
+  waiting: number;
+  /** What the KV cache took during the step. */
+  kvCacheBytes: number;
+}
+
+/** An event as browsers' and Perfetto's viewers open it (Trace Event Format, Google 2016); times in microseconds. */
+export interface TraceEvent {
+  name: string;
+  /** `X` lasts, `i` is a moment, `C` a number that changes, `M` names a thread. */
+  ph: "X" | "i" | "C" | "M";
+  pid: number;
+  tid: number;
+  ts: number;
+  dur?: number;
+  s?: "t";
+  args?: Record<string, unknown>;
+}
+
+/** The last steps of an engine. */
+export class Timeline {
+  #records: StepRecord[] = [];
+  #count = 0;
+
+  /** Keeps so many steps; older ones are forgotten. */
+  constructor(readonly size = 4096) {}
+
+  /** Steps there were, with those that are forgotten. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Adds a step, and gives it its number. */
+  add(record: Omit<StepRecord, "step">): void {
+    this.#records[this.#count % this.size] = { step: this.#count++, ...record };
+  }
+
+  /** The steps, from the oldest that is known. */
+  get steps(): StepRecord[] {
+    const first = this.#count % this.size;
+    return this.#count <= this.size ? [...this.#records] : [
+      ...this.#records.slice(first),
+      ...this.#records.slice(0, first),
+    ];
+  }
+
+  /** For `JSON.stringify`. */
+  toJSON(): { steps: StepRecord[] } {
+    return { steps: this.steps };
+  }
+
+  /** A thread for the engine, one for each seat. `JSON.stringify({ traceEvents })` is what the viewers open. */
+  toTraceEvents(): TraceEvent[] {
+    const lasting = (name: string, tid: number, startMs: number, ms: number, args = {}): TraceEvent => ({
+      ...{ name, ph: "X", pid: 1, tid, ts: 1000 * startMs, dur: 1000 * ms, args },
+    });
+    const events = this.steps.flatMap((record): TraceEvent[] => {
+      const { step, startMs, scheduleMs, runMs, collectMs, waiting, kvCacheBytes } = record;
+      const runStart = startMs + scheduleMs, at = { pid: 1, ts: 1000 * startMs };
+      return [
+        lasting("schedule", 0, startMs, scheduleMs, { step }),
+        lasting("step", 0, runStart, runMs, { step, rows: record.rows.length }),
+        lasting("collect", 0, runStart + runMs, collectMs, { step }),
+        ...record.rows.map(({ request, seat, phase, tokens }) =>
+          lasting(`${phase} ${request}`, seat + 1, runStart, runMs, { request, tokens, step })
+        ),
+        ...record.events.map(({ seat, what, ...args }): TraceEvent => ({
+          ...at,
+          name: `${what} ${args.request}`,
+          ph: "i",
+          s: "t",
+          tid: seat + 1,
+          args,
+        })),
+        { ...at, name: "waiting", ph: "C", tid: 0, args: { requests: waiting } },
+        { ...at, name: "KV cache", ph: "C", tid: 0, args: { bytes: kvCacheBytes } },
+      ];
+    });
+    const threads = [...new Set(events.map(({ tid }) => tid))].sort((a, b) => a - b);
+    const names = threads.map((tid): TraceEvent => ({
+      ...{ name: "thread_name", ph: "M", pid: 1, tid, ts: 0, args: { name: tid ? `seat ${tid - 1}` : "engine" } },
+    }));
+    return [...names, ...events];
+  }
+}
