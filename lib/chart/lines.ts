@@ -173,13 +173,18 @@ export function drawLines<P extends object>(
           },
         }]
         : [],
-      ...labelledEnds.flatMap((end) =>
-        overLines({
-          data: { values: endLabels(series, end, x.field, y) },
-          mark: { type: "text", align: end ? "left" : "right", dx: end ? 9 : -9, fontSize: 12, fontWeight: "bold" },
-          encoding: { y: { field: "at", type: "quantitative" }, text: { field: "text" } },
-        })
-      ),
+      ...labelledEnds.flatMap((end) => {
+        const labels = endLabels(series, end, x.field, y), beside = { align: end ? "left" : "right", dx: end ? 9 : -9 };
+        return [true, false].flatMap((outermost) => {
+          const values = labels.filter((label) => label.outermost === outermost);
+          const place = outermost ? beside : { dy: -13 }; // above, where other lines go on
+          return values.length === 0 ? [] : overLines({
+            data: { values },
+            mark: { type: "text", ...place, fontSize: 12, fontWeight: "bold" },
+            encoding: { y: { field: "at", type: "quantitative" }, text: { field: "text" } },
+          });
+        });
+      }),
     ],
   });
 }
@@ -192,8 +197,12 @@ function endLabels<P extends object>(
   y: Axis,
 ) {
   const placeOf = (points: readonly P[]) => (points.at(end) as Record<string, number> | undefined)?.[place];
-  const places = new Set(series.map(({ points }) => placeOf(points)));
-  return [...places].flatMap((one) => moveApart(series.filter(({ points }) => placeOf(points) === one), end, y));
+  const places = [...new Set(series.map(({ points }) => placeOf(points) ?? NaN))];
+  const edge = (end ? Math.max : Math.min)(...places);
+  return places.flatMap((one) =>
+    moveApart(series.filter(({ points }) => placeOf(points) === one), end, y)
+      .map((label) => ({ ...label, outermost: one === edge }))
+  );
 }
 
 /** Numbers at one place, moved apart where they would cover each other, and kept within the axis. */
