@@ -121,7 +121,7 @@ Deno.test("a worker in TypeScript answers over its pipes, long lines included, a
   assert.deepEqual([logits.length, logits[50256]], [50257, 7.5]);
 });
 
-const python = await new Deno.Command("python3", { args: ["-V"] }).output().then(({ success }) => success, () => false);
+const python = await runs("python3", "-V");
 
 Deno.test({
   name: "a worker in Python answers as one in TypeScript does, whatever its libraries print",
@@ -140,6 +140,7 @@ class StandIn:
     def logits(self, ids):
         return [ids[0] + 0.5]
 serve(StandIn)`;
+import { runs } from "./_support/programs.ts";
     const argument = JSON.stringify({ model: "", cache: "", dtype: "int8", threads: 2 });
     await using peer = await Peer.start(["python3", "-c", code, argument], { cwd: root });
     assert.deepEqual(peer.introduction, { about: "a stand-in", versions: { stand: "1" } });

@@ -437,7 +437,7 @@ Deno.test("in a clone with a space, an umlaut, a % and a # in its path, programs
   }
 });
 
-const python = await new Deno.Command("python3", { args: ["-V"] }).output().then(({ success }) => success, () => false);
+const python = await runs("python3", "-V");
 
 Deno.test({
   name: "all output arrives on a pipe that is set not to block and is read late",
@@ -469,6 +469,7 @@ with os.fdopen(r, "rb") as pipe:
     data = pipe.read()
 print(program.wait(), len(data), *(data.count(letter) for letter in (b"a", b"b", b"c")))
 `;
+import { runs } from "./_support/programs.ts";
     const args = ["-c", reader, Deno.execPath(), "run", "-A", path];
     const { stdout } = await new Deno.Command("python3", { args, cwd: root }).output();
     assert.equal(new TextDecoder().decode(stdout).trim(), "0 600002 200000 200000 200000");

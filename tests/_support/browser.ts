@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliDecompressSync } from "node:zlib";
+import { runs } from "./programs.ts";
 
 /** A Chromium for Linux x86-64 in a package; the folder is one that git ignores. */
 const PACKAGE = "@sparticuz/chromium", VERSION = "147.0.0";
@@ -18,20 +19,11 @@ export interface Chromium {
 export async function findChromium(): Promise<Chromium | null> {
   const asked = Deno.env.get("OMNIBUS_CHROMIUM");
   for (const path of asked ? [asked] : ["chromium", "chromium-browser", "google-chrome"]) {
-    if (await runs(path)) return { path, env: {} };
+    if (await runs(path, "--version")) return { path, env: {} };
   }
   const path = join(FOLDER, "chromium"), libraries = join(FOLDER, "al2023", "lib");
   if (!await Deno.stat(path).catch(() => null)) return null;
   return { path, env: { LD_LIBRARY_PATH: libraries, FONTCONFIG_PATH: join(FOLDER, "fonts") } };
-}
-
-/** Whether there is such a program. Deno throws at once, not later, where there is none. */
-async function runs(path: string): Promise<boolean> {
-  try {
-    return (await new Deno.Command(path, { args: ["--version"], stdout: "null", stderr: "null" }).output()).success;
-  } catch {
-    return false;
-  }
 }
 
 /** Installs one from the package with npm, where it runs at all: 70 MB to download, 270 MB on disk. */
