@@ -1,6 +1,7 @@
 /** The side-by-side bench without the others' downloads: stand-ins generate, and small workers speak the protocol. */
 
 import assert from "node:assert/strict";
+import { runs } from "./_support/programs.ts";
 import { pathToFileURL } from "node:url";
 import { startAll } from "../lib/bench/peers/catalog.ts";
 import {
@@ -140,7 +141,6 @@ class StandIn:
     def logits(self, ids):
         return [ids[0] + 0.5]
 serve(StandIn)`;
-import { runs } from "./_support/programs.ts";
     const argument = JSON.stringify({ model: "", cache: "", dtype: "int8", threads: 2 });
     await using peer = await Peer.start(["python3", "-c", code, argument], { cwd: root });
     assert.deepEqual(peer.introduction, { about: "a stand-in", versions: { stand: "1" } });

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { runs } from "./_support/programs.ts";
 import settings from "../deno.json" with { type: "json" };
 import { chosenSampling, samplingFlags } from "../lib/cli/sampling_flags.ts";
 import { samplingSettings } from "../lib/engine/sampling.ts";
@@ -469,7 +470,6 @@ with os.fdopen(r, "rb") as pipe:
     data = pipe.read()
 print(program.wait(), len(data), *(data.count(letter) for letter in (b"a", b"b", b"c")))
 `;
-import { runs } from "./_support/programs.ts";
     const args = ["-c", reader, Deno.execPath(), "run", "-A", path];
     const { stdout } = await new Deno.Command("python3", { args, cwd: root }).output();
     assert.equal(new TextDecoder().decode(stdout).trim(), "0 600002 200000 200000 200000");
