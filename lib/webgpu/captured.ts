@@ -4,6 +4,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { onBackend } from "../backend/current.ts";
 import { STEP_HEADER } from "./kernels/wgsl.ts";
 import type { Binding, Call, KernelPlan, Sizes } from "./plan.ts";
 import type { ReadBack } from "./read_back.ts";
@@ -74,16 +75,21 @@ export class CapturedPlan {
       const shape = output.shape(sizes);
       return { ...output, shape, byteLength: 4 * tf.util.sizeFromShape(shape), byteOffset: output.byteOffset(sizes) };
     });
+    const webgpu = { name: "webgpu" }; // whichever backend is current, after a wait
     const stay = results.filter(({ isChoice }) => !isChoice).map(({ scratch: i, byteLength, shape }) => {
-      const tensor = tfjs.empty(shape, "float32");
+      const tensor = onBackend(webgpu, () => tfjs.empty(shape, "float32"));
       encoder.copyBufferToBuffer(scratch.buffer(i), 0, tfjs.bufferOf(tensor), 0, byteLength);
       return tensor;
     });
     const choices = results.filter(({ isChoice }) => isChoice);
     const pieces = choices.map(({ scratch: i, ...range }) => ({ ...range, buffer: scratch.buffer(i) }));
     const bytes = await readBack.submitAndRead(encoder, pieces).catch((error) => gpu.explain(error));
-    const read = choices.map(({ shape, dtype }, i) =>
-      tf.tensor(dtype === "int32" ? new Int32Array(bytes[i]) : new Float32Array(bytes[i]), shape, dtype)
+    const read = onBackend(
+      webgpu,
+      () =>
+        choices.map(({ shape, dtype }, i) =>
+          tf.tensor(dtype === "int32" ? new Int32Array(bytes[i]) : new Float32Array(bytes[i]), shape, dtype)
+        ),
     );
     return results.map(({ isChoice }) => (isChoice ? read : stay).shift()!);
   }
