@@ -274,6 +274,22 @@ async function feedPrompts(
   return { rows, next, promptLogprobs: scores };
 }
 
+/** Gives the requests that go on their next tokens, and says what that adds to all of them. */
+export function acceptTokens(
+  index: number,
+  requests: readonly Request[],
+  open: readonly Request[],
+  next: readonly NextToken[],
+): Step {
+  const step: Step = { index, tokens: requests.map(() => null), texts: requests.map(() => "") };
+  for (const [i, request] of open.entries()) {
+    const place = requests.indexOf(request);
+    step.texts[place] = request.accept(next[i]);
+    step.tokens[place] = next[i].id;
+  }
+  return step;
+}
+
 /** A step that gives the event loop a turn; in a notebook, one that the stop button makes the last. */
 async function interruptibleStep(
   model: GPT2,
@@ -330,16 +346,7 @@ export class Generation implements Disposable {
 
   /** Takes in the next tokens of the rows that go on. Those that end with them leave the batch. */
   add(next: readonly NextToken[]): Step {
-    const step: Step = {
-      index: this.#lastStep.index + 1,
-      tokens: this.requests.map(() => null),
-      texts: this.requests.map(() => ""),
-    };
-    for (const [i, { request }] of this.#open.entries()) {
-      const place = this.requests.indexOf(request);
-      step.texts[place] = request.accept(next[i]);
-      step.tokens[place] = next[i].id;
-    }
+    const step = acceptTokens(this.#lastStep.index + 1, this.requests, this.#open.map(({ request }) => request), next);
     const ended = this.#open.filter(({ request }) => request.ended);
     if (ended.length < this.#open.length) { for (const { row } of ended) this.cache.release(row); }
     this.#open = this.#open.filter(({ request }) => !request.ended);

@@ -2,7 +2,7 @@
 
 import type { GPT2 } from "../gpt2/model.ts";
 import type { Batch } from "../tokenizer/batch.ts";
-import { type GenerateOptions, nextTokensAfter, requestsFor, type Step } from "./generate.ts";
+import { acceptTokens, type GenerateOptions, nextTokensAfter, requestsFor, type Step } from "./generate.ts";
 import type { Generated } from "./request.ts";
 
 /**
@@ -31,14 +31,8 @@ export async function* generateStepsWithoutCache(
     signal?.throwIfAborted();
     const open = requests.filter(({ ended }) => !ended);
     const texts = open.map(({ prompt, answer }) => [...prompt, ...answer.tokens]);
-    const step: Step = { index, tokens: requests.map(() => null), texts: requests.map(() => "") };
     const next = await nextTokensAfter(model, texts, open.map(({ sampled }) => sampled), options);
-    for (const [i, request] of open.entries()) {
-      const place = requests.indexOf(request);
-      step.texts[place] = request.accept(next[i]);
-      step.tokens[place] = next[i].id;
-    }
-    yield step;
+    yield acceptTokens(index, requests, open, next);
   }
   return requests.map(({ answer }) => answer);
 }
