@@ -48,7 +48,9 @@ export type { GenerateOptions, NextTokens, Step } from "./engine/generate.ts";
 export { generateStepsWithoutCache } from "./engine/without_cache.ts";
 export type { AnswerOptions, Generated } from "./engine/request.ts";
 export type { FilterOrder, SamplingOptions } from "./engine/sampling.ts";
-export type { StepOptions } from "./engine/runner.ts";
+export { Runner } from "./engine/runner.ts";
+export type { NextToken, StepOptions } from "./engine/runner.ts";
+export type { Feed, Wanted } from "./engine/step_inputs.ts";
 export { Engine, QueueFull } from "./engine/engine.ts";
 export type { EngineOptions, SubmitOptions } from "./engine/engine.ts";
 export type { Answering, Piece } from "./engine/job.ts";
@@ -66,6 +68,7 @@ export { Interrupted, interruptSignal } from "./util/interrupt.ts";
 export { SOURCE_POINTS, sweep, timeDecodeSteps, timeGeneration } from "./bench/measure.ts";
 export type { DecodeTimingOptions, SweepOptions, SweepPoint, SweepResult, Timing } from "./bench/measure.ts";
 export { median } from "./util/median.ts";
+export { seededRandom } from "./util/random.ts";
 
 // The roofline: what a step has to do, and what the machine could do at most.
 export { decodeStepCost, decodeStepParts, kneeBatchSize, rooflineSeconds } from "./bench/roofline.ts";
