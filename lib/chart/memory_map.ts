@@ -48,7 +48,7 @@ export function memoryMap(
   if (!steps.length) throw new RangeError("Cannot chart memory: there are no steps.");
   const stays = staysOf(steps), most = Math.max(limit, ...steps.map(({ kvCacheBytes }) => kvCacheBytes));
   const [unit, size] = most >= 1e6 ? ["MB", 1e6] : ["kB", 1e3];
-  const height = (tokens: number) => tokens * bytesPerToken / size;
+  const height = (tokens: number) => tokens * bytesPerToken / size, scale = most / size * 1.08;
   const cells = [], labels = [], preempted = [];
   for (const step of steps.keys()) {
     let below = 0;
@@ -58,7 +58,8 @@ export function memoryMap(
       const top = below + tokens, cell = { step, next: step + 1, bottom: height(below), top: height(top) };
       cells.push({ ...cell, color: COLORS[stay.request % COLORS.length] });
       const last = step - stay.from === stay.tokens.length - 1;
-      if (step - stay.from === Math.floor(stay.tokens.length / 2)) {
+      const fits = height(tokens) * HEIGHT > 12 * scale && stay.tokens.length * WIDTH > 14 * steps.length;
+      if (fits && step - stay.from === Math.floor(stay.tokens.length / 2)) {
         labels.push({ at: step + 0.5, height: height((below + top) / 2), text: String(stay.request) });
       }
       if (last && stay.preempted) preempted.push({ at: step + 1, height: height((below + top) / 2) });
@@ -79,8 +80,8 @@ export function memoryMap(
     `${title}. Of ${formatBytes(limit)} that the cache may take, it takes ${takes} at most. ${words.join(" ")}`,
     {
       title: { text: title, subtitle },
-      width: 600,
-      height: 300,
+      width: WIDTH,
+      height: HEIGHT,
       layer: [
         {
           data: { values: cells },
@@ -98,7 +99,7 @@ export function memoryMap(
               field: "bottom",
               type: "quantitative",
               title: `KV cache (${unit})`,
-              scale: { domain: [0, most / size * 1.08], nice: false },
+              scale: { domain: [0, scale], nice: false },
             },
             y2: { field: "top" },
             fill: { field: "color", type: "nominal", scale: null },
@@ -134,6 +135,7 @@ export function memoryMap(
 }
 
 const TAKEN = "what the cache takes", ALLOWED = "what it may take";
+const WIDTH = 600, HEIGHT = 300;
 /** Neighbours differ; the ink of the labels reads on all of them. */
 const COLORS = ["#9ecae9", "#ffd08a", "#a3dcc0", "#e8bcd5", "#d9d9d9", "#c7c3e8"];
 
