@@ -1,7 +1,6 @@
 /** `deno task test`: every check of the project, with one count at the end. */
 
 import { fileURLToPath } from "node:url";
-import { jupyterEnvironment } from "../jupyter/environment.ts";
 import { ensureLibtensorflow } from "../tensorflow/install/install.ts";
 import { print } from "../util/print.ts";
 import { run, userPath } from "./command.ts";
@@ -42,14 +41,12 @@ await run({
 
 /** Each file of tests in a process of its own. Types are checked once, for all of them. */
 async function runEverything(test: string[]): Promise<Count[]> {
-  await jupyterEnvironment();
   const files = Deno.readDirSync(`${ROOT}/tests`).map(({ name }) => `tests/${name}`);
   const tests = [...files].filter((name) => name.endsWith("_test.ts") && !ALONE.includes(name)).sort();
   const testOf = (file: string) => [...test, "--no-check", file];
   return [
     ...await runAll([["check", "--quiet", "lib/", "tests/"], ...ALONE.map(testOf)], 1),
     ...await runAll([
-      ["run", "-A", "lib/cli/notebooks.ts", "--quick"],
       [...test, "--doc", "lib/"],
       ...tests.map(testOf),
     ], SIDE_BY_SIDE),
