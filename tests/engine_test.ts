@@ -499,8 +499,18 @@ Deno.test("thousands of tiny requests leave the number of tensors and the reside
 Deno.test("a timeline keeps the last steps, as JSON and as trace events that do not overlap on a thread", async () => {
   using model = await tiny();
   await using engine = new Engine({ model, maxBatch: 3, timelineSteps: 20 });
-  await Promise.all([0, 1, 2, 3, 4, 5].map((i) => engine.submit(ask(promptOf(i, 9), 20)).result));
+  const heard: StepRecord[] = [], listening = engine.timeline.listen((step) => heard.push(step));
+  const asked = [0, 1, 2, 3, 4, 5].map((i) => engine.submit(ask(promptOf(i, 9), 20)));
+  await Promise.all(asked.map(({ result }) => result));
+  const answered = heard.flatMap(({ rows }) => rows.filter(({ answered }) => answered));
+  assert.equal(answered.length, 6 * 20, "each token of an answer came of a row of a step");
+  for (const { times: { asked: from, firstToken, lastToken } } of asked) {
+    assert.ok(from <= firstToken! && firstToken! < lastToken! && lastToken! <= performance.now());
+  }
   await engine.drain();
+  assert.deepEqual(heard.slice(-20), engine.timeline.steps);
+  listening[Symbol.dispose]();
+  const before = heard.length;
   const { timeline } = engine, { steps } = timeline, { count } = timeline;
   assert.deepEqual(steps.map(({ step }) => step), Array.from({ length: 20 }, (_, i) => count - 20 + i));
   assert.deepEqual(JSON.parse(JSON.stringify(timeline)), { steps: JSON.parse(JSON.stringify(steps)) });
@@ -519,6 +529,8 @@ Deno.test("a timeline keeps the last steps, as JSON and as trace events that do 
   assert.equal(events.filter(({ ph, tid }) => ph === "X" && tid > 0).length, rows);
   assert.equal(events.filter(({ ph }) => ph === "i").length, steps.reduce((sum, { events }) => sum + events.length, 0));
   assert.deepEqual(new Timeline(3).steps, []);
+  timeline.add(steps[0]);
+  assert.deepEqual([timeline.count, heard.length], [count + 1, before], "nothing is heard any more");
 });
 
 testOnEach(backends, "requests of all kinds get what they get alone", async (backend) => {
