@@ -68,10 +68,14 @@ export class Page implements AsyncDisposable {
     };
   }
 
-  /** Opens a page of this size in CSS pixels. */
-  static async open({ path, env }: Chromium, size: { width: number; height: number }): Promise<Page> {
+  /** Opens a page of this size in CSS pixels; with `webgpu`, on a GPU that is a program on the processor. */
+  static async open(
+    { path, env }: Chromium,
+    { webgpu = false, ...size }: { width: number; height: number; webgpu?: boolean },
+  ): Promise<Page> {
     const profile = await Deno.makeTempDir();
-    const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--hide-scrollbars"];
+    const flags = ["--headless", "--no-sandbox", "--remote-debugging-port=0", "--hide-scrollbars"];
+    flags.push(...webgpu ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"] : ["--disable-gpu"]);
     const child = new Deno.Command(path, {
       args: [...flags, `--user-data-dir=${profile}`, "about:blank"],
       env,
