@@ -86,10 +86,10 @@ for (let i = 0; i < 1000; i++) {
     await page.until("moving bar", `${output}.some((text) => / [1-9]\\d* of 1000/.test(text))`);
     await page.screenshot(join(results, "lab_progress.png"));
     await page.click(button("notebook:interrupt-kernel"));
-    await page.until("error of the stopped cell", `${output}.some((text) => text.includes("Interrupted"))`, 20);
+    await page.until("error of the stopped cell", `${output}.some((text) => text.includes("Interrupted"))`);
     assert.equal(await page.evaluate(`${output}.filter((text) => text.includes("█") || text.includes("░")).length`), 1);
     await page.click(button("notebook:run-cell-and-select-next"));
-    await page.until("result of the next cell", `${output}.some((text) => text.trim() === "42")`, 20);
+    await page.until("result of the next cell", `${output}.some((text) => text.trim() === "42")`);
   },
 });
 
