@@ -128,10 +128,16 @@ const drawn = `[...document.querySelectorAll(".jp-RenderedVegaCommon5 .vega-embe
 
 /** `deno task lab`, without a browser of its own. */
 class Lab implements AsyncDisposable {
-  private constructor(private readonly child: Deno.ChildProcess, private readonly address: string) {}
+  private constructor(
+    private readonly child: Deno.ChildProcess,
+    private readonly address: string,
+    private readonly folder: string,
+  ) {}
 
   static async start(): Promise<Lab> {
+    const folder = await Deno.makeTempDir(); // what is open there is kept, and would be opened again
     const words = [
+      `--LabApp.workspaces_dir=${folder}`,
       "--no-browser",
       "--port=0",
       "--IdentityProvider.token=test",
@@ -155,16 +161,17 @@ class Lab implements AsyncDisposable {
       (async () => {
         while (!(await reader.read()).done);
       })(); // or else it stops when the pipe is full
-      return new Lab(child, address);
+      return new Lab(child, address, folder);
     }
   }
 
   url(path: string): string {
-    return `${this.address}/lab/tree/${path}?token=test&reset`;
+    return `${this.address}/lab/tree/${path}?token=test`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.child.kill();
     await this.child.status;
+    await Deno.remove(this.folder, { recursive: true });
   }
 }
