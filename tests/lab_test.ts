@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { findChromium, installChromium, Page } from "./_support/browser.ts";
 import { chartsOf, convertedNotebooks, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
@@ -16,14 +16,12 @@ Deno.test({
   name: `in JupyterLab, all of 04 runs at reduced sizes, its charts are drawn, and progress is one line${needs}`,
   ignore,
   async fn() {
-    // A copy, because JupyterLab saves what it runs; as deep in the project as the notebooks, because it imports ../lib.
-    await Deno.mkdir(results, { recursive: true });
-    const copy = join(results, "04_in_lab.ipynb");
-    await Deno.copyFile(join(NOTEBOOKS, "04_batching.ipynb"), copy);
-    const charts = chartsOf(JSON.parse(await Deno.readTextFile(copy))).length;
+    const text = await Deno.readTextFile(join(NOTEBOOKS, "04_batching.ipynb"));
+    const charts = chartsOf(JSON.parse(text)).length;
+    await using notebook = await temporaryNotebook(text);
     await using lab = await Lab.start();
     await using page = await Page.open(chromium!, { width: 1280, height: 24000 }); // all cells are on the screen
-    await page.send("Page.navigate", { url: lab.url("results/04_in_lab.ipynb") });
+    await page.send("Page.navigate", { url: lab.url(notebook.path) });
 
     await page.until("idle kernel", IDLE, 120);
     await page.click(".lm-MenuBar-itemLabel", "Kernel");
@@ -53,7 +51,6 @@ Deno.test({
   name: `in JupyterLab, the stop button ends a generation, and the next cell runs${needs}`,
   ignore,
   async fn() {
-    await Deno.mkdir(results, { recursive: true });
     const source = [
       `import { AutoModelForCausalLM, AutoTokenizer, generateBatch } from "../lib/mod.ts";
 import { progress } from "../lib/chart.ts";
@@ -71,13 +68,11 @@ for (let i = 0; i < 1000; i++) {
       { id: `c${i}`, cell_type: "code", source, metadata: {}, outputs: [], execution_count: null }
     ));
     const metadata = { kernelspec: { name: "deno", display_name: "Deno", language: "typescript" } };
-    await Deno.writeTextFile(
-      join(results, "stop_in_lab.ipynb"),
-      JSON.stringify({ cells, metadata, nbformat: 4, nbformat_minor: 5 }),
-    );
+    const text = JSON.stringify({ cells, metadata, nbformat: 4, nbformat_minor: 5 });
+    await using notebook = await temporaryNotebook(text);
     await using lab = await Lab.start();
     await using page = await Page.open(chromium!, { width: 1280, height: 900 });
-    await page.send("Page.navigate", { url: lab.url("results/stop_in_lab.ipynb") });
+    await page.send("Page.navigate", { url: lab.url(notebook.path) });
     await page.until("idle kernel", IDLE, 120);
     const output = `[...document.querySelectorAll(".jp-OutputArea-output")].map((one) => one.textContent)`;
     const button = (command: string) => `.jp-NotebookPanel-toolbar [data-command="${command}"]`;
@@ -117,6 +112,20 @@ Deno.test({
     }
   },
 });
+
+/** A file that JupyterLab may save; as deep in the project as the notebooks, because it imports ../lib. */
+async function temporaryNotebook(text: string): Promise<{ path: string } & AsyncDisposable> {
+  await Deno.mkdir(results, { recursive: true });
+  const file = await Deno.makeTempFile({ dir: results, prefix: "in_lab-", suffix: ".ipynb" });
+  await Deno.writeTextFile(file, text);
+  const checkpoint = join(results, ".ipynb_checkpoints", basename(file).replace(".ipynb", "-checkpoint.ipynb"));
+  return {
+    path: `results/${basename(file)}`,
+    async [Symbol.asyncDispose]() {
+      for (const path of [file, checkpoint]) await Deno.remove(path).catch(() => {});
+    },
+  };
+}
 
 /** There is a kernel, and it waits: so says the status bar. The toolbar's indicator begins with "idle", before any kernel. */
 const IDLE = `document.querySelector("#jp-main-statusbar")?.textContent.includes("Deno | Idle")`;
