@@ -120,6 +120,11 @@ export class Engine implements AsyncDisposable {
     return this.#scheduler.seated.length;
   }
 
+  /** Why it takes no more requests, as the end of a sentence; undefined while it does. */
+  get closed(): string | undefined {
+    return this.#closed;
+  }
+
   /** What the KV cache takes now. */
   get kvCacheBytes(): number {
     return this.#cache.bytes;

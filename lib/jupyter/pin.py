@@ -1,6 +1,6 @@
-"""Pins what requirements.in asks for, and all that those packages need, by version and hash, in requirements.txt.
+"""Pins what a requirements.in asks for, and all that those packages need, by version and hash, in the requirements.txt beside it.
 
-Run it after a change of requirements.in, with uv, which resolves for all platforms at once:
+Run it after a change of one of them, with uv, which resolves for all platforms at once:
 
     python3 -m venv /tmp/pin && /tmp/pin/bin/pip install uv && /tmp/pin/bin/python lib/jupyter/pin.py
 
@@ -18,18 +18,24 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PYTHON = re.compile(r"-(py3|py2\.py3|cp31[1-4]|cp3\d+-abi3)-")
 PLATFORM = re.compile(r"-(any|(manylinux|macosx|win)[\w.]*_(x86_64|aarch64|arm64|universal2|amd64)|win_amd64)\.whl$")
-HEADER = """\
+HEADERS = {
+    "": """\
 # The Python side of the notebooks, with all that it needs. `deno task lab` and `deno task notebooks` install it into
 # .jupyter/venv. Made from requirements.in by lib/jupyter/pin.py.
-"""
+""",
+    "lib/batch/ray": """\
+# Ray, for `deno task batch --ray`, with all that it needs. `deno task setup --ray` installs it into .ray/venv. Made from
+# requirements.in by lib/jupyter/pin.py.
+""",
+}
 
 
-def resolve() -> list[dict]:
+def resolve(wanted: Path) -> list[dict]:
     """All packages, with their wheels, for Python 3.11 and later."""
     with tempfile.TemporaryDirectory() as folder:
         lock = Path(folder) / "pylock.toml"
         uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11"]
-        subprocess.run([*uv, "--format=pylock.toml", "--output-file", lock, ROOT / "requirements.in"], check=True)
+        subprocess.run([*uv, "--format=pylock.toml", "--output-file", lock, wanted], check=True)
         return tomllib.loads(lock.read_text())["packages"]
 
 
@@ -44,4 +50,6 @@ def line(package: dict) -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "requirements.txt").write_text(HEADER + "\n".join(map(line, resolve())) + "\n")
+    for folder, header in HEADERS.items():
+        wanted = ROOT / folder / "requirements.in"
+        wanted.with_suffix(".txt").write_text(header + "\n".join(map(line, resolve(wanted))) + "\n")
