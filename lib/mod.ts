@@ -49,7 +49,7 @@ export { generateStepsWithoutCache } from "./engine/without_cache.ts";
 export type { AnswerOptions, Generated } from "./engine/request.ts";
 export type { FilterOrder, SamplingOptions } from "./engine/sampling.ts";
 export type { StepOptions } from "./engine/runner.ts";
-export { Engine, QueueFull } from "./engine/engine.ts";
+export { Engine, QueueFull, TooLarge } from "./engine/engine.ts";
 export type { EngineOptions, SubmitOptions } from "./engine/engine.ts";
 export type { Answering, Piece } from "./engine/job.ts";
 export { byPriority, firstCome, shortestPrompt } from "./engine/policy.ts";

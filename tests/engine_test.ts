@@ -7,6 +7,7 @@ import { generateBatch } from "../lib/engine/generate.ts";
 import { Job } from "../lib/engine/job.ts";
 import { KvCache } from "../lib/engine/kv_cache.ts";
 import { byPriority, firstCome, shortestPrompt } from "../lib/engine/policy.ts";
+import type { Generated } from "../lib/engine/request.ts";
 import { Runner } from "../lib/engine/runner.ts";
 import { SampledRow } from "../lib/engine/sampled_row.ts";
 import { type StepRecord, Timeline } from "../lib/engine/timeline.ts";
@@ -287,14 +288,17 @@ Deno.test("a prompt that begins like a cached row's feeds only the rest, also af
   const { steps } = engine.timeline;
   assert.deepEqual(eventsOf(steps, "admitted").map(({ reused }) => reused), [undefined, 30, 42, 31]);
   assert.deepEqual([1, 2, 3].map((request) => tokensFed(steps, request)[0]), [3, 1, 1], "one token at least");
-  const scored = ask(first.prompt, 3, { promptLogprobs: true }),
-    { promptLogprobs } = await engine.submit(scored).result;
+  const scored = ask(first.prompt, 3, { promptLogprobs: true, topLogprobs: 2 }),
+    { promptLogprobs, promptTopLogprobs } = await engine.submit(scored).result;
   assert.equal(
     eventsOf(engine.timeline.steps, "admitted").at(-1)!.reused,
     undefined,
     "all of it is fed for its scores",
   );
-  assertClose(promptLogprobs!, (await alone(model, scored)).promptLogprobs!, 1e-3, "scores");
+  const expected = await alone(model, scored);
+  assertClose(promptLogprobs!, expected.promptLogprobs!, 1e-3, "scores");
+  const idsOf = ({ promptTopLogprobs: top }: Generated) => top!.map((two) => two.map(({ id }) => id));
+  assert.deepEqual(idsOf({ ...expected, promptTopLogprobs }), idsOf(expected));
 });
 
 Deno.test("rows of ended requests give way to whoever needs their place or their memory", async () => {
@@ -320,6 +324,8 @@ Deno.test("n answers come from one prefill, and are those that generateBatch giv
     assert.deepEqual(answers.map(({ tokens }) => tokens), expected.map(({ tokens }) => tokens));
     const prefilled = engine.timeline.steps.flatMap(({ rows }) => rows.filter(({ phase }) => phase === "prefill"));
     assert.equal(prefilled.reduce((sum, { tokens }) => sum + tokens, 0), 25 + 3, `maxBatch ${maxBatch}`);
+    const unseeded = engine.submitAll({ ...options, seed: undefined }, 3).map(({ answer }) => answer.seed);
+    assert.equal(new Set(unseeded).size, 1, "one seed draws all of them again");
   }
 });
 

@@ -159,7 +159,12 @@ testOnEach(backends, "log-probabilities of a prompt are those of its tokens, als
       1e-3,
       "top",
     );
-    const { tokens, logprobs, topLogprobs } = answers[i];
+    const { tokens, logprobs, topLogprobs, promptTopLogprobs } = answers[i];
+    assert.equal(promptTopLogprobs!.length, prompt.length - 1);
+    for (const [t, top] of promptTopLogprobs!.entries()) {
+      const likeliest = [...logits[t].keys()].sort((a, b) => logits[t][b] - logits[t][a]).slice(0, 3);
+      assert.deepEqual(top.map(({ id }) => id), likeliest, `prompt ${i}, token ${t + 1}`);
+    }
     assert.deepEqual(topLogprobs!.map(([best]) => best), tokens.map((id, t) => ({ id, logprob: logprobs![t] })));
   }
 });

@@ -31,6 +31,7 @@ import { parallelismFor } from "./parallelism.ts";
 import { firstCome, type Policy } from "./policy.ts";
 import { type AnswerOptions, Request } from "./request.ts";
 import { Runner, type StepOptions } from "./runner.ts";
+import { randomSeed } from "./sampling.ts";
 import { Scheduler, type Share } from "./scheduler.ts";
 import { type StepRow, Timeline } from "./timeline.ts";
 
@@ -72,6 +73,11 @@ export interface SubmitOptions extends AnswerOptions, StepOptions {
 /** Thrown where a request would have to wait in a queue that is full. */
 export class QueueFull extends Error {
   override name = "QueueFull";
+}
+
+/** Thrown where a request alone would need more KV cache than the engine may take. */
+export class TooLarge extends RangeError {
+  override name = "TooLarge";
 }
 
 /**
@@ -131,7 +137,7 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Takes a request. Throws a RangeError or TypeError if it can never be answered, {@link QueueFull} if too many wait
+   * Takes a request. Throws a RangeError or TypeError if it can never be answered ({@link TooLarge} for lack of memory), {@link QueueFull} if too many wait
    * ({@link Engine.ready} waits until they do not), and an Error if the engine was stopped.
    */
   submit(options: SubmitOptions): Answering {
@@ -269,12 +275,13 @@ export class Engine implements AsyncDisposable {
     checkContext(tokens.length, options.maxTokens, config.n_positions);
     const needed = this.#scheduler.rowBytes(tokens.length + options.maxTokens - 1); // the last is not fed
     if (needed > kvCacheBytes) {
-      throw new RangeError(
+      throw new TooLarge(
         `Cannot answer a prompt of ${tokens.length} tokens with up to ${options.maxTokens}: alone it may need ` +
           `${needed} bytes (${formatBytes(needed)}) of KV cache, and kvCacheBytes is ${kvCacheBytes}. Lower maxTokens.`,
       );
     }
-    return Array.from({ length: n }, (_, choice) => new Request(tokens, options, config, choice));
+    const own = { ...options, seed: options.seed ?? randomSeed() }; // one for all answers to a prompt
+    return Array.from({ length: n }, (_, choice) => new Request(tokens, own, config, choice));
   }
 }
 

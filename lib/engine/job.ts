@@ -23,6 +23,8 @@ export interface Answering {
   readonly stream: AsyncIterable<Piece>;
   /** The whole answer. Rejects if the request failed or was cancelled. */
   readonly result: Promise<Generated>;
+  /** The answer as far as it is. What was asked about the prompt is in it by the first token. */
+  readonly answer: Generated;
   /** Ends the request at once, and frees its seat by the next step. Does nothing if it has ended. */
   cancel(reason?: unknown): void;
 }
@@ -61,7 +63,10 @@ export class Job implements Answering, Waiting {
 
   constructor(readonly request: Request, readonly arrival: number, readonly options: JobOptions = {}) {
     this.priority = options.priority ?? 0;
-    if (options.promptLogprobs) request.answer.promptLogprobs = [];
+    if (options.promptLogprobs) {
+      request.answer.promptLogprobs = [];
+      if (options.topLogprobs) request.answer.promptTopLogprobs = [];
+    }
     this.#answer.promise.catch(() => {}); // who only reads the stream hears it there
     options.signal?.addEventListener("abort", this.#abort);
     if (options.signal?.aborted) this.#abort();
@@ -129,6 +134,7 @@ export class Job implements Answering, Waiting {
     const { options: { logprobs, topLogprobs = 0 }, request } = this;
     if (typeof wanted.next === "number") {
       request.answer.promptLogprobs!.push(logprob!);
+      request.answer.promptTopLogprobs?.push(top!.slice(0, topLogprobs));
       return;
     }
     const extras = { ...logprobs && { logprob }, ...topLogprobs > 0 && { top: top!.slice(0, topLogprobs) } };
@@ -146,6 +152,10 @@ export class Job implements Answering, Waiting {
 
   get result(): Promise<Generated> {
     return this.#answer.promise;
+  }
+
+  get answer(): Generated {
+    return this.request.answer;
   }
 
   get stream(): AsyncIterable<Piece> {
