@@ -37,9 +37,9 @@ const resultsIn = async (path: string): Promise<Result[]> =>
 const sorted = (results: Result[]) => results.map((result) => JSON.stringify(result)).sort();
 
 Deno.test("a batch that was cut off after any byte is taken up where it was: nothing is lost, nothing done twice", async () => {
-  const lines = [...Array(9).keys()].map((i) => request(`é${i}`));
+  const lines = [...Array(4).keys()].map((i) => request(`é${i}`));
   const options = await batchFolder([...lines, "no JSON", lines[3]].join("\n"));
-  assert.deepEqual(await runBatch(options), { results: 11, errors: 2, tokens: 0, found: 0 });
+  assert.deepEqual(await runBatch(options), { results: 6, errors: 2, tokens: 0, found: 0 });
   const whole = await Deno.readFile(options.output), expected = sorted(await resultsIn(options.output));
   for (let cut = 0; cut <= whole.length; cut++) {
     await Deno.remove(options.output);
@@ -47,12 +47,12 @@ Deno.test("a batch that was cut off after any byte is taken up where it was: not
     const asked: number[] = [];
     const answer = (entry: Entry) => (asked.push(entry.number), fakeAnswer(entry));
     const { found, ...tally } = await runBatch({ ...options, answer });
-    assert.deepEqual(tally, { results: 11, errors: 2, tokens: 0 });
-    assert.equal(asked.length, 11 - found, `cut at ${cut}`);
+    assert.deepEqual(tally, { results: 6, errors: 2, tokens: 0 });
+    assert.equal(asked.length, 6 - found, `cut at ${cut}`);
     assert.deepEqual(sorted(await resultsIn(options.output)), expected, `cut at ${cut}`);
   }
   const again = await runBatch({ ...options, answer: () => assert.fail("it was whole") });
-  assert.deepEqual(again, { results: 11, errors: 2, tokens: 0, found: 11 });
+  assert.deepEqual(again, { results: 6, errors: 2, tokens: 0, found: 6 });
 });
 
 Deno.test("a run that throws leaves what it had, and the next one asks only for the rest", async () => {

@@ -10,15 +10,27 @@ import { engineFlags, openAnswerer } from "./engine_flags.ts";
 import { existingModelFolder, modelFlags } from "./model_flags.ts";
 
 const rayFlags = {
-  ray: { type: "string", value: "ADDRESS|local:N", help: "on a Ray cluster, or on N nodes that are made on this machine" },
-  "min-actors": { type: "string", value: "N", help: "with --ray: the fewest workers (default: one a node of local:N, else 1)" },
+  ray: {
+    type: "string",
+    value: "ADDRESS|local:N",
+    help: "on a Ray cluster, or on N nodes that are made on this machine",
+  },
+  "min-actors": {
+    type: "string",
+    value: "N",
+    help: "with --ray: the fewest workers (default: one a node of local:N, else 1)",
+  },
   "max-actors": { type: "string", value: "N", help: "with --ray: the most (default: one a node, else all that fit)" },
   "cpus-per-actor": { type: "string", value: "N", help: "with --ray: cores of a worker (default: its share, else 1)" },
   "gpus-per-actor": { type: "string", value: "N", help: "with --ray: GPUs of a worker (default 0)" },
 } as const;
 
 const flags = {
-  input: { type: "string", value: "FILE.jsonl", help: "requests; with --ray also a folder, a glob, a URI, or .parquet" },
+  input: {
+    type: "string",
+    value: "FILE.jsonl",
+    help: "requests; with --ray also a folder, a glob, a URI, or .parquet",
+  },
   output: { type: "string", value: "FILE.jsonl", help: "results, as they end; with --ray a folder of shards" },
   ...modelFlags,
   ...engineFlags,

@@ -10,7 +10,11 @@ import { chosenParallelism, loadModel, type ModelFlagValues } from "./model_flag
 /** The flags that say how an engine runs. */
 export const engineFlags = {
   "max-batch": { type: "string", value: "N", help: "the most requests under way at once (default 32)" },
-  "kv-cache-bytes": { type: "string", value: "N", help: "the most memory for the KV cache (default: half of what is free)" },
+  "kv-cache-bytes": {
+    type: "string",
+    value: "N",
+    help: "the most memory for the KV cache (default: half of what is free)",
+  },
 } as const satisfies Record<string, Flag>;
 
 /** What the flags were set to. */

@@ -20,7 +20,10 @@ export interface PythonEnvironment {
 /** The interpreter of an environment in which the requirements were installed, all of them; null if there is none. */
 export async function installedPython({ venv, requirements }: Omit<PythonEnvironment, "log">): Promise<string | null> {
   const [complete, python] = [join(venv, COMPLETE), interpreter(venv)];
-  const isComplete = await Deno.readTextFile(complete).then(async (hash) => hash === await hashOf(requirements), () => false);
+  const isComplete = await Deno.readTextFile(complete).then(
+    async (hash) => hash === await hashOf(requirements),
+    () => false,
+  );
   return isComplete && await Deno.stat(python).then(() => true, () => false) ? python : null;
 }
 
@@ -73,7 +76,9 @@ async function call(forWhat: string, command: string, args: string[]): Promise<v
   const lines = new TextDecoder().decode(stderr).trim().split("\n");
   const reason = lines.findLast((line) => line.startsWith("ERROR")) ?? lines.at(-1);
   throw new Error(
-    `Cannot install ${forWhat}: \`${[command, ...args].join(" ")}\` failed with "${reason}". If venv or pip is missing, ` +
+    `Cannot install ${forWhat}: \`${
+      [command, ...args].join(" ")
+    }\` failed with "${reason}". If venv or pip is missing, ` +
       "install it (on Debian and Ubuntu: apt install python3-venv) and run this again.",
   );
 }

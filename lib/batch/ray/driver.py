@@ -1,4 +1,4 @@
-"""`deno task batch --ray`: a batch over the nodes of a Ray cluster, with Ray Data. Its one argument is JSON, from lib/batch/ray.ts.
+"""`deno task batch --ray`: a batch over the nodes of a Ray cluster, with Ray Data. Its one argument is JSON, from lib/batch/ray/run.ts.
 
 Lines are read in ranges, those that have a result are left out, and a pool of actors answers the rest, each with a worker
 process of its own, and writes a shard for each block of lines. What Ray runs again writes the same shard again.
@@ -6,6 +6,7 @@ process of its own, and writes a shard for each block of lines. What Ray runs ag
 
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -169,7 +170,8 @@ DUPLICATE = {
 
 
 def configure() -> None:
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current()
+    context.enable_progress_bars, context.issue_detectors_config.detectors = False, []
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray._private.utils").setLevel(logging.WARNING)
 
@@ -268,8 +270,7 @@ if __name__ == "__main__":
         say(f"batch: {error}")
         code = 2
     except (RuntimeError, ray.exceptions.RayError) as error:
-        while error.__cause__:
-            error = error.__cause__
-        say(f"batch: {str(error).strip().splitlines()[-1]}")
+        lines_said = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        say(f"batch: {lines_said[-1].strip()}")
         code = 1
     sys.exit(code)

@@ -42,8 +42,8 @@ export async function removeRay(): Promise<string[]> {
 async function pythonWithRay(): Promise<string | null> {
   const args = ["-c", "import importlib.util as u, sys; sys.exit(not (u.find_spec('ray') and u.find_spec('pyarrow')))"];
   for (const name of ["python3", "python"]) {
-    const found = new Deno.Command(name, { args, stdout: "null", stderr: "null" }).output();
-    if (await found.then(({ success }) => success, () => false)) return name;
+    const found = async () => await new Deno.Command(name, { args, stdout: "null", stderr: "null" }).output();
+    if (await found().then(({ success }) => success, () => false)) return name;
   }
   return null;
 }

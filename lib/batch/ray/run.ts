@@ -1,5 +1,6 @@
 /** A batch on a Ray cluster: driver.py, beside this file, does the work, with a worker of this library on each node. */
 
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runToEnd } from "../../util/child.ts";
 import { rayPython } from "./environment.ts";
@@ -20,26 +21,26 @@ export interface RayBatchOptions {
   gpusPerActor: number;
   /** As for one machine: what answers depend on. */
   settings: unknown;
-  /** Flags of the workers. */
+  /** The model's folder. */
+  folder: string;
+  /** Flags of the workers besides the model's. */
   workerFlags: readonly string[];
 }
 
-const PROJECT = fileURLToPath(new URL("../../..", import.meta.url));
+const PROJECT = resolve(fileURLToPath(new URL("../../..", import.meta.url)));
 
 /** Runs the batch; gives the exit code that it asks for: 1 where some results are errors, 2 for what the user can mend. */
 export async function runRayBatch(options: RayBatchOptions): Promise<number> {
-  const local = options.address.startsWith("local:");
-  const worker = ["run", "-A", "lib/cli/worker.ts", ...options.workerFlags];
+  const { input, output, address, settings, folder, minActors = 0, maxActors = 0 } = options;
+  const worker = ["run", "-A", "{project}/lib/cli/worker.ts", "--model={model}", ...options.workerFlags];
   const driver = {
-    ...{ input: options.input, output: options.output, address: options.address, settings: options.settings },
-    ...{ cpus: options.cpusPerActor, gpus: options.gpusPerActor },
-    ...{ least: options.minActors ?? 0, most: options.maxActors ?? 0 },
-    ...{ project: PROJECT, ships: !local },
-    commands: [[Deno.execPath(), ...worker], ["deno", ...worker], ["npx", "-y", "deno@2", ...worker]],
+    ...{ input, output, address, settings, least: minActors, most: maxActors },
+    ...{ cpus: options.cpusPerActor, gpus: options.gpusPerActor, project: PROJECT, model: resolve(folder) },
+    workers: [[Deno.execPath()], ["deno"], ["npx", "-y", "deno@2"]].map((deno) => [...deno, ...worker]),
   };
   const { code } = await runToEnd(await rayPython(), {
     args: [fileURLToPath(new URL("driver.py", import.meta.url)), JSON.stringify(driver)],
-    env: { RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO: "0" },
+    env: { RAY_BACKEND_LOG_LEVEL: "fatal", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO: "0" }, // its errors come as exceptions
     stdin: "null",
   });
   return code;
