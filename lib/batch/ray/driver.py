@@ -47,25 +47,6 @@ def column(batch: pa.Table, name: str) -> np.ndarray:
     return np.array(batch[name].to_pylist(), "S16")
 
 
-@ray.remote(num_cpus=0)
-def survey_input(pattern: str):
-    """How many lines there are, and the places of those that share the name of a line before them. 44 bytes a line, on one node."""
-    configure()
-    source = Lines(pattern)
-    found = [
-        (batch["file"].to_numpy(), batch["at"].to_numpy(), column(batch, "id"), column(batch, "place"))
-        for batch in batches_of(source, named, source.files)
-    ]
-    if not found:
-        return 0, np.array([], "S16")
-    file, at, ids, places = (np.concatenate(parts) for parts in zip(*found))
-    words = ids.view("<u8").reshape(-1, 2)
-    order = np.lexsort((at, file, words[:, 1], words[:, 0]))
-    again = np.zeros(len(ids), bool)
-    again[1:] = (words[order][1:] == words[order][:-1]).all(axis=1)
-    return len(ids), np.sort(places[order[again]])
-
-
 def results_in(batch: pa.Table) -> pa.Table:
     results = [json.loads(line) for line in batch["line"].to_pylist()]
     ids = [bytes.fromhex(result["id"].rpartition("-")[2]) for result in results]
@@ -73,15 +54,28 @@ def results_in(batch: pa.Table) -> pa.Table:
 
 
 @ray.remote(num_cpus=0)
-def survey_output(pattern: str):
-    """How many results are there, how many of them are errors, and which they are, sorted."""
+def survey(wanted: str, there: str):
+    """What input and output hold: numbers, which results are there, and the places of lines that share the name of one before
+    them. Takes 60 bytes a line, on one node."""
     configure()
-    ids, errors = [np.array([], "S16")], 0
-    for batch in batches_of(Lines(pattern), results_in):
-        ids.append(column(batch, "id"))
+    source, errors = Lines(wanted), 0
+    about, done = [(np.array([], int), np.array([], int), NONE, NONE)], [NONE]
+    for batch in batches_of(source, named, source.files):
+        about.append((batch["file"].to_numpy(), batch["at"].to_numpy(), column(batch, "id"), column(batch, "place")))
+    for batch in batches_of(Lines(there), results_in):
+        done.append(column(batch, "id"))
         errors += sum(batch["error"].to_pylist())
-    found = np.sort(np.concatenate(ids))
-    return len(found), errors, found
+    file, at, ids, places = (np.concatenate(parts) for parts in zip(*about))
+    done = np.sort(np.concatenate(done))
+    order = np.lexsort((at, file, ids))
+    again = order[1:][ids[order][1:] == ids[order][:-1]]
+    ids[again] = places[again]
+    missing = np.count_nonzero(~among(ids, done))
+    numbers = {"lines": len(ids), "missing": missing, "twice": np.count_nonzero(done[1:] == done[:-1]), "errors": errors}
+    return {name: int(number) for name, number in numbers.items()}, done, np.sort(places[again])
+
+
+NONE = np.array([], "S16")
 
 
 def batches_of(source: Lines, look, *more):
@@ -103,8 +97,8 @@ def wanted(batch: pa.Table, files: list[str], done, duplicates) -> pa.Table:
     about, done, duplicates = named(batch, files), ray.get(done[0]), ray.get(duplicates[0])
     again = pa.array(among(column(about, "place"), duplicates))
     ids = pc.if_else(again, about["place"], about["id"])
-    lines = batch.append_column("id", ids).append_column("again", again)
-    return lines.filter(pa.array(~among(column(lines, "id"), done)))
+    batch = batch.append_column("id", ids).append_column("again", again)
+    return batch.filter(pa.array(~among(column(batch, "id"), done)))
 
 
 class Answerer:
@@ -116,7 +110,7 @@ class Answerer:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Writes the results of some lines; gives how many there are."""
         rows = batch.to_pylist()
-        tally = {"results": len(rows), "errors": 0, "tokens": 0, "recomputed": 0}
+        tally = {"results": len(rows), "tokens": 0, "recomputed": 0}
         name = shard_name([row["id"] for row in rows])
         if not rows or self.output.has(name):  # the actor that wrote it died before it could say so
             return pa.Table.from_pylist([tally])
@@ -126,9 +120,7 @@ class Answerer:
         results = self._results(rows)
         self.output.commit(name, results)
         tally["recomputed"] += self.worker.lost - lost
-        for result in results:
-            tally["errors"] += result["error"] is not None
-            tally["tokens"] += tokens_of(result)
+        tally["tokens"] = sum(map(tokens_of, results))
         return pa.Table.from_pylist([tally])
 
     def _results(self, rows: list[dict]) -> list[dict]:
@@ -188,15 +180,19 @@ def cluster(options: dict):
     from ray.cluster_utils import Cluster
 
     nodes = int(address.removeprefix("local:"))
+    if options["least"] > 2 * nodes:
+        raise ValueError(f"--min-actors can be at most {2 * nodes}: the nodes of {address} have no room for more.")
     # Twice the cores that its own actor takes: room for that of a node that is lost.
-    node = {"num_cpus": 2 * options["cpus"], "num_gpus": options["gpus"], "object_store_memory": 100 << 20}
+    node = {"num_cpus": 2 * options["cpus"], "num_gpus": 2 * options["gpus"], "object_store_memory": 100 << 20}
     made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    for _ in range(nodes - 1):
-        made.add_node(**node)
-    ray.init(made.address, **quiet)
-    yield nodes
-    ray.shutdown()
-    made.shutdown()
+    try:
+        for _ in range(nodes - 1):
+            made.add_node(**node)
+        ray.init(made.address, **quiet)
+        yield nodes
+    finally:
+        ray.shutdown()
+        made.shutdown()
 
 
 def sent_project(options: dict) -> dict:
@@ -211,35 +207,39 @@ def sent_project(options: dict) -> dict:
 def main(options: dict) -> int:
     suffix = ".parquet" if options["input"].endswith(".parquet") else ".jsonl"
     output = Shards(options["output"], suffix, uuid.uuid4().hex)
-    files = Lines(options["input"]).files
-    if not files:
+    if not Lines(options["input"]).files:
         raise FileNotFoundError(f"--input names no file: {options['input']}.")
     configure()
     with cluster(options) as nodes:
-        under_way = output.begin(json.dumps(options["settings"], sort_keys=True))
-        total, duplicates = survey_input.options(num_returns=2).remote(options["input"])
-        found, errors, done = survey_output.options(num_returns=3).remote(f"{options['output']}/*{suffix}")
-        total, found, tally = ray.get(total), ray.get(found), {"results": 0, "errors": ray.get(errors), "recomputed": under_way}
-        if found or under_way:
-            say(f"{found} of {total} results are there; {under_way} requests were under way when the last run ended.")
-        if found < total:
-            for more in answered(options, output, nodes, [done], [duplicates], total, found):
-                tally = {key: tally[key] + more[key] for key in tally}
-    if found + tally["results"] != total:
-        raise RuntimeError(f"{total} lines have {found + tally['results']} results: the input changed. Take another --output.")
-    print(f"{options['output']} is ready: {total} results, {tally['errors']} errors, {tally['recomputed']} requests computed again.")
-    return 1 if tally["errors"] else 0
+        recomputed = output.begin(json.dumps(options["settings"], sort_keys=True))
+        look = survey.options(num_returns=3)
+        places = options["input"], f"{options['output']}/*{suffix}"
+        numbers, done, duplicates = look.remote(*places)
+        before = ray.get(numbers)
+        if before["missing"] < before["lines"] or recomputed:
+            found = before["lines"] - before["missing"]
+            say(f"{found} of {before['lines']} results are there; {recomputed} requests were under way when the last run ended.")
+        if before["missing"]:
+            recomputed += answer_missing(options, output, nodes, [done], [duplicates], before)
+        after = ray.get(look.remote(*places)[0])
+    if after["missing"] or after["twice"]:
+        raise RuntimeError(
+            f"{after['missing']} lines have no result, and {after['twice']} have two: the input changed, or another run wrote "
+            f"{options['output']}. Take another --output."
+        )
+    print(f"{options['output']} is ready: {after['lines']} results, {after['errors']} errors, {recomputed} requests computed again.")
+    return 1 if after["errors"] else 0
 
 
-def answered(options: dict, output: Shards, nodes: int, done: list, duplicates: list, total: int, found: int):
-    """Has all lines answered that are left; gives the tally of each shard."""
+def answer_missing(options: dict, output: Shards, nodes: int, done: list, duplicates: list, numbers: dict) -> int:
+    """Has all lines answered that are left; gives how many of them were computed again."""
     source = Lines(options["input"])
     least = options["least"] or nodes or 1
     room = nodes or int(ray.cluster_resources().get("CPU", 1) // options["cpus"])
-    lines = ray.data.read_datasource(source, **LIGHT).map_batches(
+    missing = ray.data.read_datasource(source, **LIGHT).map_batches(
         wanted, batch_format="pyarrow", fn_args=(source.files, done, duplicates), **LIGHT
     )
-    tallies = lines.repartition(target_num_rows_per_block=BLOCK_LINES).map_batches(
+    tallies = missing.repartition(target_num_rows_per_block=BLOCK_LINES).map_batches(
         Answerer,
         batch_size=BLOCK_LINES,
         batch_format="pyarrow",
@@ -248,15 +248,18 @@ def answered(options: dict, output: Shards, nodes: int, done: list, duplicates: 
         num_cpus=options["cpus"],
         num_gpus=options["gpus"] or None,
     )
-    began, tokens, results, shown = time.monotonic(), 0, found, 0
+    began, shown, sums = time.monotonic(), 0, {"results": 0, "tokens": 0, "recomputed": 0}
     for tally in tallies.iter_rows():
-        tokens, results = tokens + tally["tokens"], results + tally["results"]
-        seconds = time.monotonic() - began
-        if sys.stderr.isatty() or results * 10 // total > shown:
-            shown = results * 10 // total
-            left = (total - results) * seconds / max(1, results - found)
-            say(f"{results} of {total} lines  {tokens / seconds:.0f} tokens/s  {left:.0f} s left")
-        yield tally
+        sums = {key: sums[key] + tally[key] for key in sums}
+        seconds, tenth = time.monotonic() - began, sums["results"] * 10 // numbers["missing"]
+        if sys.stderr.isatty() or tenth > shown:
+            shown, left = tenth, numbers["missing"] - sums["results"]
+            done_lines = numbers["lines"] - left
+            say(
+                f"{done_lines} of {numbers['lines']} lines  {sums['tokens'] / seconds:.0f} tokens/s  "
+                f"{left * seconds / max(1, sums['results']):.0f} s left"
+            )
+    return sums["recomputed"]
 
 
 def say(text: str) -> None:
@@ -266,11 +269,11 @@ def say(text: str) -> None:
 if __name__ == "__main__":
     try:
         code = main(json.loads(sys.argv[1]))
-    except (ValueError, FileNotFoundError) as error:
+    except (RuntimeError, ray.exceptions.RayError) as error:
+        reasons = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        say(f"batch: {reasons[-1].strip()}")
+        code = 1
+    except (ValueError, OSError) as error:
         say(f"batch: {error}")
         code = 2
-    except (RuntimeError, ray.exceptions.RayError) as error:
-        lines_said = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
-        say(f"batch: {lines_said[-1].strip()}")
-        code = 1
     sys.exit(code)

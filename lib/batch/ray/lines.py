@@ -12,7 +12,9 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-RANGE_BYTES = 4 << 20
+LEAST_RANGE, MOST_RANGES = 4 << 20, 1000
+"""A task reads so many bytes of a file or more: few enough tasks for the driver, whatever the size."""
+
 BLOCK_LINES = 512
 MOST_BYTES = 1 << 24
 """Of a line, as in lib/batch/lines.ts."""
@@ -92,24 +94,26 @@ def without_nulls(value):
 
 
 class Lines(Datasource):
-    """The lines of the files that a pattern names; at most so many blocks of them are in memory as tasks run."""
+    """The lines of the files that a pattern names."""
 
     def __init__(self, pattern: str) -> None:
         super().__init__()
         self.filesystem, self.files = find_files(pattern)
+        self.sizes = [info.size or 0 for info in self.filesystem.get_file_info(self.files)]
+        self.range = max(LEAST_RANGE, sum(self.sizes) // MOST_RANGES)
 
     def estimate_inmemory_data_size(self) -> int | None:
-        return sum(info.size or 0 for info in self.filesystem.get_file_info(self.files))
+        return sum(self.sizes)
 
     def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context=None) -> list[ReadTask]:
-        sizes = [info.size or 0 for info in self.filesystem.get_file_info(self.files)]
-        return [task for number, size in enumerate(sizes) for task in self._tasks(number, size)]
+        return [task for number, size in enumerate(self.sizes) for task in self._tasks(number, size)]
 
     def _tasks(self, number: int, size: int) -> Iterator[ReadTask]:
         filesystem, path = self.filesystem, self.files[number]
         if not path.endswith(".parquet"):
-            for start in range(0, size, RANGE_BYTES):
-                yield self._task(number, lambda file, start=start: lines_between(file, start, min(size, start + RANGE_BYTES)))
+            for start in range(0, size, self.range):
+                end = min(size, start + self.range)
+                yield self._task(number, lambda file, start=start, end=end: lines_between(file, start, end))
             return
         with filesystem.open_input_file(path) as file:
             groups = pq.ParquetFile(file).metadata
@@ -131,7 +135,7 @@ class Lines(Datasource):
                         rows = []
                 yield table(number, rows)
 
-        metadata = BlockMetadata(num_rows=None, size_bytes=RANGE_BYTES, input_files=[path], exec_stats=None)
+        metadata = BlockMetadata(num_rows=None, size_bytes=self.range, input_files=[path], exec_stats=None)
         return ReadTask(blocks, metadata, schema=SCHEMA)
 
 
