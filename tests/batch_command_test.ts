@@ -52,7 +52,7 @@ Deno.test("each bad line of a batch becomes an error line with a code and a sent
   const { code, stdout, stderr } = await batch("--input", input, "--output", output);
   assert.equal(code, 1, stderr);
   assert.match(stdout, /out\.jsonl is ready: 7 results, 6 errors, \d+ tokens\/s\.\n$/);
-  assert.match(stderr, /^lines  7 of 7  \d+ tokens\/s$/m);
+  assert.match(stderr, /^lines +7 of 7 +\d+ tokens\/s$/m);
   const results = resultsIn(await Deno.readTextFile(output));
   const [answer] = results.filter(({ error }) => !error), body = answer.response!.body;
   assert.equal(answer.custom_id, "good");
