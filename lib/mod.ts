@@ -51,7 +51,7 @@ export type { FilterOrder, SamplingOptions } from "./engine/sampling.ts";
 export type { StepOptions } from "./engine/runner.ts";
 export { Engine, QueueFull, TooLarge } from "./engine/engine.ts";
 export type { EngineOptions, SubmitOptions } from "./engine/engine.ts";
-export type { Answering, Piece } from "./engine/job.ts";
+export type { Answering, AnswerTimes, Piece } from "./engine/job.ts";
 export { byPriority, firstCome, shortestPrompt } from "./engine/policy.ts";
 export type { Policy, Waiting } from "./engine/policy.ts";
 export { Timeline } from "./engine/timeline.ts";

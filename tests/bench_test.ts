@@ -6,7 +6,6 @@ import { pathToFileURL } from "node:url";
 import { startAll } from "../lib/bench/peers/catalog.ts";
 import {
   compare,
-  type Contestant,
   doubts,
   geometricMean,
   type Point,
@@ -14,6 +13,7 @@ import {
   relativeError,
   type Standing,
 } from "../lib/bench/peers/compare.ts";
+import type { Contestant } from "../lib/bench/peers/rounds.ts";
 import { refuseCuda } from "../lib/bench/peers/environment.ts";
 import { Peer } from "../lib/bench/peers/protocol.ts";
 import { absences, tables } from "../lib/bench/peers/report.ts";

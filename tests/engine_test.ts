@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
+import { useBackend } from "../lib/backend/select.ts";
 import { Engine, QueueFull, type SubmitOptions } from "../lib/engine/engine.ts";
 import { generateBatch } from "../lib/engine/generate.ts";
 import { Job } from "../lib/engine/job.ts";
@@ -12,11 +13,11 @@ import { Runner } from "../lib/engine/runner.ts";
 import { SampledRow } from "../lib/engine/sampled_row.ts";
 import { type StepRecord, Timeline } from "../lib/engine/timeline.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
+import type { GPT2 } from "../lib/gpt2/model.ts";
 import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
-import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
-import { testOnEach, workingBackends } from "./_support/backends.ts";
+import { compiledByXla, testOnEach, workingBackends } from "./_support/backends.ts";
 import { alone, type Asked, randomWork, untilStep } from "./_support/engine_workloads.ts";
 import { collectGarbage } from "./_support/garbage.ts";
 import { assertClose } from "./_support/logits.ts";
@@ -36,8 +37,8 @@ async function tiny() {
 const eventsOf = (steps: readonly StepRecord[], what: string) =>
   steps.flatMap(({ events }) => events.filter((event) => event.what === what));
 
-/** How many of the answers differ from those that the requests get alone. */
-async function differing(model: Awaited<ReturnType<typeof tiny>>, asked: readonly Asked[]): Promise<string[]> {
+/** The answers that differ from those that the requests get alone, from `model`. */
+async function differing(model: GPT2, asked: readonly Asked[]): Promise<string[]> {
   const wrong: string[] = [];
   for (const [i, { options, answer }] of asked.entries()) {
     if (!answer) continue;
@@ -499,8 +500,18 @@ Deno.test("thousands of tiny requests leave the number of tensors and the reside
 Deno.test("a timeline keeps the last steps, as JSON and as trace events that do not overlap on a thread", async () => {
   using model = await tiny();
   await using engine = new Engine({ model, maxBatch: 3, timelineSteps: 20 });
-  await Promise.all([0, 1, 2, 3, 4, 5].map((i) => engine.submit(ask(promptOf(i, 9), 20)).result));
+  const heard: StepRecord[] = [], listening = engine.timeline.listen((step) => heard.push(step));
+  const asked = [0, 1, 2, 3, 4, 5].map((i) => engine.submit(ask(promptOf(i, 9), 20)));
+  await Promise.all(asked.map(({ result }) => result));
+  const answered = heard.flatMap(({ rows }) => rows.filter(({ answered }) => answered));
+  assert.equal(answered.length, 6 * 20, "each token of an answer came of a row of a step");
+  for (const { times: { asked: from, firstToken, lastToken } } of asked) {
+    assert.ok(from <= firstToken! && firstToken! < lastToken! && lastToken! <= performance.now());
+  }
   await engine.drain();
+  assert.deepEqual(heard.slice(-20), engine.timeline.steps);
+  listening[Symbol.dispose]();
+  const before = heard.length;
   const { timeline } = engine, { steps } = timeline, { count } = timeline;
   assert.deepEqual(steps.map(({ step }) => step), Array.from({ length: 20 }, (_, i) => count - 20 + i));
   assert.deepEqual(JSON.parse(JSON.stringify(timeline)), { steps: JSON.parse(JSON.stringify(steps)) });
@@ -519,6 +530,8 @@ Deno.test("a timeline keeps the last steps, as JSON and as trace events that do 
   assert.equal(events.filter(({ ph, tid }) => ph === "X" && tid > 0).length, rows);
   assert.equal(events.filter(({ ph }) => ph === "i").length, steps.reduce((sum, { events }) => sum + events.length, 0));
   assert.deepEqual(new Timeline(3).steps, []);
+  timeline.add(steps[0]);
+  assert.deepEqual([timeline.count, heard.length], [count + 1, before], "nothing is heard any more");
 });
 
 testOnEach(backends, "requests of all kinds get what they get alone", async (backend) => {
@@ -529,7 +542,8 @@ testOnEach(backends, "requests of all kinds get what they get alone", async (bac
 });
 
 Deno.test("compiled by XLA: requests of all kinds get what they get alone", async () => {
-  using model = await loadGPT2(folder, { backend: await tensorflowOnGpu(await openTensorflow()) });
+  using model = await loadGPT2(folder, { backend: await compiledByXla() });
   const { asked } = await randomWork(model, { seed: 3, requests: 5 });
-  assert.deepEqual(await differing(model, asked), []);
+  using reference = await loadGPT2(folder, { backend: await useBackend("tensorflow") }); // compiles nothing
+  assert.deepEqual(await differing(reference, asked), []);
 });

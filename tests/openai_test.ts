@@ -20,9 +20,9 @@ const tokenizer = await AutoTokenizer.fromPretrained("models/small");
 const served = { name: "small", config: { n_positions: 256, vocab_size: 50257 }, tokenizer };
 
 /** What a body is refused with. */
-function refusal(body: unknown): ApiError {
+async function refusal(body: unknown): Promise<ApiError> {
   try {
-    completionRequest(body, served);
+    await completionRequest(body, served);
   } catch (error) {
     assert.ok(error instanceof ApiError, `${error}`);
     return error;
@@ -30,7 +30,7 @@ function refusal(body: unknown): ApiError {
   throw new Error(`It is taken: ${JSON.stringify(body)?.slice(0, 200)}`);
 }
 
-Deno.test("a body's settings are the library's of the same meaning, and what it leaves out or has as null is OpenAI's default", () => {
+Deno.test("a body's settings are the library's of the same meaning, and what it leaves out or has as null is OpenAI's default", async () => {
   const body = {
     ...{
       model: "small",
@@ -44,7 +44,7 @@ Deno.test("a body's settings are the library's of the same meaning, and what it 
     ...{ frequency_penalty: 2, min_tokens: 2, logit_bias: { "50256": -100, "5": 1.5 }, seed: -3, stop: ["\n", "END"] },
     ...{ stop_token_ids: [13], ignore_eos: true, echo: true, logprobs: 5, user: "somebody", unheard_of: [[[]]] },
   };
-  const { prompts: [{ text, options }], ...rest } = completionRequest(body, served);
+  const { prompts: [{ text, options }], ...rest } = await completionRequest(body, served);
   assert.deepEqual(rest, { n: 3, stream: true, includeUsage: true, echo: true, logprobs: 5, promptOnly: false });
   assert.equal(text, "Call me");
   assert.deepEqual(options, {
@@ -55,7 +55,7 @@ Deno.test("a body's settings are the library's of the same meaning, and what it 
   });
   const nulls = Object.fromEntries(Object.keys(body).map((name) => [name, null]));
   for (const empty of [{ prompt: "Call me" }, { ...nulls, prompt: "Call me" }]) {
-    const { prompts: [{ options }], ...rest } = completionRequest(empty, served);
+    const { prompts: [{ options }], ...rest } = await completionRequest(empty, served);
     const asked = Object.entries(options).filter(([, value]) => value !== undefined).map(([name]) => name).sort();
     assert.deepEqual(asked, ["maxTokens", "prompt", "seed", "temperature", "tokenizer"]);
     assert.deepEqual([options.maxTokens, options.temperature, rest.n], [16, 1, 1]);
@@ -63,21 +63,21 @@ Deno.test("a body's settings are the library's of the same meaning, and what it 
   }
 });
 
-Deno.test("a prompt is a text, token ids, or a list of either; without a seed each gets its own", () => {
-  const promptsOf = (prompt: unknown) =>
-    completionRequest({ prompt }, served).prompts.map(({ text, options }) => [text, options.prompt]);
-  assert.deepEqual(promptsOf("Call me"), [["Call me", [14134, 502]]]);
-  assert.deepEqual(promptsOf(["Call", " me"]), [["Call", [14134]], [" me", [502]]]);
-  assert.deepEqual(promptsOf([14134, 502]), [["Call me", [14134, 502]]]);
-  assert.deepEqual(promptsOf([[14134], [502]]), [["Call", [14134]], [" me", [502]]]);
-  assert.deepEqual(promptsOf(""), [["", [50256]]], "GPT-2 begins a text with its end");
-  const { prompts } = completionRequest({ prompt: ["a", "a", "a"] }, served);
+Deno.test("a prompt is a text, token ids, or a list of either; without a seed each gets its own", async () => {
+  const promptsOf = async (prompt: unknown) =>
+    (await completionRequest({ prompt }, served)).prompts.map(({ text, options }) => [text, options.prompt]);
+  assert.deepEqual(await promptsOf("Call me"), [["Call me", [14134, 502]]]);
+  assert.deepEqual(await promptsOf(["Call", " me"]), [["Call", [14134]], [" me", [502]]]);
+  assert.deepEqual(await promptsOf([14134, 502]), [["Call me", [14134, 502]]]);
+  assert.deepEqual(await promptsOf([[14134], [502]]), [["Call", [14134]], [" me", [502]]]);
+  assert.deepEqual(await promptsOf(""), [["", [50256]]], "GPT-2 begins a text with its end");
+  const { prompts } = await completionRequest({ prompt: ["a", "a", "a"] }, served);
   assert.equal(new Set(prompts.map(({ options }) => options.seed)).size, 3);
-  const { prompts: same } = completionRequest({ prompt: ["a", "a"], seed: 5 }, served);
+  const { prompts: same } = await completionRequest({ prompt: ["a", "a"], seed: 5 }, served);
   assert.deepEqual(same.map(({ options }) => options.seed), [5, 5]);
 });
 
-Deno.test("what cannot be is refused with the field at fault, its value and what it must be", () => {
+Deno.test("what cannot be is refused with the field at fault, its value and what it must be", async () => {
   const cases: [body: unknown, param: string | null, message: RegExp][] = [
     [undefined, null, /the body: it must be a JSON object/],
     [null, null, /the body: it must be/],
@@ -141,34 +141,35 @@ Deno.test("what cannot be is refused with the field at fault, its value and what
   for (const [body, param, message] of cases) {
     const whole = Object.prototype.toString.call(body) === "[object Object]" && Object.keys(body!)[0] !== "prompt" &&
       Object.keys(body!).length > 0;
-    const error = refusal(whole ? { prompt: "a", ...body as object } : body);
+    const error = await refusal(whole ? { prompt: "a", ...body as object } : body);
     assert.deepEqual([error.status, error.param], [400, param], error.message);
     assert.match(error.message, message);
     assert.ok(error.message.length < 300, error.message);
   }
-  const error = refusal({ prompt: "a", model: "gpt-5" });
+  const error = await refusal({ prompt: "a", model: "gpt-5" });
   assert.deepEqual([error.status, error.code, error.param], [404, "model_not_found", "model"]);
   const neutral = { best_of: 1, suffix: null, bad_words: [], skip_special_tokens: true, priority: 0, top_k: -1 };
-  assert.equal(completionRequest({ prompt: "a", ...neutral }, served).prompts[0].options.topK, 0);
+  assert.equal((await completionRequest({ prompt: "a", ...neutral }, served)).prompts[0].options.topK, 0);
 });
 
 Deno.test("an error is OpenAI's, with a status by its kind, and says nothing of what is none of the client's business", async () => {
   using model = await loadGPT2("models/small", { backend });
   await using engine = new Engine({ model, maxBatch: 1, maxQueue: 2 });
-  const status = (body: object) => {
+  const status = async (body: object) => {
     try {
-      return submitCompletion(engine, completionRequest({ prompt: "a", ...body }, served));
+      return submitCompletion(engine, await completionRequest({ prompt: "a", ...body }, served));
     } catch (error) {
       return (error as ApiError).toJSON().error.code;
     }
   };
-  assert.equal(status({ prompt: ["a", "b", "c"] }), "queue_full");
+  assert.equal(await status({ prompt: ["a", "b", "c"] }), "queue_full");
   assert.equal(engine.waiting, 0, "all or none");
-  assert.equal(status({ prompt: ["a", "b"], n: 2 }), "queue_full");
+  assert.equal(await status({ prompt: ["a", "b"], n: 2 }), "queue_full");
   assert.equal(engine.waiting, 0);
   await using small = new Engine({ model, kvCacheBytes: 1 });
+  const one = await completionRequest({ prompt: "a" }, served);
   assert.throws(
-    () => submitCompletion(small, completionRequest({ prompt: "a" }, served)),
+    () => submitCompletion(small, one),
     (error: ApiError) => error.status === 422 && error.code === "out_of_memory",
   );
   const secret = apiError(new Error("/home/me/secret"));
@@ -226,7 +227,7 @@ Deno.test("answers say what the library says, and chunks joined say what the who
   await using engine = new Engine({ model, maxBatch: 8 });
   const random = seededRandom(1), seen = { stopped: 0, cutScores: 0, echoed: 0, scored: 0, unlikely: 0 };
   for (let i = 0; i < (full ? 200 : 15); i++) {
-    const body = randomBody(random), say = JSON.stringify(body), request = completionRequest(body, served);
+    const body = randomBody(random), say = JSON.stringify(body), request = await completionRequest(body, served);
     const head = completionHead(served), answers = submitCompletion(engine, request);
     const whole = completion(head, request, await Promise.all(answers.map(({ result }) => result)));
     const chunks: Completion[] = [], withUsage = { ...request, stream: true, includeUsage: true };
@@ -306,7 +307,7 @@ Deno.test("control: log-probabilities that follow the tokens at once, stop text 
       logprobs: 1,
       stop: [" the", " of", ", and"],
     };
-    const request = completionRequest(body, served),
+    const request = await completionRequest(body, served),
       [answer] = submitCompletion(engine, request),
       tokens: number[] = [];
     for await (const { token } of answer.stream) tokens.push(token);

@@ -20,7 +20,7 @@ export class Answerer {
     if (error) return refused(number, error);
     const answers: Answering[] = [];
     try {
-      const request = completionRequest(body, this.served);
+      const request = await completionRequest(body, this.served);
       const turn = this.#turn.then(() => this.#submit(request, answers));
       this.#turn = turn.catch(() => {});
       await turn;

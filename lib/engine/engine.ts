@@ -88,9 +88,10 @@ export class TooLarge extends RangeError {
 export class Engine implements AsyncDisposable {
   /** What the last steps were. */
   readonly timeline: Timeline;
+  /** What it was made with, or takes by default. */
+  readonly limits: Readonly<Required<Pick<EngineOptions, "maxBatch" | "stepTokens" | "kvCacheBytes" | "maxQueue">>>;
   readonly #scheduler: Scheduler;
   readonly #cache: KvCache;
-  readonly #limits: Required<Pick<EngineOptions, "maxBatch" | "stepTokens" | "kvCacheBytes" | "maxQueue">>;
   readonly #model: GPT2;
   /** Until no request is left. */
   #running?: Promise<void>;
@@ -110,9 +111,9 @@ export class Engine implements AsyncDisposable {
     const { kvCacheBytes = Math.min(whole, Math.floor((backend.availableMemory() ?? Infinity) / 2)) } = limits;
     checkCount("kvCacheBytes", kvCacheBytes);
     this.#model = model;
-    this.#limits = { maxBatch, stepTokens, kvCacheBytes, maxQueue };
+    this.limits = { maxBatch, stepTokens, kvCacheBytes, maxQueue };
     this.#cache = new KvCache(model, parallelismFor(model, maxBatch, parallelism));
-    this.#scheduler = new Scheduler(model, this.#cache, this.#limits, policy);
+    this.#scheduler = new Scheduler(model, this.#cache, this.limits, policy);
     this.timeline = new Timeline(timelineSteps);
   }
 
@@ -126,7 +127,7 @@ export class Engine implements AsyncDisposable {
     return this.#scheduler.seated.length;
   }
 
-  /** Why it takes no more requests, as the end of a sentence; undefined while it does. */
+  /** Why it takes no more requests, if it does not. */
   get closed(): string | undefined {
     return this.#closed;
   }
@@ -147,7 +148,7 @@ export class Engine implements AsyncDisposable {
   /** Takes a request for `n` answers, or none of them, whose prompt is fed once for all. They differ by their draws. */
   submitAll(options: SubmitOptions, n: number): Answering[] {
     checkCount("n", n);
-    const requests = this.#requests(options, n), { queue } = this.#scheduler, { maxQueue } = this.#limits;
+    const requests = this.#requests(options, n), { queue } = this.#scheduler, { maxQueue } = this.limits;
     if (this.#closed) throw new Error(`Cannot take a request: ${this.#closed}. Make another engine.`);
     if (queue.length + n > maxQueue) {
       throw new QueueFull(
@@ -167,8 +168,8 @@ export class Engine implements AsyncDisposable {
 
   /** Resolves once so many more requests may wait. All who wait for it are woken: the first to submit may fill the queue again. */
   async ready(n = 1): Promise<void> {
-    checkCount("n", n, 1, this.#limits.maxQueue);
-    while (!this.#closed && this.waiting + n > this.#limits.maxQueue) await this.#stepped.promise;
+    checkCount("n", n, 1, this.limits.maxQueue);
+    while (!this.#closed && this.waiting + n > this.limits.maxQueue) await this.#stepped.promise;
   }
 
   /** Takes no more requests, and resolves when those that it has are answered. */
@@ -266,7 +267,7 @@ export class Engine implements AsyncDisposable {
 
   /** What is asked for, checked. */
   #requests({ prompt, ...options }: SubmitOptions, n: number): Request[] {
-    const { config } = this.#model, { kvCacheBytes } = this.#limits;
+    const { config } = this.#model, { kvCacheBytes } = this.limits;
     const [tokens] = realTokens({ inputIds: [[...prompt]], attentionMask: [prompt.map(() => 1)] }, {
       vocabSize: config.vocab_size,
     });
@@ -288,5 +289,5 @@ export class Engine implements AsyncDisposable {
 /** A row for the timeline. */
 function rowOf({ job, count }: Share): StepRow {
   const phase = count === 1 && job.pending === 1 && job.length > job.promptLength ? "decode" : "prefill";
-  return { request: job.arrival, seat: job.seat!, phase, tokens: count };
+  return { request: job.arrival, seat: job.seat!, phase, tokens: count, answered: count === job.pending };
 }

@@ -25,8 +25,17 @@ export interface Answering {
   readonly result: Promise<Generated>;
   /** The answer as far as it is. What was asked about the prompt is in it by the first token. */
   readonly answer: Generated;
+  /** When it was asked for, and its first and latest token came, by `performance.now()`. */
+  readonly times: Readonly<AnswerTimes>;
   /** Ends the request at once, and frees its seat by the next step. Does nothing if it has ended. */
   cancel(reason?: unknown): void;
+}
+
+/** Moments of an answer, in milliseconds. */
+export interface AnswerTimes {
+  asked: number;
+  firstToken?: number;
+  lastToken?: number;
 }
 
 /** A token, and what was wanted. */
@@ -57,6 +66,7 @@ export class Job implements Answering, Waiting {
   /** Set when nothing more is to come. */
   outcome?: Outcome;
   readonly priority: number;
+  readonly times: AnswerTimes = { asked: performance.now() };
   readonly #answer = Promise.withResolvers<Generated>();
   readonly #pieces: Piece[] = [];
   #news?: PromiseWithResolvers<void>;
@@ -137,6 +147,8 @@ export class Job implements Answering, Waiting {
       request.answer.promptTopLogprobs?.push(top!.slice(0, topLogprobs));
       return;
     }
+    this.times.lastToken = performance.now();
+    this.times.firstToken ??= this.times.lastToken;
     const extras = { ...logprobs && { logprob }, ...topLogprobs > 0 && { top: top!.slice(0, topLogprobs) } };
     this.#pieces.push({ token: id, text: request.accept({ id, ...extras }), ...extras });
   }

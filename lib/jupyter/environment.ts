@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { lockFile } from "../util/lock.ts";
-import { installPython } from "../util/python.ts";
+import { pythonEnvironment } from "../util/python_environment.ts";
 
 const project = fileURLToPath(new URL("../../", import.meta.url));
 const windows = Deno.build.os === "windows";
@@ -47,8 +47,12 @@ export async function jupyterEnvironment(
   await Deno.mkdir(folder, { recursive: true });
   using _lock = await lockFile(join(folder, "lock"));
   await linkKernel(folder, share);
-  const venv = join(folder, "venv"), requirements = join(project, "requirements.txt");
-  const python = await installPython({ venv, requirements, name: "Jupyter", size: "about 50 MB", log });
+  const python = await pythonEnvironment(join(folder, "venv"), {
+    requirements: join(project, "requirements.txt"),
+    name: "Jupyter",
+    size: "50 MB",
+    log,
+  });
   const env = { JUPYTER_PATH: share, JUPYTER_DATA_DIR: share, JUPYTER_CONFIG_DIR: join(folder, "config") };
   return { python, env };
 }

@@ -6,6 +6,7 @@ import type { Engine, SubmitOptions } from "../engine/engine.ts";
 import { MOST_BIAS, randomSeed, SAMPLING_RANGES } from "../engine/sampling.ts";
 import type { Tokenizer } from "../tokenizer/byte_pair.ts";
 import { quote } from "../util/quote.ts";
+import { nextTurn } from "../util/turn.ts";
 import { ApiError, apiError } from "./error.ts";
 
 /** A model as clients know it. */
@@ -136,7 +137,7 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
 };
 
 /**
- * Reads a body. Throws an {@link ApiError} about the first thing that cannot be: 404 for another model's name, else 400.
+ * Reads a body. Rejects with an {@link ApiError} about the first thing that cannot be: 404 for another model's name, else 400.
  *
  * @example
  * ```ts
@@ -146,12 +147,12 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
  *
  * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
  * const served = { name: "small", config: { n_positions: 256, vocab_size: 50257 }, tokenizer };
- * const { prompts, n } = completionRequest({ prompt: ["Call me", [2061, 2058]], max_tokens: 5, n: 2 }, served);
+ * const { prompts, n } = await completionRequest({ prompt: ["Call me", [2061, 2058]], max_tokens: 5, n: 2 }, served);
  * assert.deepEqual([prompts.map(({ text }) => text), n], [["Call me", "What comes"], 2]);
  * assert.equal(prompts[0].options.temperature, 1);
  * ```
  */
-export function completionRequest(body: unknown, served: ServedModel): CompletionRequest {
+export async function completionRequest(body: unknown, served: ServedModel): Promise<CompletionRequest> {
   const { data, error } = BODY.safeParse(body);
   if (error) throw refusal(error.issues[0], body);
   checkSupported(body as Record<string, unknown>);
@@ -164,12 +165,14 @@ export function completionRequest(body: unknown, served: ServedModel): Completio
     throw new ApiError(400, `Cannot use min_tokens ${minTokens}: max_tokens is ${maxTokens}.`, { param: "min_tokens" });
   }
   if (streaming?.continuous_usage_stats) throw unsupported("stream_options.continuous_usage_stats");
-  const options = optionsOf(withoutNulls(data), served);
+  const options = optionsOf(withoutNulls(data), served), prompts: Prompt[] = [];
+  for (const prompt of promptsIn(data.prompt)) {
+    if (prompts.length) await nextTurn(); // many long texts are not to keep others waiting
+    const { text, tokens } = tokensOf(prompt, Math.max(1, maxTokens), served);
+    prompts.push({ text, options: { ...options, prompt: tokens, seed: options.seed ?? randomSeed() } });
+  }
   return {
-    prompts: promptsIn(data.prompt).map((prompt) => {
-      const { text, tokens } = tokensOf(prompt, Math.max(1, maxTokens), served);
-      return { text, options: { ...options, prompt: tokens, seed: options.seed ?? randomSeed() } };
-    }),
+    prompts,
     n: data.n ?? 1,
     stream: data.stream ?? false,
     includeUsage: streaming?.include_usage ?? false,

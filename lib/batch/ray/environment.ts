@@ -3,32 +3,28 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { lockFile } from "../../util/lock.ts";
-import { installedPython, installPython, type PythonEnvironment } from "../../util/python.ts";
+import { installedPython, pythonEnvironment } from "../../util/python_environment.ts";
 
 /** The folder for all of it. */
 export const RAY_FOLDER: string = fileURLToPath(new URL("../../../.ray", import.meta.url));
 
-const environment: Omit<PythonEnvironment, "log"> = {
-  venv: join(RAY_FOLDER, "venv"),
-  requirements: fileURLToPath(new URL("requirements.txt", import.meta.url)),
-  name: "Ray",
-  size: "about 170 MB",
-};
+const VENV = join(RAY_FOLDER, "venv"), SIZE = "170 MB";
+const REQUIREMENTS = fileURLToPath(new URL("requirements.txt", import.meta.url));
 
 /** The interpreter that has Ray. Throws a RangeError that says how to get one. */
 export async function rayPython(): Promise<string> {
-  const python = await installedPython(environment) ?? await pythonWithRay();
+  const python = await installedPython(VENV, REQUIREMENTS) ?? await pythonWithRay();
   if (python) return python;
   throw new RangeError(
     "Ray is not installed. `deno task setup --ray` installs Ray 2.60 with pandas and PyArrow into .ray/ " +
-      `(a download of ${environment.size}, 620 MB on disk).`,
+      `(a download of about ${SIZE}, 620 MB on disk).`,
   );
 }
 
 /** Installs Ray into `.ray/`, unless that was done, and gives the interpreter. */
 export async function installRay(log: (line: string) => void = console.error): Promise<string> {
   using _ = await lockFile(join(RAY_FOLDER, "lock"));
-  return await installPython({ ...environment, log });
+  return await pythonEnvironment(VENV, { requirements: REQUIREMENTS, name: "Ray", size: SIZE, log });
 }
 
 /** Removes what {@link installRay} made. Returns what is gone. */
