@@ -2,22 +2,23 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
+import { useBackend } from "../lib/backend/select.ts";
 import { Engine, QueueFull, type SubmitOptions } from "../lib/engine/engine.ts";
 import { generateBatch } from "../lib/engine/generate.ts";
 import { Bucket } from "../lib/engine/bucket.ts";
 import { Job } from "../lib/engine/job.ts";
 import { KvCache } from "../lib/engine/kv_cache.ts";
 import { byPriority, firstCome, shortestPrompt } from "../lib/engine/policy.ts";
+import type { Generated } from "../lib/engine/request.ts";
 import { Runner } from "../lib/engine/runner.ts";
 import { SampledRow } from "../lib/engine/sampled_row.ts";
 import { type StepRecord, Timeline } from "../lib/engine/timeline.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import type { GPT2 } from "../lib/gpt2/model.ts";
 import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
-import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
-import { testOnEach, workingBackends } from "./_support/backends.ts";
+import { compiledByXla, testOnEach, workingBackends } from "./_support/backends.ts";
 import { alone, type Asked, randomWork, untilStep } from "./_support/engine_workloads.ts";
 import { collectGarbage } from "./_support/garbage.ts";
 import { assertClose } from "./_support/logits.ts";
@@ -37,8 +38,8 @@ async function tiny() {
 const eventsOf = (steps: readonly StepRecord[], what: string) =>
   steps.flatMap(({ events }) => events.filter((event) => event.what === what));
 
-/** How many of the answers differ from those that the requests get alone. */
-async function differing(model: Awaited<ReturnType<typeof tiny>>, asked: readonly Asked[]): Promise<string[]> {
+/** The answers that differ from those that the requests get alone, from `model`. */
+async function differing(model: GPT2, asked: readonly Asked[]): Promise<string[]> {
   const wrong: string[] = [];
   for (const [i, { options, answer }] of asked.entries()) {
     if (!answer) continue;
@@ -337,14 +338,17 @@ Deno.test("a prompt that begins like a cached row's feeds only the rest, also af
   const { steps } = engine.timeline;
   assert.deepEqual(eventsOf(steps, "admitted").map(({ reused }) => reused), [undefined, 30, 42, 31]);
   assert.deepEqual([1, 2, 3].map((request) => tokensFed(steps, request)[0]), [3, 1, 1], "one token at least");
-  const scored = ask(first.prompt, 3, { promptLogprobs: true }),
-    { promptLogprobs } = await engine.submit(scored).result;
+  const scored = ask(first.prompt, 3, { promptLogprobs: true, topLogprobs: 2 }),
+    { promptLogprobs, promptTopLogprobs } = await engine.submit(scored).result;
   assert.equal(
     eventsOf(engine.timeline.steps, "admitted").at(-1)!.reused,
     undefined,
     "all of it is fed for its scores",
   );
-  assertClose(promptLogprobs!, (await alone(model, scored)).promptLogprobs!, 1e-3, "scores");
+  const expected = await alone(model, scored);
+  assertClose(promptLogprobs!, expected.promptLogprobs!, 1e-3, "scores");
+  const idsOf = ({ promptTopLogprobs: top }: Generated) => top!.map((two) => two.map(({ id }) => id));
+  assert.deepEqual(idsOf({ ...expected, promptTopLogprobs }), idsOf(expected));
 });
 
 Deno.test("rows of ended requests give way to whoever needs their place or their memory", async () => {
@@ -370,6 +374,8 @@ Deno.test("n answers come from one prefill, and are those that generateBatch giv
     assert.deepEqual(answers.map(({ tokens }) => tokens), expected.map(({ tokens }) => tokens));
     const prefilled = engine.timeline.steps.flatMap(({ rows }) => rows.filter(({ phase }) => phase === "prefill"));
     assert.equal(prefilled.reduce((sum, { tokens }) => sum + tokens, 0), 25 + 3, `maxBatch ${maxBatch}`);
+    const unseeded = engine.submitAll({ ...options, seed: undefined }, 3).map(({ answer }) => answer.seed);
+    assert.equal(new Set(unseeded).size, 1, "one seed draws all of them again");
   }
 });
 
@@ -543,8 +549,18 @@ Deno.test("thousands of tiny requests leave the number of tensors and the reside
 Deno.test("a timeline keeps the last steps, as JSON and as trace events that do not overlap on a thread", async () => {
   using model = await tiny();
   await using engine = new Engine({ model, maxBatch: 3, timelineSteps: 20 });
-  await Promise.all([0, 1, 2, 3, 4, 5].map((i) => engine.submit(ask(promptOf(i, 9), 20)).result));
+  const heard: StepRecord[] = [], listening = engine.timeline.listen((step) => heard.push(step));
+  const asked = [0, 1, 2, 3, 4, 5].map((i) => engine.submit(ask(promptOf(i, 9), 20)));
+  await Promise.all(asked.map(({ result }) => result));
+  const answered = heard.flatMap(({ rows }) => rows.filter(({ answered }) => answered));
+  assert.equal(answered.length, 6 * 20, "each token of an answer came of a row of a step");
+  for (const { times: { asked: from, firstToken, lastToken } } of asked) {
+    assert.ok(from <= firstToken! && firstToken! < lastToken! && lastToken! <= performance.now());
+  }
   await engine.drain();
+  assert.deepEqual(heard.slice(-20), engine.timeline.steps);
+  listening[Symbol.dispose]();
+  const before = heard.length;
   const { timeline } = engine, { steps } = timeline, { count } = timeline;
   assert.deepEqual(steps.map(({ step }) => step), Array.from({ length: 20 }, (_, i) => count - 20 + i));
   assert.deepEqual(JSON.parse(JSON.stringify(timeline)), { steps: JSON.parse(JSON.stringify(steps)) });
@@ -563,6 +579,8 @@ Deno.test("a timeline keeps the last steps, as JSON and as trace events that do 
   assert.equal(events.filter(({ ph, tid }) => ph === "X" && tid > 0).length, rows);
   assert.equal(events.filter(({ ph }) => ph === "i").length, steps.reduce((sum, { events }) => sum + events.length, 0));
   assert.deepEqual(new Timeline(3).steps, []);
+  timeline.add(steps[0]);
+  assert.deepEqual([timeline.count, heard.length], [count + 1, before], "nothing is heard any more");
 });
 
 testOnEach(backends, "requests of all kinds get what they get alone", async (backend) => {
@@ -573,7 +591,8 @@ testOnEach(backends, "requests of all kinds get what they get alone", async (bac
 });
 
 Deno.test("compiled by XLA: requests of all kinds get what they get alone", async () => {
-  using model = await loadGPT2(folder, { backend: await tensorflowOnGpu(await openTensorflow()) });
+  using model = await loadGPT2(folder, { backend: await compiledByXla() });
   const { asked } = await randomWork(model, { seed: 3, requests: 5 });
-  assert.deepEqual(await differing(model, asked), []);
+  using reference = await loadGPT2(folder, { backend: await useBackend("tensorflow") }); // compiles nothing
+  assert.deepEqual(await differing(reference, asked), []);
 });

@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
 import { findChromium, installChromium, Page } from "./_support/browser.ts";
-import { chartsOf, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
+import { chartsOf, convertedNotebooks, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
 
 const full = Boolean(Deno.env.get("OMNIBUS_FULL"));
 const chromium = await findChromium() ?? (full ? await installChromium() : null);
@@ -98,14 +97,11 @@ Deno.test({
   name: `without JavaScript, a browser shows every chart of a notebook that nbconvert made HTML${needs}`,
   ignore,
   async fn() {
-    const { python, env } = await jupyterEnvironment();
-    for (const { path, notebook } of await storedNotebooks()) {
-      const folder = await Deno.makeTempDir();
-      const args = ["-m", "nbconvert", "--to", "html", "--output-dir", folder, "--output", "page", path];
-      assert.ok((await new Deno.Command(python, { args, env, stderr: "null" }).output()).success);
+    await using converted = await convertedNotebooks();
+    for (const { name, notebook } of await storedNotebooks()) {
       await using page = await Page.open(chromium!, { width: 1280, height: 900 });
       await page.send("Emulation.setScriptExecutionDisabled", { value: true });
-      await page.send("Page.navigate", { url: pathToFileURL(join(folder, "page.html")).href });
+      await page.send("Page.navigate", { url: pathToFileURL(join(converted.folder, `${name}.html`)).href });
       // The page's own scripts do not run; ours does. The parser makes images before it is at the end, and they load after.
       await page.until("end of the page", `document.readyState === "complete" && location.protocol === "file:"`);
       await page.evaluate(
@@ -115,10 +111,9 @@ Deno.test({
         `[...document.querySelectorAll(".jp-RenderedSVG img")].map((one) =>
           [one.naturalWidth, one.getBoundingClientRect().width, one.getBoundingClientRect().height])`,
       );
-      assert.equal(sizes.length, chartsOf(notebook).length, path);
-      for (const size of sizes) assert.ok(size.every((length) => length > 100), `${path}: a picture of ${size}`);
+      assert.equal(sizes.length, chartsOf(notebook).length, name);
+      for (const size of sizes) assert.ok(size.every((length) => length > 100), `${name}: a picture of ${size}`);
       await page.screenshot(join(results, "nbconvert.png"));
-      await Deno.remove(folder, { recursive: true });
     }
   },
 });

@@ -34,6 +34,8 @@ export interface Generated {
   topLogprobs?: { id: number; logprob: number }[][];
   /** For each token of the prompt but the first the same, if asked for. */
   promptLogprobs?: number[];
+  /** For each token of the prompt but the first the most likely ones in its place, if both are asked for. */
+  promptTopLogprobs?: { id: number; logprob: number }[][];
   /** What its draws follow from, if it was sampled. */
   seed?: number;
 }
