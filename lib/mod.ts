@@ -47,7 +47,6 @@ export { generateBatch, generateSteps, generateTokenKvCaching } from "./engine/g
 export type { GenerateOptions, NextTokens, Step } from "./engine/generate.ts";
 export { generateStepsWithoutCache } from "./engine/without_cache.ts";
 export type { AnswerOptions, Generated } from "./engine/request.ts";
-export type { FilterOrder, SamplingOptions } from "./engine/sampling.ts";
 export type { StepOptions } from "./engine/runner.ts";
 export { Engine, QueueFull, TooLarge } from "./engine/engine.ts";
 export type { EngineOptions, SubmitOptions } from "./engine/engine.ts";
@@ -61,6 +60,12 @@ export type { Row } from "./engine/bucket.ts";
 export { nextTokenLogits, topTokens } from "./engine/logits.ts";
 export type { Candidate } from "./engine/logits.ts";
 export { Interrupted, interruptSignal } from "./util/interrupt.ts";
+
+// Choosing the next token: the settings, what they make of the model's answer, and the random number of each token.
+export { samplingSettings } from "./engine/sampling.ts";
+export type { FilterOrder, SamplingOptions, SamplingSettings } from "./engine/sampling.ts";
+export { probabilities } from "./engine/probabilities.ts";
+export { uniformOf } from "./engine/uniform.ts";
 
 // Measuring: what batches of all sizes take.
 export { SOURCE_POINTS, sweep, timeDecodeSteps, timeGeneration } from "./bench/measure.ts";
