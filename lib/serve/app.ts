@@ -78,8 +78,7 @@ export function routes(service: Service): Hono<Env> {
     context.get("entry").error = errorWord(error);
     if (error.status === 500) console.error(thrown);
     const later = error.status === 429 || error.status === 503;
-    const headers: Record<string, string> = later ? { "retry-after": String(RETRY_SECONDS) } : {};
-    if (error.status === 413 || error.status === 408) headers.connection = "close"; // its body was not read
+    const headers: HeadersInit = later ? { "retry-after": String(RETRY_SECONDS) } : {};
     return Response.json(error, { status: error.status, headers });
   });
   return app;

@@ -82,9 +82,10 @@ export function serve(loading: Loaded | Promise<Loaded>, options: ServeOptions =
   );
   const ready = Promise.resolve(loading).then((loaded) => service.open(loaded));
   ready.catch(() => {}); // who awaits it hears it
-  const close = async () => {
-    closing.abort();
-    await http.finished;
+  let open = true;
+  const closed = http.finished.then(() => void (open = false));
+  const closeNow = () => {
+    if (open) closing.abort(); // throws where it is closed
   };
   return {
     url: `http://${host.includes(":") ? `[${host}]` : host}:${http.addr.port}`,
@@ -94,13 +95,14 @@ export function serve(loading: Loaded | Promise<Loaded>, options: ServeOptions =
       const loaded = await Promise.resolve(loading).catch(() => undefined);
       await loaded?.engine.drain();
       service.dismissFollowers();
-      const timer = setTimeout(() => closing.abort(), idleMilliseconds); // for who does not read the end of his answer
+      const timer = setTimeout(closeNow, idleMilliseconds); // for who does not read the end of his answer
       await http.shutdown().finally(() => clearTimeout(timer));
     },
     async [Symbol.asyncDispose]() {
       service.close();
       service.dismissFollowers();
-      await close();
+      closeNow();
+      await closed;
     },
   };
 }
