@@ -23,7 +23,7 @@ Deno.test({
     await using page = await Page.open(chromium!, { width: 1280, height: 24000 }); // all cells are on the screen
     await page.send("Page.navigate", { url: lab.url(notebook.path) });
 
-    await page.until("idle kernel", IDLE, 120);
+    await page.until("idle kernel", IDLE);
     await page.click(".lm-MenuBar-itemLabel", "Kernel");
     await page.click('[data-command="kernelmenu:restart-and-clear"] .lm-Menu-itemLabel');
     await page.click(".jp-Dialog-button.jp-mod-warn, .jp-Dialog-button.jp-mod-accept");
@@ -32,7 +32,7 @@ Deno.test({
     await page.click(".lm-MenuBar-itemLabel", "Run");
     await page.click('[data-command="runmenu:run-all"] .lm-Menu-itemLabel');
     const prompts = `[...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map((one) => one.textContent)`;
-    await page.until("all cells done", `${prompts}.every((text) => /^\\[\\d+\\]:$/.test(text))`, 180);
+    await page.until("all cells done", `${prompts}.every((text) => /^\\[\\d+\\]:$/.test(text))`, 600);
     await page.until("drawn charts", `${drawn} === ${charts}`);
 
     const errors = await page.evaluate<string[]>(
@@ -73,7 +73,7 @@ for (let i = 0; i < 1000; i++) {
     await using lab = await Lab.start();
     await using page = await Page.open(chromium!, { width: 1280, height: 900 });
     await page.send("Page.navigate", { url: lab.url(notebook.path) });
-    await page.until("idle kernel", IDLE, 120);
+    await page.until("idle kernel", IDLE);
     const output = `[...document.querySelectorAll(".jp-OutputArea-output")].map((one) => one.textContent)`;
     const button = (command: string) => `.jp-NotebookPanel-toolbar [data-command="${command}"]`;
     await page.click(".jp-CodeCell .jp-InputArea-editor");

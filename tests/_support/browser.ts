@@ -112,8 +112,11 @@ export class Page implements AsyncDisposable {
     return result.value;
   }
 
-  /** Waits until an expression is true in the page, and gives its value. Its error says what was waited for. */
-  async until<T>(what: string, expression: string, seconds = 60): Promise<T> {
+  /**
+   * Waits until an expression is true in the page, and gives its value. Its error says what was waited for. The limit ends
+   * what hangs; it is no judgement of a machine that is busy.
+   */
+  async until<T>(what: string, expression: string, seconds = 180): Promise<T> {
     for (const end = performance.now() + seconds * 1000; performance.now() < end;) {
       const value = await this.evaluate<T | false>(expression).catch(() => false as const);
       if (value) return value;
