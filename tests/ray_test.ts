@@ -26,7 +26,6 @@ async function driverOptions(lines: readonly string[], nodes: number, pause = 0)
 function startDriver(options: unknown): Deno.ChildProcess {
   return new Deno.Command(python!, {
     args: [join(root, "lib/batch/ray/driver.py"), JSON.stringify(options)],
-    env: { RAY_BACKEND_LOG_LEVEL: "fatal" },
     stdout: "piped",
     stderr: "piped",
   }).spawn();

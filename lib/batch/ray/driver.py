@@ -16,6 +16,10 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+# Before Ray is there: it tells nobody of its use, and what goes wrong comes as an exception and not as a log besides.
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
@@ -209,9 +213,9 @@ def main(options: dict) -> int:
     output = Shards(options["output"], suffix, uuid.uuid4().hex)
     if not Lines(options["input"]).files:
         raise FileNotFoundError(f"--input names no file: {options['input']}.")
+    recomputed = output.begin(json.dumps(options["settings"], sort_keys=True))
     configure()
     with cluster(options) as nodes:
-        recomputed = output.begin(json.dumps(options["settings"], sort_keys=True))
         look = survey.options(num_returns=3)
         places = options["input"], f"{options['output']}/*{suffix}"
         numbers, done, duplicates = look.remote(*places)

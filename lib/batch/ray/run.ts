@@ -40,7 +40,6 @@ export async function runRayBatch(options: RayBatchOptions): Promise<number> {
   };
   const { code } = await runToEnd(await rayPython(), {
     args: [fileURLToPath(new URL("driver.py", import.meta.url)), JSON.stringify(driver)],
-    env: { RAY_BACKEND_LOG_LEVEL: "fatal", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO: "0" }, // its errors come as exceptions
     stdin: "null",
   });
   return code;
