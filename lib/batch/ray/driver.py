@@ -26,7 +26,7 @@ from ray.data import ActorPoolStrategy, DataContext
 import lines
 import shards
 import worker
-from lines import BLOCK_LINES, MOST_BYTES, Lines, custom_id, identity
+from lines import MOST_BYTES, Lines, custom_id, identity
 from shards import Shards, shard_name
 from worker import Worker
 
@@ -109,7 +109,7 @@ class Answerer:
     """An actor with a worker process."""
 
     def __init__(self, options: dict, files: list[str], output: Shards) -> None:
-        self.worker, self.files, self.output = Worker(worker_command(options)), files, output
+        self.worker, self.files, self.output = Worker(worker_command(options), options["window"]), files, output
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Writes the results of some lines; gives how many there are."""
@@ -243,9 +243,9 @@ def answer_missing(options: dict, output: Shards, nodes: int, done: list, duplic
     missing = ray.data.read_datasource(source, **LIGHT).map_batches(
         wanted, batch_format="pyarrow", fn_args=(source.files, done, duplicates), **LIGHT
     )
-    tallies = missing.repartition(target_num_rows_per_block=BLOCK_LINES).map_batches(
+    tallies = missing.repartition(target_num_rows_per_block=options["block"]).map_batches(
         Answerer,
-        batch_size=BLOCK_LINES,
+        batch_size=options["block"],
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=least, max_size=max(least, options["most"] or room)),
         fn_constructor_args=(options, source.files, output),
@@ -273,6 +273,8 @@ def say(text: str) -> None:
 if __name__ == "__main__":
     try:
         code = main(json.loads(sys.argv[1]))
+    except KeyboardInterrupt:
+        code = 130
     except (RuntimeError, ray.exceptions.RayError) as error:
         reasons = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
         say(f"batch: {reasons[-1].strip()}")
