@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Before Ray is there: it tells nobody of its use, and what goes wrong comes as an exception and not as a log besides.
-os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+# Before Ray is there: it tells nobody of its use, what goes wrong comes as an exception and not as a log besides, and a model
+# is sent although git does not keep it.
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1"}
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
@@ -202,9 +203,10 @@ def cluster(options: dict):
 def sent_project(options: dict) -> dict:
     """The parts of the project that a worker needs, and the model if it is one of the project's."""
     project, model = options["project"], options["model"]
-    excludes = ["/*", "!/lib", "!/deno.json", "!/deno.lock"]
-    if os.path.dirname(model) == os.path.join(project, "models"):
-        excludes += ["!/models", "/models/*", f"!/models/{os.path.basename(model)}"]
+    models = os.path.join(project, "models")
+    kept = {"lib", "deno.json", "deno.lock"}
+    excludes = [f"/{name}" for name in os.listdir(project) if name not in kept | {"models"}]
+    excludes += [f"/models/{name}" for name in os.listdir(models) if os.path.join(models, name) != model]
     return {"working_dir": project, "excludes": excludes}
 
 
