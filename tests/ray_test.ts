@@ -18,7 +18,7 @@ async function driverOptions(lines: readonly string[], nodes: number, pause = 0)
   await Deno.writeTextFile(input, lines.join("\n") + "\n");
   return {
     ...{ input, output: join(folder, "out"), settings: { model: 1 }, address: `local:${nodes}`, least: 0, most: 0 },
-    ...{ cpus: 1, gpus: 0, project: root, model: join(root, "models/small") },
+    ...{ cpus: 1, gpus: 0, window: 128, block: 512, project: root, model: join(root, "models/small") },
     workers: [[python, join(root, "tests/_support/echo_worker.py"), `${pause}`]],
   };
 }
@@ -26,7 +26,6 @@ async function driverOptions(lines: readonly string[], nodes: number, pause = 0)
 function startDriver(options: unknown): Deno.ChildProcess {
   return new Deno.Command(python!, {
     args: [join(root, "lib/batch/ray/driver.py"), JSON.stringify(options)],
-    env: { RAY_BACKEND_LOG_LEVEL: "fatal" },
     stdout: "piped",
     stderr: "piped",
   }).spawn();
@@ -113,10 +112,10 @@ Deno.test({
 
 /** What is killed, by what is found in its command line. */
 const VICTIMS: [name: string, pattern: RegExp, goesOn: boolean][] = [
-  ["a worker process", /echo_worker\.py/, true],
+  ["a worker process", /echo_worker\.py 0/, true],
   ["an actor", /^ray::.*Answerer/, true],
   ["a node", /raylet\/raylet /, true],
-  ["the driver", /ray\/driver\.py/, false],
+  ["the driver", /ray\/driver\.py \{/, false],
   ["everything", /ray|echo_worker\.py/, false],
 ];
 

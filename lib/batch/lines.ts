@@ -15,7 +15,7 @@ const MOST_BYTES = 1 << 24;
 
 const NEWLINE = 10;
 
-/** The lines of some bytes, those left out that hold nothing but spaces. A byte order mark before the first is no part of it. */
+/** The lines of some bytes, without those that hold nothing but spaces and tabs. A byte order mark before the first is no part of it. */
 export async function* readLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Line, void> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let number = 0, parts: Uint8Array[] = [], length = 0;
@@ -30,7 +30,7 @@ export async function* readLines(chunks: AsyncIterable<Uint8Array>): AsyncGenera
     if (!bytes) return { number, problem: `is longer than ${MOST_BYTES} bytes` };
     try {
       const text = decoder.decode(bytes);
-      return text.trim() === "" ? undefined : { number, text };
+      return /^[ \t\r]*$/.test(text) ? undefined : { number, text };
     } catch {
       return { number, problem: "is not UTF-8" };
     }

@@ -113,10 +113,12 @@ async function onRay(
   const passed = [...Object.keys(modelFlags), ...Object.keys(engineFlags)] as (keyof typeof engineFlags)[];
   const workerFlags = passed.flatMap((name) => values[name] === undefined ? [] : [`--${name}=${values[name]}`])
     .filter((flag) => !flag.startsWith("--model="));
-  if (values.threads === undefined && !gpusPerActor) workerFlags.push(`--threads=${cpusPerActor}`);
+  const onTensorflow = ["auto", "tensorflow"].includes(values.backend ?? "auto");
+  if (values.threads === undefined && onTensorflow && !gpusPerActor) workerFlags.push(`--threads=${cpusPerActor}`);
   const place = (path: string) => path.includes("://") ? path : userPath(path);
   return await runRayBatch({
     ...{ input: place(input), output: place(output), address, settings, folder, workerFlags },
     ...{ minActors, maxActors, cpusPerActor, gpusPerActor },
+    maxBatch: wholeNumber(values["max-batch"], "max-batch", 32),
   });
 }

@@ -16,13 +16,18 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+# Before Ray is there: it tells nobody of its use, what goes wrong comes as an exception and not as a log besides, and a model
+# is sent although git does not keep it.
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1"}
+
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 import lines
 import shards
 import worker
-from lines import BLOCK_LINES, MOST_BYTES, Lines, custom_id, identity
+from lines import MOST_BYTES, Lines, custom_id, identity
 from shards import Shards, shard_name
 from worker import Worker
 
@@ -105,7 +110,7 @@ class Answerer:
     """An actor with a worker process."""
 
     def __init__(self, options: dict, files: list[str], output: Shards) -> None:
-        self.worker, self.files, self.output = Worker(worker_command(options)), files, output
+        self.worker, self.files, self.output = Worker(worker_command(options), options["window"]), files, output
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Writes the results of some lines; gives how many there are."""
@@ -198,9 +203,10 @@ def cluster(options: dict):
 def sent_project(options: dict) -> dict:
     """The parts of the project that a worker needs, and the model if it is one of the project's."""
     project, model = options["project"], options["model"]
-    excludes = ["/*", "!/lib", "!/deno.json", "!/deno.lock"]
-    if os.path.dirname(model) == os.path.join(project, "models"):
-        excludes += ["!/models", "/models/*", f"!/models/{os.path.basename(model)}"]
+    models = os.path.join(project, "models")
+    kept = {"lib", "deno.json", "deno.lock"}
+    excludes = [f"/{name}" for name in os.listdir(project) if name not in kept | {"models"}]
+    excludes += [f"/models/{name}" for name in os.listdir(models) if os.path.join(models, name) != model]
     return {"working_dir": project, "excludes": excludes}
 
 
@@ -209,9 +215,9 @@ def main(options: dict) -> int:
     output = Shards(options["output"], suffix, uuid.uuid4().hex)
     if not Lines(options["input"]).files:
         raise FileNotFoundError(f"--input names no file: {options['input']}.")
+    recomputed = output.begin(json.dumps(options["settings"], sort_keys=True))
     configure()
     with cluster(options) as nodes:
-        recomputed = output.begin(json.dumps(options["settings"], sort_keys=True))
         look = survey.options(num_returns=3)
         places = options["input"], f"{options['output']}/*{suffix}"
         numbers, done, duplicates = look.remote(*places)
@@ -239,9 +245,9 @@ def answer_missing(options: dict, output: Shards, nodes: int, done: list, duplic
     missing = ray.data.read_datasource(source, **LIGHT).map_batches(
         wanted, batch_format="pyarrow", fn_args=(source.files, done, duplicates), **LIGHT
     )
-    tallies = missing.repartition(target_num_rows_per_block=BLOCK_LINES).map_batches(
+    tallies = missing.repartition(target_num_rows_per_block=options["block"]).map_batches(
         Answerer,
-        batch_size=BLOCK_LINES,
+        batch_size=options["block"],
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=least, max_size=max(least, options["most"] or room)),
         fn_constructor_args=(options, source.files, output),
@@ -269,6 +275,8 @@ def say(text: str) -> None:
 if __name__ == "__main__":
     try:
         code = main(json.loads(sys.argv[1]))
+    except KeyboardInterrupt:
+        code = 130
     except (RuntimeError, ray.exceptions.RayError) as error:
         reasons = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
         say(f"batch: {reasons[-1].strip()}")

@@ -57,10 +57,11 @@ def lines_between(file, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         line = reader.readline(MOST_BYTES + 1)
         if len(line) > MOST_BYTES and not line.endswith(b"\n"):
             skip_line(reader)
-            line = b""
-        elif not line.strip(b"\n\r\t \xef\xbb\xbf"):
+            yield at, b""
             continue
-        yield at, line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
+        line = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
+        if line.strip(b" \t\r"):  # as lib/batch/lines.ts: each of these lines is answered
+            yield at, line
 
 
 def skip_line(reader: io.BufferedReader) -> None:

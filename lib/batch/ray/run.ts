@@ -23,6 +23,8 @@ export interface RayBatchOptions {
   settings: unknown;
   /** The model's folder. */
   folder: string;
+  /** How many requests each worker has under way at once. */
+  maxBatch: number;
   /** Flags of the workers besides the model's. */
   workerFlags: readonly string[];
 }
@@ -36,11 +38,12 @@ export async function runRayBatch(options: RayBatchOptions): Promise<number> {
   const driver = {
     ...{ input, output, address, settings, least: minActors, most: maxActors },
     ...{ cpus: options.cpusPerActor, gpus: options.gpusPerActor, project: PROJECT, model: resolve(folder) },
+    window: 4 * options.maxBatch, // in a worker: whoever leaves its engine, somebody waits
+    block: 16 * options.maxBatch, // in a shard: its last rows, which have the engine to themselves, are few
     workers: [[Deno.execPath()], ["deno"], ["npx", "-y", "deno@2"]].map((deno) => [...deno, ...worker]),
   };
   const { code } = await runToEnd(await rayPython(), {
     args: [fileURLToPath(new URL("driver.py", import.meta.url)), JSON.stringify(driver)],
-    env: { RAY_BACKEND_LOG_LEVEL: "fatal", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO: "0" }, // its errors come as exceptions
     stdin: "null",
   });
   return code;

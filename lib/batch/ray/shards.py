@@ -82,7 +82,13 @@ def shard_name(ids: list[bytes]) -> str:
 def encoded(results: list[dict], suffix: str) -> bytes:
     if suffix == ".jsonl":
         return "".join(json.dumps(result) + "\n" for result in results).encode()
-    rows = [{name: value if isinstance(value, str | None) else json.dumps(value) for name, value in one.items()} for one in results]
+    rows = [{name: as_text(value) for name, value in result.items()} for result in results]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=PARQUET), buffer)
     return buffer.getvalue()
+
+
+def as_text(value) -> str | None:
+    """What Parquet takes: no halves of characters."""
+    text = value if isinstance(value, str | None) else json.dumps(value)
+    return text and text.encode("utf-8", "replace").decode()

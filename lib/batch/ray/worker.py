@@ -8,15 +8,13 @@ import threading
 ATTEMPTS = 3
 """So often a request that was alone when the worker died is tried, and a worker that does not come up is started."""
 
-WINDOW = 128
-"""Lines that a worker has at most without having answered them: they are lost with it."""
-
 
 class Worker:
     """One process. Whoever drops it closes its input, at which it ends."""
 
-    def __init__(self, command: list[str]) -> None:
-        self.command = command
+    def __init__(self, command: list[str], window: int) -> None:
+        self.command, self.window = command, window
+        """So many lines it has at most without having answered them: they are lost with it."""
         self.process: subprocess.Popen | None = None
         self.lost = 0
         """Requests that workers had when they died."""
@@ -45,7 +43,7 @@ class Worker:
     def _ask(self, lines: list[bytes]) -> list[dict | None]:
         """Results as far as they come: None for what the worker owed when it died."""
         process = self.process or self._start()
-        first, sent, room = self.sent + 1, 0, threading.Semaphore(WINDOW)
+        first, sent, room = self.sent + 1, 0, threading.Semaphore(self.window)
         results: list[dict | None] = [None] * len(lines)
 
         def feed() -> None:
