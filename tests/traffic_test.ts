@@ -51,7 +51,10 @@ Deno.test("service is measured from each arrival to each token, and seats count 
 /** A step of so many decoding rows. */
 const step = (startMs: number, decoding: number, waiting: number): StepRecord => ({
   ...{ step: 0, startMs, scheduleMs: 1, runMs: 8, collectMs: 1, events: [], waiting, kvCacheBytes: 0 },
-  rows: Array.from({ length: decoding }, (_, seat) => ({ request: seat, seat, phase: "decode", tokens: 1 })),
+  rows: Array.from(
+    { length: decoding },
+    (_, seat) => ({ request: seat, seat, phase: "decode", tokens: 1, answered: 1 }),
+  ),
 });
 
 Deno.test("steps give the time between them, the seats that decode, and what a full step takes", () => {
