@@ -53,7 +53,7 @@ const step = (startMs: number, decoding: number, waiting: number): StepRecord =>
   ...{ step: 0, startMs, scheduleMs: 1, runMs: 8, collectMs: 1, events: [], waiting, kvCacheBytes: 0 },
   rows: Array.from(
     { length: decoding },
-    (_, seat) => ({ request: seat, seat, phase: "decode", tokens: 1, answered: 1 }),
+    (_, seat) => ({ request: seat, seat, phase: "decode", tokens: 1, answered: true }),
   ),
 });
 
