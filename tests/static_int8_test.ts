@@ -77,7 +77,7 @@ Deno.test({
     const rounded = (rows: number[][]) => rows.map((row) => row.map((value) => Number(value.toFixed(4))));
     const [layer, chain] = await run([1.27, 0.635]);
     assert.deepEqual(rounded(layer), [[1.27, 0.01, -0.02, 1.27], [-1.27, 0.5, 0, 0]]);
-    assert.deepEqual(rounded(chain), [[0.635, 0.01, -0.02, 0.635], [-0.635, 0.5, 0, 0]]);
+    assert.deepEqual(rounded(chain), [[0.635, 0.01, -0.02, 0.635], [-0.64, 0.5, 0, 0]]); // -128 is there too
     const [byRow] = await run([undefined, undefined]); // control: nothing is cut off
     assert.ok(Math.abs(byRow[0][3] - 9) < 1e-4 && Math.abs(byRow[1][0] + 9) < 1e-4, `${byRow}`);
   },
@@ -164,31 +164,29 @@ Deno.test({
     "static int8 costs less than 0.5% of perplexity on held-out text, from a file and at load, in one batch and alone",
   ignore,
   async fn() {
-    const { ranges, clippedShare } = await measured(), rows = await windows(0, 4);
+    const { ranges, clippedShare } = await measured(), rows = await windows(0, 8), few = rows.slice(0, 6);
     using wide = await loadGPT2("models/small", { backend });
     const exact = await predict(wide, rows), file = join(await Deno.makeTempDir(), "int8");
     await quantizeModel("models/small", file, "int8", { activationRanges: () => Promise.resolve(ranges) });
     for (const folder of ["models/small", file]) {
-      using model = await loadGPT2(folder, {
-        backend,
-        dtype: "int8",
-        ...folder === file ? {} : { activationRanges: ranges },
-      });
-      const together = await predict(model, rows);
+      const known = folder === file ? {} : { activationRanges: ranges };
+      using model = await loadGPT2(folder, { backend, dtype: "int8", ...known });
+      const together = await predict(model, rows), fewTogether = await predict(model, few);
       let surprise = 0;
-      for (const [i, row] of rows.entries()) {
+      for (const [i, row] of few.entries()) {
         const alone = await predict(model, [row]);
-        surprise += Math.log(alone.perplexity) / rows.length;
+        surprise += Math.log(alone.perplexity) / few.length;
         assert.deepEqual(alone.choices[0], together.choices[i], `row ${i}`);
       }
-      const [loss, lossAlone] = [together.perplexity, Math.exp(surprise)].map((value) => value / exact.perplexity - 1);
+      assert.ok(Math.abs(Math.exp(surprise) / fewTogether.perplexity - 1) < 1e-5, "alone as together");
+      const loss = together.perplexity / exact.perplexity - 1;
       console.log(
         `static int8, ${ranges.size} of 17 layers, ${
           (1e6 * clippedShare).toFixed(1)
         } in a million cut off, ${folder}: ` +
-          `perplexity ${(100 * loss).toFixed(2)}%, alone ${(100 * lossAlone).toFixed(2)}%`,
+          `perplexity ${(100 * loss).toFixed(2)}%`,
       );
-      assert.ok(Math.abs(loss) <= 0.005 && Math.abs(lossAlone) <= 0.005, `${loss}, ${lossAlone}`);
+      assert.ok(Math.abs(loss) <= 0.005, `${loss}`);
       assert.ok(Math.abs(together.perplexity - exact.perplexity) > 1e-4, "it was really rounded");
     }
   },

@@ -30,10 +30,13 @@ export interface MeasuredRanges {
 }
 
 /** How much perplexity constant ranges may cost, as a share. */
-const ALLOWED = 0.005;
+const ALLOWED = 0.0025;
+
+/** What is tried for all layers: ranges of so much of the largest magnitude. Finer steps for many may be worth a few cuts. */
+const OF_LARGEST = [1, 0.9, 0.8];
 
 /** Shares of the layers that are left with ranges of each row, until the perplexity is as it should be. */
-const BY_ROW = [0, 1 / 8, 1 / 4, 1 / 2, 1];
+const BY_ROW = [1 / 8, 1 / 4, 1 / 2];
 
 /** The text that a model makes for this: so many answers to nothing, of so many tokens. */
 const OWN_TEXT = { rows: 16, length: 128 };
@@ -42,8 +45,9 @@ const OWN_TEXT = { rows: 16, length: 128 };
  * Measures on `rows` of tokens, an even number of the same length; by default on text that the model itself makes. `load`
  * loads the model with the backend and the ranges that it is given.
  *
- * A layer's range is the largest magnitude that one half of the text brings. Where that costs too much perplexity, the layers
- * whose largest row is the furthest from a usual one get no range: outliers of a few tokens would take the steps of all others.
+ * A layer's range is most of the largest magnitude that one half of the text brings; how much of it, perplexity decides. Where
+ * that costs too much, the layers whose largest row is the furthest from a usual one get no range: outliers of a few tokens
+ * would take the steps of all others.
  */
 export async function measureActivationRanges(
   load: (options: LoadOptions) => Promise<GPT2>,
@@ -66,28 +70,39 @@ export async function measureActivationRanges(
     });
   rows ??= await withModel(load, { backend, activationRanges: new Map() }, ownText);
   const [half, rest] = [rows.slice(0, rows.length / 2), rows.slice(rows.length / 2)];
-  const perplexity = async (model: GPT2) =>
-    Math.sqrt((await predict(model, half)).perplexity * (await predict(model, rest)).perplexity);
+  const perplexity = async (activationRanges: ActivationRanges) =>
+    await withModel(load, { backend, activationRanges }, async (model) => (await predict(model, rows)).perplexity);
+  const watching = async (activationRanges: ActivationRanges, rows: readonly (readonly number[])[]) => {
+    limits = activationRanges;
+    await withModel(load, { backend: watched(backend, watch), activationRanges }, (model) => predict(model, rows));
+  };
 
-  const byRow = await withModel(
-    load,
-    { backend: watched(backend, watch), activationRanges: new Map() },
-    async (model) => {
-      const first = (await predict(model, half)).perplexity;
-      limits = new Map([...inputs].map(([layer, sizes]) => [layer, largest(sizes)]));
-      return Math.sqrt(first * (await predict(model, rest)).perplexity);
-    },
-  );
-  const steadiest = [...inputs].sort(([, a], [, b]) => largest(a) / median(a) - largest(b) / median(b));
-  const measured = { layers: inputs.size, clippedShare: clipped / seen, tokens: rows.length * rows[0].length };
-  for (const share of BY_ROW) {
-    const kept = steadiest.slice(0, Math.floor((1 - share) * inputs.size)).map(([layer]) => layer);
-    const ranges = new Map(kept.map((layer) => [layer, limits.get(layer)!]));
-    if (ranges.size === 0) break;
-    const ratio = await withModel(load, { backend, activationRanges: ranges }, perplexity) / byRow;
-    if (ratio <= 1 + ALLOWED) return { ...measured, ranges, perplexityRatio: ratio };
+  await watching(new Map(), half);
+  const steadiest = [...inputs].map(([layer, sizes]) => ({ layer, limit: largest(sizes), usual: median(sizes) }))
+    .sort((a, b) => a.limit / a.usual - b.limit / b.usual);
+  const rangesOf = (layers: typeof steadiest, share: number) =>
+    new Map(layers.map(({ layer, limit }) => [layer, share * limit]));
+  const byRow = await perplexity(new Map());
+  const tried = [];
+  for (const share of OF_LARGEST) {
+    const ranges = rangesOf(steadiest, share);
+    tried.push({ share, ranges, ratio: await perplexity(ranges) / byRow });
   }
-  return { ...measured, ranges: new Map(), perplexityRatio: 1 };
+  let best = tried.reduce((a, b) => b.ratio < a.ratio ? b : a);
+  for (const left of BY_ROW) {
+    if (best.ratio <= 1 + ALLOWED) break;
+    const ranges = rangesOf(steadiest.slice(0, Math.floor((1 - left) * steadiest.length)), best.share);
+    best = { share: best.share, ranges, ratio: await perplexity(ranges) / byRow };
+  }
+  if (best.ratio > 1 + ALLOWED) best = { share: 1, ranges: new Map(), ratio: 1 };
+  await watching(best.ranges, rest);
+  return {
+    ranges: best.ranges,
+    layers: steadiest.length,
+    clippedShare: seen ? clipped / seen : 0,
+    perplexityRatio: best.ratio,
+    tokens: rows.length * rows[0].length,
+  };
 }
 
 async function withModel<T>(
