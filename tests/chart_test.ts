@@ -6,6 +6,7 @@ import {
   candidateGrid,
   type Chart,
   type ChartSeries,
+  distributionBars,
   factorChart,
   heatmap,
   latencyChart,
@@ -15,6 +16,7 @@ import {
   nextTokenBars,
   paddingBars,
   paddingGrids,
+  planeChart,
   renderSvg,
   rooflineChart,
   seatChart,
@@ -165,6 +167,21 @@ const charts: Record<string, Chart> = {
   "a strip of many tokens": tokenStrip(Array.from({ length: 60 }, (_, id) => id * 900), names, { title: "Sixty" }),
   "a strip that goes on": tokenStrip([1, 2], names, { title: "Two more", generated: [3, 4], showIds: false }),
   "what comes next": nextTokenBars(candidates, names, { title: "Half is two tokens", vocabSize: 50257 }),
+  "what filters leave": distributionBars(
+    [
+      { name: "top-k 1", probabilities: [1, 0, 0] },
+      { name: "temperature 2", probabilities: [0.6, 0.3, 0.1] },
+    ],
+    names,
+    { title: "Two ways", model: [0.8, 0.15, 0.05], count: 2 },
+  ),
+  "two measurements": planeChart([
+    { name: "temperature", points: [{ x: 40, y: 5, label: "0.3" }, { x: 95, y: 250, label: "1.15" }] },
+    { name: "real text", muted: true, points: [{ x: 85, y: 100, label: "real" }] },
+  ], { title: "What is new is unlikely", xTitle: "Different bigrams (%)", yTitle: "Perplexity" }),
+  "two measurements that never change": planeChart([
+    { name: "a", points: [{ x: 100, y: 5, label: "1" }, { x: 100, y: 5, label: "2" }] },
+  ], { title: "One place", xTitle: "Share (%)", yTitle: "Perplexity" }),
   "several steps": candidateGrid([candidates, candidates.slice(0, 2)], names, { title: "Two steps" }),
 };
 
@@ -498,6 +515,10 @@ Deno.test("the bars of the next token say what is left for all others, however l
   assert.equal(all.description, "Certain. ·id0 100%.");
   assert.throws(() => nextTokenBars([], names, { title: "", vocabSize: 1 }), /there are no candidates/);
   assert.throws(() => candidateGrid([], names, { title: "" }), /there are no candidates/);
+  assert.throws(
+    () => distributionBars([], names, { title: "", model: [] }),
+    /Cannot chart distributions: there are none/,
+  );
 });
 
 Deno.test("lines of many points are read out at a few of them, the ends included, and bad points are refused", () => {
@@ -514,6 +535,10 @@ Deno.test("a trade-off that no logarithmic axis can hold is refused", () => {
   assert.throws(() => tradeOffChart([{ batchSize: 1, throughput: 0, latency: 1 }], { title: "" }), {
     name: "RangeError",
     message: 'Cannot chart the trade-off: {"batchSize":1,"throughput":0,"latency":1}.',
+  });
+  const origin = [{ name: "a", points: [{ x: 0, y: 0, label: "0" }] }];
+  assert.throws(() => planeChart(origin, { title: "", xTitle: "Share", yTitle: "Perplexity" }), {
+    message: /^Cannot chart perplexity: .*"y":0/,
   });
   assert.throws(() => tradeOffChart([], { title: "" }), {
     message: "Cannot chart the trade-off: there are no points.",

@@ -5,6 +5,7 @@ import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../lib/backend/select.ts";
 import { Engine, QueueFull, type SubmitOptions } from "../lib/engine/engine.ts";
 import { generateBatch } from "../lib/engine/generate.ts";
+import { Bucket } from "../lib/engine/bucket.ts";
 import { Job } from "../lib/engine/job.ts";
 import { KvCache } from "../lib/engine/kv_cache.ts";
 import { byPriority, firstCome, shortestPrompt } from "../lib/engine/policy.ts";
@@ -250,6 +251,54 @@ Deno.test("who gave way is not admitted again before somebody has left", async (
     }
   }
   assert.ok(checked > 0);
+});
+
+Deno.test("where empty slots are free rows get their whole answers' at once, if memory holds that for all", async () => {
+  using model = await tiny();
+  const { grow } = Bucket.prototype;
+  let grown = 0;
+  using _ = replaced(Bucket.prototype, "grow", {
+    value(this: Bucket, slots: number) {
+      grown++;
+      grow.call(this, slots);
+    },
+  });
+  const cachePolicy = { ...model.backend.cachePolicy, emptySlotsAreFree: true };
+  using roomy = await loadGPT2(folder, { backend: { ...model.backend, cachePolicy } });
+  const grownWith = async (model: GPT2, count: number) => {
+    await using engine = new Engine({ model, maxBatch: 4, kvCacheBytes: blocks(model, count) });
+    grown = 0;
+    const asked = [0, 1, 2].map((i) => ask(promptOf(i, 10), 50));
+    const results = await Promise.all(asked.map((options) => engine.submit(options).result));
+    for (const [i, { tokens }] of results.entries()) {
+      assert.deepEqual(tokens, (await alone(model, asked[i])).tokens, `request ${i}`);
+    }
+    return grown;
+  };
+  assert.equal(await grownWith(roomy, 12), 0);
+  assert.ok(await grownWith(roomy, 11) > 0, "three rows of four blocks do not fit");
+  assert.ok(await grownWith(model, 12) > 0);
+});
+
+Deno.test("answers to one prompt are spread over the lanes", async () => {
+  using model = await tiny();
+  const parallelism = { lanes: 2, threads: 1 }, { step } = Runner.prototype, rows: number[][] = [];
+  using _ = replaced(Runner.prototype, "step", {
+    value(this: Runner, ...[cache, feeds, options]: Parameters<typeof step>) {
+      const laneOf = ({ row }: typeof feeds[number]) =>
+        cache.lanes.findIndex(({ buckets }) => buckets.includes(row.bucket));
+      rows.push(cache.lanes.map((_, lane) => feeds.filter((feed) => laneOf(feed) === lane).length));
+      return step.call(this, cache, feeds, options);
+    },
+  });
+  await using engine = new Engine({ model, maxBatch: 4, parallelism });
+  const options = ask(promptOf(1, 12), 6, { temperature: 1, seed: 5 });
+  const answers = await Promise.all(engine.submitAll(options, 4).map(({ result }) => result));
+  const full = rows.filter(([a, b]) => a + b === 4);
+  assert.ok(full.length > 0 && full.every(([a, b]) => a === b), `${rows.join("; ")}`);
+  const inputs = padBatch([[...options.prompt]], { padTokenId: 0 }), { prompt: _prompt, ...rest } = options;
+  const expected = await generateBatch(model, inputs, { ...rest, n: 4, parallelism: { lanes: 1, threads: 1 } });
+  assert.deepEqual(answers.map(({ tokens }) => tokens), expected.map(({ tokens }) => tokens));
 });
 
 Deno.test("what can never be answered is refused at once, with the bytes that it needs", async () => {

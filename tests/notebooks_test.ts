@@ -81,7 +81,7 @@ for (const [name, { cells, cell = 0, ...expected }] of Object.entries(failing)) 
   Deno.test(`a notebook with a cell that ${name} fails, and says where`, async () => {
     await using folder = await temporaryFolder();
     const path = await writeNotebook(folder, "failing", cells);
-    const { failure } = await executeNotebook(path, await jupyterEnvironment(), { cellSeconds: 30 });
+    const { failure } = await executeNotebook(path, await jupyterEnvironment(), { cellSeconds: 120 });
     assert.ok(failure);
     assert.deepEqual([failure.cell, failure.source, failure.name], [cell, cells[cell], expected.name]);
     assert.match(failure.message, expected.message);
@@ -91,11 +91,11 @@ for (const [name, { cells, cell = 0, ...expected }] of Object.entries(failing)) 
 
 Deno.test("a cell that never ends fails by time, and its kernel with it", async () => {
   await using folder = await temporaryFolder();
-  const path = await writeNotebook(folder, "loop", [
-    "Deno.writeTextFileSync('pid', String(Deno.pid))",
-    "while (true) {}",
-  ]);
-  const { failure } = await executeNotebook(path, await jupyterEnvironment(), { cellSeconds: 3 });
+  const cells = ["Deno.writeTextFileSync('pid', String(Deno.pid))", "while (true) {}"];
+  const path = await writeNotebook(folder, "loop", cells), jupyter = await jupyterEnvironment();
+  const execute = async (cellSeconds: number) => (await executeNotebook(path, jupyter, { cellSeconds })).failure;
+  let failure = await execute(3);
+  if (failure?.cell === 0) failure = await execute(60); // a busy machine: the first cell took as long
   assert.deepEqual([failure?.cell, failure?.name], [1, "Timeout"]);
   const pid = Number(await Deno.readTextFile(join(folder.path, "pid")));
   assert.throws(() => process.kill(pid, 0), { code: "ESRCH" });

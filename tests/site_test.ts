@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { AutoModelForCausalLM, AutoTokenizer, generateBatch } from "../lib/mod.ts";
 import { buildSite } from "../lib/site/build.ts";
 import { findChromium, Page } from "./_support/browser.ts";
 import { chartsOf, storedNotebooks } from "./_support/stored_notebooks.ts";
@@ -53,7 +54,10 @@ Deno.test({
       path: `notebooks/${name}.html`,
       charts: chartsOf(notebook).length,
     }));
-    const others = ["index.html", "glossary.html", "lab.html", "api/index.html"].map((path) => ({ path, charts: 0 }));
+    const others = ["index.html", "glossary.html", "lab.html", "browser.html", "api/index.html"].map((path) => ({
+      path,
+      charts: 0,
+    }));
     for (const [shape, width, height] of [["desktop", 1280, 900], ["phone", 390, 844]] as const) {
       await using page = await Page.open(chromium!, { width, height });
       for (const { path, charts } of [...others, ...chapters]) {
@@ -75,6 +79,45 @@ Deno.test({
     }
   },
 });
+
+for (const webgpu of [true, false]) {
+  const where = webgpu ? "on a software GPU" : "on WebAssembly, where there is no GPU";
+  Deno.test({
+    name: `in the page, the engine answers ${where} as the library does, and measures batches${needsBoth}`,
+    ignore: !full || !chromium,
+    async fn() {
+      await built;
+      await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, serveFile);
+      await using page = await Page.open(chromium!, { width: 1000, height: 2200, webgpu });
+      await page.send("Page.navigate", { url: `http://127.0.0.1:${server.addr.port}/browser.html` });
+      await page.until(
+        "size of the model",
+        `document.querySelector("#load")?.textContent === "Load the model (27 MB)"`,
+      );
+      await page.click("#load");
+      const status = `document.querySelector("#status").textContent`;
+      await page.until("end of loading", `!/^Loading…/.test(${status}) && ${status}`);
+      assert.equal(await page.evaluate(status), "The model is ready. Nothing leaves your machine.");
+      const machine = await page.evaluate<string>(`document.querySelector("#machine").textContent`);
+      assert.match(machine, webgpu ? /through WebGPU/ : /^WebGPU reaches no GPU/);
+      await page.click("#generate");
+      await page.until("end", `!/^Generating…/.test(${status})`, 120);
+      assert.match(await page.evaluate(status), /^Done in/);
+
+      using model = await AutoModelForCausalLM.fromPretrained("models/small");
+      const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+      const [{ text }] = await generateBatch(model, tokenizer("Call me"), { maxTokens: 40, tokenizer });
+      assert.equal(await page.evaluate(`document.querySelector("#answer").textContent`), `Call me${text}`);
+
+      await page.evaluate(`document.querySelector("#largest").value = "8"`);
+      await page.click("#sweep");
+      await page.until("sweep", `!/^Measuring/.test(${status})`, 900);
+      assert.match(await page.evaluate(status), /^Batch 8 makes/);
+      assert.equal(await page.evaluate(`document.querySelectorAll("#throughput .marks, #latency .marks").length`), 2);
+      await page.screenshot(`results/site_browser_${webgpu ? "webgpu" : "wasm"}.png`);
+    },
+  });
+}
 
 async function* filesIn(folder: string): AsyncGenerator<string> {
   for await (const { name, isDirectory } of Deno.readDir(folder)) {

@@ -15,6 +15,8 @@ const SIDE_BY_SIDE = Math.min(4, navigator.hardwareConcurrency);
 
 /** What one process of Deno found. */
 interface Count {
+  /** What it was run with. */
+  args: string[];
   passed: number;
   failed: number;
 }
@@ -35,7 +37,8 @@ await run({
     ? await runAll([[...test, ...files.length ? files.map(userPath) : ["tests/"]]], 1)
     : await runEverything(test);
   const passed = sum(counts.map((c) => c.passed)), failed = sum(counts.map((c) => c.failed));
-  console.log(`\n${passed} passed, ${failed} failed`);
+  const where = counts.filter((c) => c.failed).map(({ args }) => `deno ${args.join(" ")}\n`);
+  console.log(`\n${where.join("")}${passed} passed, ${failed} failed`);
   if (failed) Deno.exit(1);
 });
 
@@ -71,6 +74,7 @@ async function runAll(commands: string[][], width: number): Promise<Count[]> {
 
 /** A process of Deno. What it says is kept until somebody listens. */
 interface Running {
+  args: string[];
   output: ReadableStream<string>;
   status: Promise<Deno.CommandStatus>;
 }
@@ -86,11 +90,11 @@ function start(args: string[]): Running {
       controller.close();
     },
   });
-  return { output, status };
+  return { args, output, status };
 }
 
 /** Passes on what a process says, and reads the numbers in its last line, `… | 12 passed | 1 failed`. */
-async function report({ output, status }: Running): Promise<Count> {
+async function report({ args, output, status }: Running): Promise<Count> {
   let tail = "";
   for await (const text of output) {
     print(text);
@@ -99,7 +103,7 @@ async function report({ output, status }: Running): Promise<Count> {
   const { success } = await status;
   const number = (what: string) => Number([...tail.matchAll(new RegExp(`(\\d+) ${what}`, "g"))].at(-1)?.[1] ?? 0);
   const passed = number("passed"), failed = number("failed");
-  return { passed, failed: success ? failed : Math.max(1, failed) }; // what did not compile has no count
+  return { args, passed, failed: success ? failed : Math.max(1, failed) }; // what did not compile has no count
 }
 
 function sum(numbers: number[]): number {

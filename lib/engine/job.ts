@@ -25,6 +25,8 @@ export interface Answering {
   readonly result: Promise<Generated>;
   /** The answer as far as it is. What was asked about the prompt is in it by the first token. */
   readonly answer: Generated;
+  /** Counts an engine's requests, from 0: its number in the timeline. */
+  readonly arrival: number;
   /** When it was asked for, and its first and latest token came, by `performance.now()`. */
   readonly times: Readonly<AnswerTimes>;
   /** Ends the request at once, and frees its seat by the next step. Does nothing if it has ended. */

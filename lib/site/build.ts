@@ -2,9 +2,9 @@
 
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import * as esbuild from "esbuild";
 import { runToEnd } from "../util/child.ts";
 import { lockFile } from "../util/lock.ts";
+import { bundleScripts } from "./bundle.ts";
 import { pythonEnvironment } from "../util/python_environment.ts";
 
 const PROJECT = fileURLToPath(new URL("../../", import.meta.url)), HERE = join(PROJECT, "lib", "site");
@@ -46,16 +46,7 @@ async function gatherSources(folder: string): Promise<void> {
   await Deno.writeTextFile(join(folder, "chapters.md"), await chapters(join(folder, "notebooks")));
   for (const made of [styles, dirname(api)]) await Deno.mkdir(made, { recursive: true });
   await Deno.copyFile(join(HERE, "book.css"), join(styles, "book.css"));
-  await esbuild.build({
-    entryPoints: { book: join(HERE, "browser", "live_charts.ts") },
-    outdir: styles,
-    bundle: true,
-    splitting: true,
-    format: "esm",
-    minify: true,
-    logLevel: "error",
-  });
-  await esbuild.stop();
+  await bundleScripts(styles);
   const modules = ["mod.ts", "chart.ts", "tensorflow/mod.ts"].map((name) => join("lib", name));
   await tool(Deno.execPath(), ["doc", "--quiet", "--html", "--name=Omnibus", `--output=${api}`, ...modules]);
 }

@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for stored_notebooks.py
 
 project = "Omnibus"
 html_title = "Omnibus"
-copyright = "the authors of Omnibus"
+author = copyright = "the authors of Omnibus"
 extensions = ["myst_nb", "sphinx_design"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

@@ -38,13 +38,9 @@ export async function pythonEnvironment(
   folder: string,
   { requirements, name, size, log }: PythonEnvironmentOptions,
 ): Promise<string> {
-  const python = windows ? join(folder, "Scripts", "python.exe") : join(folder, "bin", "python");
-  const complete = join(folder, "complete"); // written last
-  const hash = createHash("sha256").update(await Deno.readTextFile(requirements)).digest("hex");
-  const done = await Deno.readTextFile(complete).catch(() => undefined);
-  if (done === hash && await Deno.stat(python).then(() => true, () => false)) return python;
-
-  const base = await findPython(name);
+  const installed = await installedPython(folder, requirements);
+  if (installed) return installed;
+  const python = interpreter(folder), base = await findPython(name);
   log(`Installing ${name} (a download of about ${size}) into ${folder}. This takes a minute, once.`);
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   await call(name, base, ["-m", "venv", "--without-pip", folder]);
@@ -53,8 +49,26 @@ export async function pythonEnvironment(
   const [command, ...options] = pip;
   const install = ["install", "--quiet", "--no-input", "--only-binary=:all:", "-r", requirements];
   await call(name, command, ["-m", "pip", ...options, ...install]);
-  await Deno.writeTextFile(complete, hash);
+  await Deno.writeTextFile(join(folder, COMPLETE), await hashOf(requirements));
   return python;
+}
+
+/** The interpreter of the virtual environment in `folder` if it holds just these packages; null if it does not. */
+export async function installedPython(folder: string, requirements: string): Promise<string | null> {
+  const done = await Deno.readTextFile(join(folder, COMPLETE)).catch(() => null), python = interpreter(folder);
+  const isThere = done === await hashOf(requirements) && await Deno.stat(python).then(() => true, () => false);
+  return isThere ? python : null;
+}
+
+/** Written last. */
+const COMPLETE = "complete";
+
+function interpreter(folder: string): string {
+  return windows ? join(folder, "Scripts", "python.exe") : join(folder, "bin", "python");
+}
+
+async function hashOf(requirements: string): Promise<string> {
+  return createHash("sha256").update(await Deno.readTextFile(requirements)).digest("hex");
 }
 
 async function findPython(what: string): Promise<string> {
