@@ -23,6 +23,7 @@ export { BACKENDS } from "./backend/types.ts";
 export type { Backend, BackendName, Parallelism } from "./backend/types.ts";
 export { DTYPES } from "./backend/ops.ts";
 export type { Dtype } from "./backend/ops.ts";
+export type { ActivationRanges } from "./backend/int8.ts";
 
 // Text to tokens and back, and prompts as a batch.
 export { AutoTokenizer } from "./tokenizer/tokenizer.ts";
@@ -33,7 +34,7 @@ export type { Batch, PaddingSide } from "./tokenizer/batch.ts";
 
 // Models: from a folder, of a published size with random weights, in low precision, and one that hides nothing.
 export { AutoModelForCausalLM, loadGPT2, randomGPT2 } from "./pretrained.ts";
-export type { LoadOptions } from "./gpt2/load.ts";
+export type { LoadOptions } from "./pretrained.ts";
 export type { GPT2 } from "./gpt2/model.ts";
 export { GPT2_SIZES, gpt2Config, parameterCount } from "./gpt2/config.ts";
 export type { GPT2Config, GPT2Size } from "./gpt2/config.ts";
@@ -47,8 +48,9 @@ export { generateBatch, generateSteps, generateTokenKvCaching } from "./engine/g
 export type { GenerateOptions, NextTokens, Step } from "./engine/generate.ts";
 export { generateStepsWithoutCache } from "./engine/without_cache.ts";
 export type { AnswerOptions, Generated } from "./engine/request.ts";
-export type { FilterOrder, SamplingOptions } from "./engine/sampling.ts";
-export type { StepOptions } from "./engine/runner.ts";
+export { Runner } from "./engine/runner.ts";
+export type { NextToken, StepOptions } from "./engine/runner.ts";
+export type { Feed, Wanted } from "./engine/step_inputs.ts";
 export { Engine, QueueFull, TooLarge } from "./engine/engine.ts";
 export type { EngineOptions, SubmitOptions } from "./engine/engine.ts";
 export type { Answering, AnswerTimes, Piece } from "./engine/job.ts";
@@ -62,10 +64,17 @@ export { nextTokenLogits, topTokens } from "./engine/logits.ts";
 export type { Candidate } from "./engine/logits.ts";
 export { Interrupted, interruptSignal } from "./util/interrupt.ts";
 
+// Choosing the next token: the settings, what they make of the model's answer, and the random number of each token.
+export { samplingSettings } from "./engine/sampling.ts";
+export type { FilterOrder, SamplingOptions, SamplingSettings } from "./engine/sampling.ts";
+export { probabilities } from "./engine/probabilities.ts";
+export { uniformOf } from "./engine/uniform.ts";
+
 // Measuring: what batches of all sizes take.
 export { SOURCE_POINTS, sweep, timeDecodeSteps, timeGeneration } from "./bench/measure.ts";
 export type { DecodeTimingOptions, SweepOptions, SweepPoint, SweepResult, Timing } from "./bench/measure.ts";
 export { median } from "./util/median.ts";
+export { seededRandom } from "./util/random.ts";
 
 // The roofline: what a step has to do, and what the machine could do at most.
 export { decodeStepCost, decodeStepParts, kneeBatchSize, rooflineSeconds } from "./bench/roofline.ts";

@@ -9,12 +9,10 @@ import { samplingSettings } from "../lib/engine/sampling.ts";
 import { uniformOf } from "../lib/engine/uniform.ts";
 import { generateStepsWithoutCache } from "../lib/engine/without_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
-import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import { seededRandom } from "../lib/util/random.ts";
-import { testOnEach, workingBackends } from "./_support/backends.ts";
+import { compiledByXla, testOnEach, workingBackends } from "./_support/backends.ts";
 import { assertClose, logitsOf } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
@@ -99,7 +97,7 @@ testOnEach(
 );
 
 Deno.test("compiled by XLA: rows of all settings in one batch get what they get on libtensorflow", async () => {
-  const [backend] = backends.working, compiled = await tensorflowOnGpu(await openTensorflow());
+  const [backend] = backends.working, compiled = await compiledByXla();
   await tf.setBackend(backend.name);
   const prompts = randomPrompts(KINDS.length, 1), options: GenerateOptions = { maxTokens: 6, rows: KINDS };
   using model = await loadGPT2(folder, { backend });

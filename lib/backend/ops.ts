@@ -42,6 +42,11 @@ export interface LinearOptions {
   dtype: Dtype;
   /** How many numbers the whole model has: memory may be spent on the speed of small ones. Default: few. */
   modelSize?: number;
+  /**
+   * The largest magnitude that an int8 layer takes its inputs to have, measured beforehand; larger ones are cut off. Default:
+   * each row's own largest, found as it comes.
+   */
+  inputRange?: number;
 }
 
 /**
@@ -119,6 +124,10 @@ export interface Ops {
   int8Linear?(weight: Int8Weight, bias: tf.Tensor1D, options: Omit<LinearOptions, "dtype">): Linear;
   /** Likewise the head, of an embedding [V, D]. */
   int8Head?(wte: Int8Weight, options: Omit<LinearOptions, "dtype">): DividedLinear;
+  /** True where {@link LinearOptions.inputRange} is of use. */
+  readonly takesInputRanges?: boolean;
+  /** [N, K] -> [N, M]: one layer after the other. What goes from the first to the second is the backend's own business. */
+  chain(first: Linear, second: Linear, x: tf.Tensor2D): tf.Tensor2D;
   /** a, b [N, D] -> [N, D]: their sum. */
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */
@@ -145,8 +154,8 @@ export interface Ops {
   /** A copy of a cache with other numbers of rows and slots: what it has in both, zeros elsewhere. */
   resizeCache(cache: tf.Tensor4D, rows: number, slots: number): tf.Tensor4D;
   /**
-   * A cache in which rows `to` are copies of rows `from` of `source`, which may be the same cache, as far as that has
-   * slots. In place where the backend writes in place: then it is `cache` itself, and only these rows cost anything.
+   * A cache in which rows `to` are copies of rows `from` of `source`, as far as that has slots. It may be the same cache, and no
+   * row is then both. In place where the backend writes in place: then it is `cache` itself, and only these rows cost anything.
    */
   copyRows(cache: tf.Tensor4D, to: readonly number[], source: tf.Tensor4D, from: readonly number[]): tf.Tensor4D;
   /** The first rows of a cache: where the backend writes in place, the same memory. */

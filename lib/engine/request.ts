@@ -84,6 +84,11 @@ export class Request {
     return this.answer.finishReason !== null;
   }
 
+  /** The most tokens that are ever fed of it: all but the last of its answer. */
+  get mostFed(): number {
+    return this.prompt.length + this.options.maxTokens - 1;
+  }
+
   /** The token to feed next. */
   get lastToken(): number {
     return this.answer.tokens.at(-1) ?? this.prompt.at(-1)!;

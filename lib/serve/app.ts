@@ -9,6 +9,8 @@ import { checkKey, checkOrigin } from "./access.ts";
 import { readJson } from "./body.ts";
 import { completions, rounded } from "./completions.ts";
 import { type LogEntry, RETRY_SECONDS, type Service } from "./service.ts";
+import { crowd } from "./crowd.ts";
+import { PAGE_PATHS, pageFile } from "./page.ts";
 import { timelineEvents } from "./timeline_events.ts";
 
 /** What a request's handlers share. */
@@ -16,8 +18,8 @@ interface Env {
   Variables: { entry: Partial<LogEntry>; ended: (error?: unknown) => void };
 }
 
-/** Who may ask without a key: who only wants to know whether the server is ready. */
-const OPEN_PATHS: readonly string[] = ["/health"];
+/** What is open without a key: whether the server is ready, and the page, which asks for the key. */
+const OPEN_PATHS: readonly string[] = ["/health", ...PAGE_PATHS];
 
 /** The routes, for a service. */
 export function routes(service: Service): Hono<Env> {
@@ -48,6 +50,7 @@ export function routes(service: Service): Hono<Env> {
     await next();
   });
 
+  for (const path of PAGE_PATHS) app.get(path, () => pageFile(path));
   app.get("/health", ({ json }) => json({ status: "ok", model: service.loaded.model.name }));
   app.get("/metrics", async (context) => {
     const { text, type } = await service.metrics.text();
@@ -59,6 +62,7 @@ export function routes(service: Service): Hono<Env> {
     "/v1/completions",
     ({ req, get }) => completions({ service, request: req.raw, entry: get("entry"), ended: get("ended") }),
   );
+  app.post("/crowd", ({ req }) => crowd({ request: req.raw, service }));
   app.post("/v1/chat/completions", () => {
     throw noChatTemplate();
   });
