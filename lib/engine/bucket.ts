@@ -17,7 +17,10 @@ export interface CacheLayout extends CachePolicy {
 }
 
 /** What caches ask of a backend. */
-export type CacheOps = Pick<Ops, "writesInPlace" | "emptyCaches" | "resizeCache" | "copyRows" | "firstRows">;
+export type CacheOps = Pick<
+  Ops,
+  "writesInPlace" | "emptyCaches" | "resizeCache" | "copyRows" | "readCache" | "firstRows"
+>;
 
 /**
  * What a row is doing: being fed its prompt, generating, or waiting for somebody whose prompt begins like its text. Rows of
