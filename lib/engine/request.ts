@@ -82,6 +82,12 @@ export class Request {
     return this.answer.finishReason !== null;
   }
 
+  /** How many tokens it is going to get whatever they are: all that are left, or one if a token or a text may end it. */
+  get certainTokens(): number {
+    const { maxTokens, stop } = this.options;
+    return this.#ends.size || stop !== undefined ? 1 : maxTokens - this.answer.tokens.length;
+  }
+
   /** The token to feed next. */
   get lastToken(): number {
     return this.answer.tokens.at(-1) ?? this.prompt.at(-1)!;

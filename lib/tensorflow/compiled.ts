@@ -58,6 +58,12 @@ export function compiledOps(backend: TensorflowBackend): Ops {
     },
 
     readCache: read,
+
+    keepForSteps(x) {
+      const copy = backend.copyToDevice(x) as typeof x;
+      x.dispose();
+      return copy;
+    },
   };
 }
 

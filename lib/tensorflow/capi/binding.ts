@@ -151,6 +151,14 @@ export class TensorflowBinding {
     }
   }
 
+  /** A copy of a tensor where captured functions take it from: on a GPU that is its memory, int32 or not. */
+  copyToDevice(id: number): TensorMetadata {
+    const { handle, dtype, shape } = this.#tensors.onDevice(id, "copy"), { pointer, device } = this.#context;
+    const copy = this.#c.TFE_TensorHandleCopyToDevice(handle, pointer, interned(device), this.#status.pointer);
+    this.#status.check();
+    return this.#tensors.describe({ handle: copy, dtype, shape: [...shape] });
+  }
+
   /**
    * A variable that holds a tensor's values until something else is assigned to it. It ends with its tensor, whose shape is told
    * as that of the values. Until they change, both share their memory.
