@@ -262,7 +262,7 @@ async function feedPrompts(
   const chunk = prefillChunk(config, prompts.length, width, promptLogprobs);
   const stepOptions = { ...options, logprobs: options.logprobs || promptLogprobs };
   for (let start = 0; start < width; start += chunk) {
-    const feeds: (Feed & { wanted: Wanted[] })[] = [];
+    const feeds: (Feed & { i: number; wanted: Wanted[] })[] = [];
     for (const [i, prompt] of prompts.entries()) {
       const tokens = prompt.slice(start, start + chunk), last = tokens.length - 1, wanted: Wanted[] = [];
       if (tokens.length === 0) continue;
@@ -273,12 +273,11 @@ async function feedPrompts(
       if (start + tokens.length === prompt.length) {
         wanted.push(...(choosers?.[i] ?? [undefined]).map((next) => ({ after: last, next })));
       }
-      feeds.push({ row: rows[i], tokens, wanted });
+      feeds.push({ i, row: rows[i], tokens, wanted });
     }
     const chosen = await interruptibleStep(model, cache, feeds, stepOptions);
     let at = 0;
-    for (const { row, wanted } of feeds) {
-      const i = rows.indexOf(row);
+    for (const { i, wanted } of feeds) {
       for (const { next: chooser } of wanted) {
         const token = chosen[at++];
         if (typeof chooser === "number") scores[i].push(token.logprob!);
@@ -297,8 +296,9 @@ export function acceptTokens(
   next: readonly NextToken[],
 ): Step {
   const step: Step = { index, tokens: requests.map(() => null), texts: requests.map(() => "") };
+  const places = new Map(requests.map((request, i) => [request, i]));
   for (const [i, request] of open.entries()) {
-    const place = requests.indexOf(request);
+    const place = places.get(request)!;
     step.texts[place] = request.accept(next[i]);
     step.tokens[place] = next[i].id;
   }

@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 import { useBackend } from "../../../backend/select.ts";
 import type { BackendName } from "../../../backend/types.ts";
 import type { Dtype } from "../../../backend/ops.ts";
-import { type GPT2Config, gpt2Config, type GPT2Size, parameterCount } from "../../../gpt2/config.ts";
+import { parameterCount } from "../../../gpt2/config.ts";
 import { randomGPT2 } from "../../../gpt2/load.ts";
 import type { GPT2 } from "../../../gpt2/model.ts";
 import { KvCache } from "../../../engine/kv_cache.ts";
@@ -20,14 +20,9 @@ import { Runner } from "../../../engine/runner.ts";
 import { writeTextFile } from "../../../util/files.ts";
 import { median } from "../../../util/median.ts";
 import { decodeStepCost, measureRoofs } from "../../roofline.ts";
+import { CONTEXT, sizedConfig, type SizesResult, STEPS } from "./sizes_config.ts";
 
-const CONTEXT = 16, STEPS = 16, WARMUP = 2, RUNS = 5;
-
-/** Wider than the published ones, with heads of 128, as models of today have. */
-const WIDER: Record<string, Pick<GPT2Config, "n_layer" | "n_head" | "n_embd">> = {
-  "3b": { n_layer: 32, n_head: 22, n_embd: 2816 },
-  "7b": { n_layer: 32, n_head: 32, n_embd: 4096 },
-};
+const WARMUP = 2, RUNS = 5;
 
 const { values: flags, positionals: [path] } = parseArgs({
   allowPositionals: true,
@@ -40,9 +35,9 @@ const { values: flags, positionals: [path] } = parseArgs({
 });
 const backend = await useBackend(flags.backend as BackendName), dtype = flags.dtype as Dtype;
 const roofs = await (backend.measureRoofs?.() ?? measureRoofs(backend, { dtype }));
-const points = [];
+const points: SizesResult["points"] = [];
 for (const name of flags.models.split(",")) {
-  using model = await randomGPT2(configOf(name), { backend, dtype, quick: true });
+  using model = await randomGPT2(sizedConfig(name), { backend, dtype, quick: true });
   for (const batchSize of flags["batch-sizes"].split(",").map(Number)) {
     const start = performance.now(), stepSeconds = await timeSteps(model, batchSize);
     const { bytes, flops } = decodeStepCost(model.config, dtype, batchSize, CONTEXT + STEPS / 2);
@@ -64,12 +59,8 @@ for (const name of flags.models.split(",")) {
     );
   }
   const about = { created: new Date().toISOString(), backend: backend.description, deno: Deno.version.deno, dtype };
-  await writeTextFile(path, JSON.stringify({ ...about, command: Deno.args.join(" "), roofs, points }, null, 2) + "\n");
-}
-
-function configOf(name: string): GPT2Config {
-  if (!WIDER[name]) return gpt2Config(name as GPT2Size);
-  return { ...gpt2Config("gpt2"), ...WIDER[name], n_inner: 4 * WIDER[name].n_embd };
+  const result: SizesResult = { ...about, command: ["sizes.ts", ...Deno.args].join(" "), roofs, points };
+  await writeTextFile(path, JSON.stringify(result, null, 2) + "\n");
 }
 
 /** The median seconds of a step. */
