@@ -16,13 +16,17 @@ export {
   type LatencyChartOptions,
   throughputChart,
 } from "./chart/by_batch_size.ts";
+export { type Distribution, distributionBars, type DistributionBarsOptions } from "./chart/distributions.ts";
 export { type Factor, factorChart, type FactorChartOptions } from "./chart/factors.ts";
 export { type GridRow, heatmap, type HeatmapOptions, tokenGrid, type TokenGridOptions } from "./chart/grid.ts";
 export { lineChart, type LineChartOptions, type LinePoint, type LineSeries } from "./chart/lines.ts";
 export { logLineChart } from "./chart/log_lines.ts";
+export { memoryMap, type MemoryMapOptions, type MemoryStep } from "./chart/memory_map.ts";
 export { candidateGrid, type CandidateLike, nextTokenBars, type NextTokenBarsOptions } from "./chart/next_token.ts";
 export { batchGrid, type BatchGridOptions, paddingBars, paddingGrids, type TokenNames } from "./chart/padding.ts";
+export { planeChart, type PlaneChartOptions, type PlanePoint, type PlaneSeries } from "./chart/plane.ts";
 export { rooflineChart, type RooflinePoint, type RooflineSeries } from "./chart/roofline.ts";
+export { seatChart, type SeatChartOptions, type SeatStep } from "./chart/seats.ts";
 export { progress, type ProgressLike, show } from "./chart/show.ts";
 export { type Chart, type ChartOptions, formatNumber, stackCharts, theme } from "./chart/specification.ts";
 export { type StackedBar, stackedBars, type StackedBarsOptions } from "./chart/stacked_bars.ts";

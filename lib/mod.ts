@@ -47,11 +47,12 @@ export { generateBatch, generateSteps, generateTokenKvCaching } from "./engine/g
 export type { GenerateOptions, NextTokens, Step } from "./engine/generate.ts";
 export { generateStepsWithoutCache } from "./engine/without_cache.ts";
 export type { AnswerOptions, Generated } from "./engine/request.ts";
-export type { FilterOrder, SamplingOptions } from "./engine/sampling.ts";
-export type { StepOptions } from "./engine/runner.ts";
-export { Engine, QueueFull } from "./engine/engine.ts";
+export { Runner } from "./engine/runner.ts";
+export type { NextToken, StepOptions } from "./engine/runner.ts";
+export type { Feed, Wanted } from "./engine/step_inputs.ts";
+export { Engine, QueueFull, TooLarge } from "./engine/engine.ts";
 export type { EngineOptions, SubmitOptions } from "./engine/engine.ts";
-export type { Answering, Piece } from "./engine/job.ts";
+export type { Answering, AnswerTimes, Piece } from "./engine/job.ts";
 export { byPriority, firstCome, shortestPrompt } from "./engine/policy.ts";
 export type { Policy, Waiting } from "./engine/policy.ts";
 export { Timeline } from "./engine/timeline.ts";
@@ -62,10 +63,17 @@ export { nextTokenLogits, topTokens } from "./engine/logits.ts";
 export type { Candidate } from "./engine/logits.ts";
 export { Interrupted, interruptSignal } from "./util/interrupt.ts";
 
+// Choosing the next token: the settings, what they make of the model's answer, and the random number of each token.
+export { samplingSettings } from "./engine/sampling.ts";
+export type { FilterOrder, SamplingOptions, SamplingSettings } from "./engine/sampling.ts";
+export { probabilities } from "./engine/probabilities.ts";
+export { uniformOf } from "./engine/uniform.ts";
+
 // Measuring: what batches of all sizes take.
 export { SOURCE_POINTS, sweep, timeDecodeSteps, timeGeneration } from "./bench/measure.ts";
 export type { DecodeTimingOptions, SweepOptions, SweepPoint, SweepResult, Timing } from "./bench/measure.ts";
 export { median } from "./util/median.ts";
+export { seededRandom } from "./util/random.ts";
 
 // The roofline: what a step has to do, and what the machine could do at most.
 export { decodeStepCost, decodeStepParts, kneeBatchSize, rooflineSeconds } from "./bench/roofline.ts";

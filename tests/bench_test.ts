@@ -6,7 +6,6 @@ import { pathToFileURL } from "node:url";
 import { startAll } from "../lib/bench/peers/catalog.ts";
 import {
   compare,
-  type Contestant,
   doubts,
   geometricMean,
   type Point,
@@ -14,6 +13,7 @@ import {
   relativeError,
   type Standing,
 } from "../lib/bench/peers/compare.ts";
+import type { Contestant } from "../lib/bench/peers/rounds.ts";
 import { refuseCuda } from "../lib/bench/peers/environment.ts";
 import { Peer } from "../lib/bench/peers/protocol.ts";
 import { absences, tables } from "../lib/bench/peers/report.ts";
@@ -138,6 +138,8 @@ class StandIn:
         print("what a library prints", flush=True)
     def generate(self, ids, batch_size, max_tokens):
         return 1, 2, [ids[-1:] * max_tokens] * batch_size
+    def serve(self, requests, seats, batching):
+        return [[1.5] * count for _, count in requests], [prompt[:1] * seats for prompt, _ in requests]
     def logits(self, ids):
         return [ids[0] + 0.5]
 serve(StandIn)`;
@@ -147,6 +149,11 @@ serve(StandIn)`;
     const work = { ids: [4, 5], batchSize: 2, maxTokens: 3 };
     const tokens = [[5, 5, 5], [5, 5, 5]];
     assert.deepEqual(await peer.generate(work), { prefillSeconds: 1, decodeSeconds: 2, tokens });
+    const requests = [{ prompt: [6, 7], maxTokens: 2, arrivalSeconds: 0 }];
+    assert.deepEqual(await peer.serve({ batching: "static", seats: 3, requests }), {
+      seconds: [[1.5, 1.5]],
+      tokens: [[6, 6, 6]],
+    });
     assert.deepEqual(await peer.logits([7]), [7.5]);
   },
 });

@@ -6,16 +6,21 @@ import {
   candidateGrid,
   type Chart,
   type ChartSeries,
+  distributionBars,
   factorChart,
   heatmap,
   latencyChart,
   lineChart,
   logLineChart,
+  memoryMap,
   nextTokenBars,
   paddingBars,
   paddingGrids,
+  planeChart,
   renderSvg,
   rooflineChart,
+  seatChart,
+  type SeatStep,
   show,
   showTable,
   stackCharts,
@@ -66,7 +71,35 @@ const roofs = [
   { name: "int8", bandwidth: 30e9, flops: 1700e9, points: [{ intensity: 240, flops: 570e9, label: "128" }] },
 ];
 
+/** Request 0 rides for ten steps; 1 gets off after two, and 2 takes its seat, is preempted at once, and comes again. */
+const rides: SeatStep[] = Array.from({ length: 10 }, (_, step) => ({
+  rows: [
+    { request: 0, seat: 0, phase: step ? "decode" : "prefill" },
+    ...step < 2 ? [{ request: 1, seat: 1, phase: step ? "decode" as const : "prefill" as const }] : [],
+    ...step === 2 || step > 5 ? [{ request: 2, seat: 1, phase: "prefill" as const }] : [],
+  ],
+}));
+const event = (request: number, what: string, reused = 0) => ({ request, seat: 0, what, reused });
+const events = [
+  [event(0, "admitted"), event(1, "admitted")],
+  [],
+  [event(1, "ended"), event(2, "admitted", 8)],
+  [
+    event(2, "preempted"),
+  ],
+  [],
+  [],
+  [event(2, "admitted")],
+];
+const memory = rides.map(({ rows }, step) => ({
+  rows: rows.map((row) => ({ ...row, tokens: 4 })),
+  events: events[step] ?? [],
+  kvCacheBytes: 10_000 + 500 * step,
+}));
+
 const charts: Record<string, Chart> = {
+  "seats by steps": seatChart(rides, { title: "Continuous", subtitle: "three requests", seats: 2, length: 16 }),
+  "a memory that runs short": memoryMap(memory, { title: "One gives way", bytesPerToken: 100, limit: 15_000 }),
   "a rate by size": logLineChart([{ name: "sum", points: [{ x: 1, y: 6.8 }, { x: 1024, y: 31 }] }], {
     title: "Small arrays measure the call",
     xTitle: "Array (MB)",
@@ -134,6 +167,21 @@ const charts: Record<string, Chart> = {
   "a strip of many tokens": tokenStrip(Array.from({ length: 60 }, (_, id) => id * 900), names, { title: "Sixty" }),
   "a strip that goes on": tokenStrip([1, 2], names, { title: "Two more", generated: [3, 4], showIds: false }),
   "what comes next": nextTokenBars(candidates, names, { title: "Half is two tokens", vocabSize: 50257 }),
+  "what filters leave": distributionBars(
+    [
+      { name: "top-k 1", probabilities: [1, 0, 0] },
+      { name: "temperature 2", probabilities: [0.6, 0.3, 0.1] },
+    ],
+    names,
+    { title: "Two ways", model: [0.8, 0.15, 0.05], count: 2 },
+  ),
+  "two measurements": planeChart([
+    { name: "temperature", points: [{ x: 40, y: 5, label: "0.3" }, { x: 95, y: 250, label: "1.15" }] },
+    { name: "real text", muted: true, points: [{ x: 85, y: 100, label: "real" }] },
+  ], { title: "What is new is unlikely", xTitle: "Different bigrams (%)", yTitle: "Perplexity" }),
+  "two measurements that never change": planeChart([
+    { name: "a", points: [{ x: 100, y: 5, label: "1" }, { x: 100, y: 5, label: "2" }] },
+  ], { title: "One place", xTitle: "Share (%)", yTitle: "Perplexity" }),
   "several steps": candidateGrid([candidates, candidates.slice(0, 2)], names, { title: "Two steps" }),
 };
 
@@ -191,6 +239,37 @@ Deno.test("a chart says in words what it shows", () => {
     charts.attention.description,
     "Who looks at whom. Query by key. a: most at a, 1.00. ·b: most at ·b, 0.70.",
   );
+});
+
+Deno.test("a chart of seats tells one ride from the next, and the steps of a prompt from those of its answer", () => {
+  const { description, layer } = charts["seats by steps"] as Chart & { layer: { data: { values: unknown[] } }[] };
+  assert.equal(
+    description,
+    "Continuous. 2 seats, 10 steps, 85% of the seats taken. seat 0: 0 (steps 0 to 9). " +
+      "seat 1: 1 (steps 0 to 1), 2 (steps 2 to 2), 2 (steps 6 to 9).",
+  );
+  const cells = layer[0].data.values as { kind: string; from: number; to: number }[];
+  const of = (wanted: string) => cells.filter(({ kind }) => kind === wanted).map(({ from, to }) => [from, to]);
+  assert.deepEqual(of("empty seat"), [[0, 10], [0, 10]]);
+  assert.deepEqual(of("decode"), [[1, 10], [1, 2]]);
+  assert.deepEqual(of("prefill"), [[0, 1], [0, 1], [2, 3], [6, 10]]);
+  assert.throws(() => seatChart(rides, { title: "One seat", seats: 1 }), /seat 1 is none of 1/);
+});
+
+Deno.test("a map of memory has a band for each stay, as high as the tokens that it holds, up to its end", () => {
+  const { description, layer } = charts["a memory that runs short"] as Chart & {
+    layer: { data: { values: unknown[] } }[];
+  };
+  assert.equal(
+    description,
+    "One gives way. Of 15.0 kB that the cache may take, it takes 14.5 kB at most. request 0: steps 0 to 9, 40 tokens at most. " +
+      "request 1: steps 0 to 1, 8 tokens at most. request 2: steps 2 to 2, 12 tokens at most, then preempted. " +
+      "request 2: steps 6 to 9, 16 tokens at most.",
+  );
+  const cells = layer[0].data.values as { step: number; bottom: number; top: number }[];
+  const at = (wanted: number) => cells.filter(({ step }) => step === wanted).map(({ bottom, top }) => [bottom, top]);
+  assert.deepEqual([at(1), at(2), at(4)], [[[0, 0.8], [0.8, 1.6]], [[0, 1.2], [1.2, 2.4]], [[0, 2]]]);
+  assert.equal(layer[3].data.values.length, 1); // one cross
 });
 
 Deno.test("a sweep's bars span its slowest and its fastest repeat", () => {
@@ -436,6 +515,10 @@ Deno.test("the bars of the next token say what is left for all others, however l
   assert.equal(all.description, "Certain. ·id0 100%.");
   assert.throws(() => nextTokenBars([], names, { title: "", vocabSize: 1 }), /there are no candidates/);
   assert.throws(() => candidateGrid([], names, { title: "" }), /there are no candidates/);
+  assert.throws(
+    () => distributionBars([], names, { title: "", model: [] }),
+    /Cannot chart distributions: there are none/,
+  );
 });
 
 Deno.test("lines of many points are read out at a few of them, the ends included, and bad points are refused", () => {
@@ -452,6 +535,10 @@ Deno.test("a trade-off that no logarithmic axis can hold is refused", () => {
   assert.throws(() => tradeOffChart([{ batchSize: 1, throughput: 0, latency: 1 }], { title: "" }), {
     name: "RangeError",
     message: 'Cannot chart the trade-off: {"batchSize":1,"throughput":0,"latency":1}.',
+  });
+  const origin = [{ name: "a", points: [{ x: 0, y: 0, label: "0" }] }];
+  assert.throws(() => planeChart(origin, { title: "", xTitle: "Share", yTitle: "Perplexity" }), {
+    message: /^Cannot chart perplexity: .*"y":0/,
   });
   assert.throws(() => tradeOffChart([], { title: "" }), {
     message: "Cannot chart the trade-off: there are no points.",

@@ -2,20 +2,23 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
+import { useBackend } from "../lib/backend/select.ts";
 import { Engine, QueueFull, type SubmitOptions } from "../lib/engine/engine.ts";
 import { generateBatch } from "../lib/engine/generate.ts";
+import { Bucket } from "../lib/engine/bucket.ts";
 import { Job } from "../lib/engine/job.ts";
 import { KvCache } from "../lib/engine/kv_cache.ts";
 import { byPriority, firstCome, shortestPrompt } from "../lib/engine/policy.ts";
+import type { Generated } from "../lib/engine/request.ts";
 import { Runner } from "../lib/engine/runner.ts";
 import { SampledRow } from "../lib/engine/sampled_row.ts";
 import { type StepRecord, Timeline } from "../lib/engine/timeline.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
+import type { GPT2 } from "../lib/gpt2/model.ts";
 import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
-import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
-import { testOnEach, workingBackends } from "./_support/backends.ts";
+import { compiledByXla, testOnEach, workingBackends } from "./_support/backends.ts";
 import { alone, type Asked, randomWork, untilStep } from "./_support/engine_workloads.ts";
 import { collectGarbage } from "./_support/garbage.ts";
 import { assertClose } from "./_support/logits.ts";
@@ -35,8 +38,8 @@ async function tiny() {
 const eventsOf = (steps: readonly StepRecord[], what: string) =>
   steps.flatMap(({ events }) => events.filter((event) => event.what === what));
 
-/** How many of the answers differ from those that the requests get alone. */
-async function differing(model: Awaited<ReturnType<typeof tiny>>, asked: readonly Asked[]): Promise<string[]> {
+/** The answers that differ from those that the requests get alone, from `model`. */
+async function differing(model: GPT2, asked: readonly Asked[]): Promise<string[]> {
   const wrong: string[] = [];
   for (const [i, { options, answer }] of asked.entries()) {
     if (!answer) continue;
@@ -250,6 +253,54 @@ Deno.test("who gave way is not admitted again before somebody has left", async (
   assert.ok(checked > 0);
 });
 
+Deno.test("where empty slots are free rows get their whole answers' at once, if memory holds that for all", async () => {
+  using model = await tiny();
+  const { grow } = Bucket.prototype;
+  let grown = 0;
+  using _ = replaced(Bucket.prototype, "grow", {
+    value(this: Bucket, slots: number) {
+      grown++;
+      grow.call(this, slots);
+    },
+  });
+  const cachePolicy = { ...model.backend.cachePolicy, emptySlotsAreFree: true };
+  using roomy = await loadGPT2(folder, { backend: { ...model.backend, cachePolicy } });
+  const grownWith = async (model: GPT2, count: number) => {
+    await using engine = new Engine({ model, maxBatch: 4, kvCacheBytes: blocks(model, count) });
+    grown = 0;
+    const asked = [0, 1, 2].map((i) => ask(promptOf(i, 10), 50));
+    const results = await Promise.all(asked.map((options) => engine.submit(options).result));
+    for (const [i, { tokens }] of results.entries()) {
+      assert.deepEqual(tokens, (await alone(model, asked[i])).tokens, `request ${i}`);
+    }
+    return grown;
+  };
+  assert.equal(await grownWith(roomy, 12), 0);
+  assert.ok(await grownWith(roomy, 11) > 0, "three rows of four blocks do not fit");
+  assert.ok(await grownWith(model, 12) > 0);
+});
+
+Deno.test("answers to one prompt are spread over the lanes", async () => {
+  using model = await tiny();
+  const parallelism = { lanes: 2, threads: 1 }, { step } = Runner.prototype, rows: number[][] = [];
+  using _ = replaced(Runner.prototype, "step", {
+    value(this: Runner, ...[cache, feeds, options]: Parameters<typeof step>) {
+      const laneOf = ({ row }: typeof feeds[number]) =>
+        cache.lanes.findIndex(({ buckets }) => buckets.includes(row.bucket));
+      rows.push(cache.lanes.map((_, lane) => feeds.filter((feed) => laneOf(feed) === lane).length));
+      return step.call(this, cache, feeds, options);
+    },
+  });
+  await using engine = new Engine({ model, maxBatch: 4, parallelism });
+  const options = ask(promptOf(1, 12), 6, { temperature: 1, seed: 5 });
+  const answers = await Promise.all(engine.submitAll(options, 4).map(({ result }) => result));
+  const full = rows.filter(([a, b]) => a + b === 4);
+  assert.ok(full.length > 0 && full.every(([a, b]) => a === b), `${rows.join("; ")}`);
+  const inputs = padBatch([[...options.prompt]], { padTokenId: 0 }), { prompt: _prompt, ...rest } = options;
+  const expected = await generateBatch(model, inputs, { ...rest, n: 4, parallelism: { lanes: 1, threads: 1 } });
+  assert.deepEqual(answers.map(({ tokens }) => tokens), expected.map(({ tokens }) => tokens));
+});
+
 Deno.test("what can never be answered is refused at once, with the bytes that it needs", async () => {
   using model = await tiny();
   await using engine = new Engine({ model, kvCacheBytes: blocks(model, 2) });
@@ -287,14 +338,17 @@ Deno.test("a prompt that begins like a cached row's feeds only the rest, also af
   const { steps } = engine.timeline;
   assert.deepEqual(eventsOf(steps, "admitted").map(({ reused }) => reused), [undefined, 30, 42, 31]);
   assert.deepEqual([1, 2, 3].map((request) => tokensFed(steps, request)[0]), [3, 1, 1], "one token at least");
-  const scored = ask(first.prompt, 3, { promptLogprobs: true }),
-    { promptLogprobs } = await engine.submit(scored).result;
+  const scored = ask(first.prompt, 3, { promptLogprobs: true, topLogprobs: 2 }),
+    { promptLogprobs, promptTopLogprobs } = await engine.submit(scored).result;
   assert.equal(
     eventsOf(engine.timeline.steps, "admitted").at(-1)!.reused,
     undefined,
     "all of it is fed for its scores",
   );
-  assertClose(promptLogprobs!, (await alone(model, scored)).promptLogprobs!, 1e-3, "scores");
+  const expected = await alone(model, scored);
+  assertClose(promptLogprobs!, expected.promptLogprobs!, 1e-3, "scores");
+  const idsOf = ({ promptTopLogprobs: top }: Generated) => top!.map((two) => two.map(({ id }) => id));
+  assert.deepEqual(idsOf({ ...expected, promptTopLogprobs }), idsOf(expected));
 });
 
 Deno.test("rows of ended requests give way to whoever needs their place or their memory", async () => {
@@ -320,6 +374,8 @@ Deno.test("n answers come from one prefill, and are those that generateBatch giv
     assert.deepEqual(answers.map(({ tokens }) => tokens), expected.map(({ tokens }) => tokens));
     const prefilled = engine.timeline.steps.flatMap(({ rows }) => rows.filter(({ phase }) => phase === "prefill"));
     assert.equal(prefilled.reduce((sum, { tokens }) => sum + tokens, 0), 25 + 3, `maxBatch ${maxBatch}`);
+    const unseeded = engine.submitAll({ ...options, seed: undefined }, 3).map(({ answer }) => answer.seed);
+    assert.equal(new Set(unseeded).size, 1, "one seed draws all of them again");
   }
 });
 
@@ -493,8 +549,18 @@ Deno.test("thousands of tiny requests leave the number of tensors and the reside
 Deno.test("a timeline keeps the last steps, as JSON and as trace events that do not overlap on a thread", async () => {
   using model = await tiny();
   await using engine = new Engine({ model, maxBatch: 3, timelineSteps: 20 });
-  await Promise.all([0, 1, 2, 3, 4, 5].map((i) => engine.submit(ask(promptOf(i, 9), 20)).result));
+  const heard: StepRecord[] = [], listening = engine.timeline.listen((step) => heard.push(step));
+  const asked = [0, 1, 2, 3, 4, 5].map((i) => engine.submit(ask(promptOf(i, 9), 20)));
+  await Promise.all(asked.map(({ result }) => result));
+  const answered = heard.flatMap(({ rows }) => rows.filter(({ answered }) => answered));
+  assert.equal(answered.length, 6 * 20, "each token of an answer came of a row of a step");
+  for (const { times: { asked: from, firstToken, lastToken } } of asked) {
+    assert.ok(from <= firstToken! && firstToken! < lastToken! && lastToken! <= performance.now());
+  }
   await engine.drain();
+  assert.deepEqual(heard.slice(-20), engine.timeline.steps);
+  listening[Symbol.dispose]();
+  const before = heard.length;
   const { timeline } = engine, { steps } = timeline, { count } = timeline;
   assert.deepEqual(steps.map(({ step }) => step), Array.from({ length: 20 }, (_, i) => count - 20 + i));
   assert.deepEqual(JSON.parse(JSON.stringify(timeline)), { steps: JSON.parse(JSON.stringify(steps)) });
@@ -513,6 +579,8 @@ Deno.test("a timeline keeps the last steps, as JSON and as trace events that do 
   assert.equal(events.filter(({ ph, tid }) => ph === "X" && tid > 0).length, rows);
   assert.equal(events.filter(({ ph }) => ph === "i").length, steps.reduce((sum, { events }) => sum + events.length, 0));
   assert.deepEqual(new Timeline(3).steps, []);
+  timeline.add(steps[0]);
+  assert.deepEqual([timeline.count, heard.length], [count + 1, before], "nothing is heard any more");
 });
 
 testOnEach(backends, "requests of all kinds get what they get alone", async (backend) => {
@@ -523,7 +591,8 @@ testOnEach(backends, "requests of all kinds get what they get alone", async (bac
 });
 
 Deno.test("compiled by XLA: requests of all kinds get what they get alone", async () => {
-  using model = await loadGPT2(folder, { backend: await tensorflowOnGpu(await openTensorflow()) });
+  using model = await loadGPT2(folder, { backend: await compiledByXla() });
   const { asked } = await randomWork(model, { seed: 3, requests: 5 });
-  assert.deepEqual(await differing(model, asked), []);
+  using reference = await loadGPT2(folder, { backend: await useBackend("tensorflow") }); // compiles nothing
+  assert.deepEqual(await differing(reference, asked), []);
 });

@@ -9,12 +9,10 @@ import { samplingSettings } from "../lib/engine/sampling.ts";
 import { uniformOf } from "../lib/engine/uniform.ts";
 import { generateStepsWithoutCache } from "../lib/engine/without_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
-import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
-import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import { seededRandom } from "../lib/util/random.ts";
-import { testOnEach, workingBackends } from "./_support/backends.ts";
+import { compiledByXla, testOnEach, workingBackends } from "./_support/backends.ts";
 import { assertClose, logitsOf } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
@@ -99,7 +97,7 @@ testOnEach(
 );
 
 Deno.test("compiled by XLA: rows of all settings in one batch get what they get on libtensorflow", async () => {
-  const [backend] = backends.working, compiled = await tensorflowOnGpu(await openTensorflow());
+  const [backend] = backends.working, compiled = await compiledByXla();
   await tf.setBackend(backend.name);
   const prompts = randomPrompts(KINDS.length, 1), options: GenerateOptions = { maxTokens: 6, rows: KINDS };
   using model = await loadGPT2(folder, { backend });
@@ -159,7 +157,12 @@ testOnEach(backends, "log-probabilities of a prompt are those of its tokens, als
       1e-3,
       "top",
     );
-    const { tokens, logprobs, topLogprobs } = answers[i];
+    const { tokens, logprobs, topLogprobs, promptTopLogprobs } = answers[i];
+    assert.equal(promptTopLogprobs!.length, prompt.length - 1);
+    for (const [t, top] of promptTopLogprobs!.entries()) {
+      const likeliest = [...logits[t].keys()].sort((a, b) => logits[t][b] - logits[t][a]).slice(0, 3);
+      assert.deepEqual(top.map(({ id }) => id), likeliest, `prompt ${i}, token ${t + 1}`);
+    }
     assert.deepEqual(topLogprobs!.map(([best]) => best), tokens.map((id, t) => ({ id, logprob: logprobs![t] })));
   }
 });

@@ -369,8 +369,9 @@ Deno.test("a connection that falls silent counts as broken", async () => {
   place.hub.fault = (seen) => isContent(seen) && first ? (first = false, { stallAfter: 200_000 }) : undefined;
   await place.install({ stallSeconds: 0.3 });
   await place.assertInstalled();
-  assert.match(place.log.join(), /^Trying again in 1 s: 127\.0\.0\.1:\d+ sent nothing for 0\.3 seconds\.$/);
-  assert.match(place.hub.requests.findLast(isContent)!.range!, /^bytes=200000-$/);
+  assert.match(place.log[0], /^Trying again in 1 s: 127\.0\.0\.1:\d+ sent nothing for 0\.3 seconds\.$/);
+  const [, kept] = /^bytes=(\d+)-$/.exec(place.hub.requests.filter(isContent)[1].range!)!;
+  assert.ok(Number(kept) > 0 && Number(kept) <= 200_000, kept); // on a busy machine, silence may come before the last byte
 });
 
 Deno.test("a hub that trickles its list of files, never silent for long, is given up after a time", async () => {

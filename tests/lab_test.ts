@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
 import { findChromium, installChromium, Page } from "./_support/browser.ts";
-import { chartsOf, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
+import { chartsOf, convertedNotebooks, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
 
 const full = Boolean(Deno.env.get("OMNIBUS_FULL"));
 const chromium = await findChromium() ?? (full ? await installChromium() : null);
@@ -17,25 +16,23 @@ Deno.test({
   name: `in JupyterLab, all of 04 runs at reduced sizes, its charts are drawn, and progress is one line${needs}`,
   ignore,
   async fn() {
-    // A copy, because JupyterLab saves what it runs; as deep in the project as the notebooks, because it imports ../lib.
-    await Deno.mkdir(results, { recursive: true });
-    const copy = join(results, "04_in_lab.ipynb");
-    await Deno.copyFile(join(NOTEBOOKS, "04_batching.ipynb"), copy);
-    const charts = chartsOf(JSON.parse(await Deno.readTextFile(copy))).length;
+    const text = await Deno.readTextFile(join(NOTEBOOKS, "04_batching.ipynb"));
+    const charts = chartsOf(JSON.parse(text)).length;
+    await using notebook = await temporaryNotebook(text);
     await using lab = await Lab.start();
     await using page = await Page.open(chromium!, { width: 1280, height: 24000 }); // all cells are on the screen
-    await page.send("Page.navigate", { url: lab.url("results/04_in_lab.ipynb") });
+    await page.send("Page.navigate", { url: lab.url(notebook.path) });
 
-    await page.until("idle kernel", `${STATUS} === "idle"`, 120);
+    await page.until("idle kernel", IDLE);
     await page.click(".lm-MenuBar-itemLabel", "Kernel");
     await page.click('[data-command="kernelmenu:restart-and-clear"] .lm-Menu-itemLabel');
     await page.click(".jp-Dialog-button.jp-mod-warn, .jp-Dialog-button.jp-mod-accept");
     await page.until("cleared outputs", `!document.querySelector(".jp-OutputArea-output")`);
-    await page.until("idle kernel", `${STATUS} === "idle"`);
+    await page.until("idle kernel", IDLE);
     await page.click(".lm-MenuBar-itemLabel", "Run");
     await page.click('[data-command="runmenu:run-all"] .lm-Menu-itemLabel');
     const prompts = `[...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map((one) => one.textContent)`;
-    await page.until("all cells done", `${prompts}.every((text) => /^\\[\\d+\\]:$/.test(text))`, 180);
+    await page.until("all cells done", `${prompts}.every((text) => /^\\[\\d+\\]:$/.test(text))`, 600);
     await page.until("drawn charts", `${drawn} === ${charts}`);
 
     const errors = await page.evaluate<string[]>(
@@ -54,7 +51,6 @@ Deno.test({
   name: `in JupyterLab, the stop button ends a generation, and the next cell runs${needs}`,
   ignore,
   async fn() {
-    await Deno.mkdir(results, { recursive: true });
     const source = [
       `import { AutoModelForCausalLM, AutoTokenizer, generateBatch } from "../lib/mod.ts";
 import { progress } from "../lib/chart.ts";
@@ -72,14 +68,12 @@ for (let i = 0; i < 1000; i++) {
       { id: `c${i}`, cell_type: "code", source, metadata: {}, outputs: [], execution_count: null }
     ));
     const metadata = { kernelspec: { name: "deno", display_name: "Deno", language: "typescript" } };
-    await Deno.writeTextFile(
-      join(results, "stop_in_lab.ipynb"),
-      JSON.stringify({ cells, metadata, nbformat: 4, nbformat_minor: 5 }),
-    );
+    const text = JSON.stringify({ cells, metadata, nbformat: 4, nbformat_minor: 5 });
+    await using notebook = await temporaryNotebook(text);
     await using lab = await Lab.start();
     await using page = await Page.open(chromium!, { width: 1280, height: 900 });
-    await page.send("Page.navigate", { url: lab.url("results/stop_in_lab.ipynb") });
-    await page.until("idle kernel", `${STATUS} === "idle"`, 120);
+    await page.send("Page.navigate", { url: lab.url(notebook.path) });
+    await page.until("idle kernel", IDLE);
     const output = `[...document.querySelectorAll(".jp-OutputArea-output")].map((one) => one.textContent)`;
     const button = (command: string) => `.jp-NotebookPanel-toolbar [data-command="${command}"]`;
     await page.click(".jp-CodeCell .jp-InputArea-editor");
@@ -87,10 +81,10 @@ for (let i = 0; i < 1000; i++) {
     await page.until("moving bar", `${output}.some((text) => / [1-9]\\d* of 1000/.test(text))`);
     await page.screenshot(join(results, "lab_progress.png"));
     await page.click(button("notebook:interrupt-kernel"));
-    await page.until("error of the stopped cell", `${output}.some((text) => text.includes("Interrupted"))`, 20);
+    await page.until("error of the stopped cell", `${output}.some((text) => text.includes("Interrupted"))`);
     assert.equal(await page.evaluate(`${output}.filter((text) => text.includes("█") || text.includes("░")).length`), 1);
     await page.click(button("notebook:run-cell-and-select-next"));
-    await page.until("result of the next cell", `${output}.some((text) => text.trim() === "42")`, 20);
+    await page.until("result of the next cell", `${output}.some((text) => text.trim() === "42")`);
   },
 });
 
@@ -98,14 +92,11 @@ Deno.test({
   name: `without JavaScript, a browser shows every chart of a notebook that nbconvert made HTML${needs}`,
   ignore,
   async fn() {
-    const { python, env } = await jupyterEnvironment();
-    for (const { path, notebook } of await storedNotebooks()) {
-      const folder = await Deno.makeTempDir();
-      const args = ["-m", "nbconvert", "--to", "html", "--output-dir", folder, "--output", "page", path];
-      assert.ok((await new Deno.Command(python, { args, env, stderr: "null" }).output()).success);
+    await using converted = await convertedNotebooks();
+    for (const { name, notebook } of await storedNotebooks()) {
       await using page = await Page.open(chromium!, { width: 1280, height: 900 });
       await page.send("Emulation.setScriptExecutionDisabled", { value: true });
-      await page.send("Page.navigate", { url: pathToFileURL(join(folder, "page.html")).href });
+      await page.send("Page.navigate", { url: pathToFileURL(join(converted.folder, `${name}.html`)).href });
       // The page's own scripts do not run; ours does. The parser makes images before it is at the end, and they load after.
       await page.until("end of the page", `document.readyState === "complete" && location.protocol === "file:"`);
       await page.evaluate(
@@ -115,16 +106,29 @@ Deno.test({
         `[...document.querySelectorAll(".jp-RenderedSVG img")].map((one) =>
           [one.naturalWidth, one.getBoundingClientRect().width, one.getBoundingClientRect().height])`,
       );
-      assert.equal(sizes.length, chartsOf(notebook).length, path);
-      for (const size of sizes) assert.ok(size.every((length) => length > 100), `${path}: a picture of ${size}`);
+      assert.equal(sizes.length, chartsOf(notebook).length, name);
+      for (const size of sizes) assert.ok(size.every((length) => length > 100), `${name}: a picture of ${size}`);
       await page.screenshot(join(results, "nbconvert.png"));
-      await Deno.remove(folder, { recursive: true });
     }
   },
 });
 
-/** What the kernel of the notebook is doing. */
-const STATUS = `document.querySelector(".jp-Notebook-ExecutionIndicator")?.dataset.status`;
+/** A file that JupyterLab may save; as deep in the project as the notebooks, because it imports ../lib. */
+async function temporaryNotebook(text: string): Promise<{ path: string } & AsyncDisposable> {
+  await Deno.mkdir(results, { recursive: true });
+  const file = await Deno.makeTempFile({ dir: results, prefix: "in_lab-", suffix: ".ipynb" });
+  await Deno.writeTextFile(file, text);
+  const checkpoint = join(results, ".ipynb_checkpoints", basename(file).replace(".ipynb", "-checkpoint.ipynb"));
+  return {
+    path: `results/${basename(file)}`,
+    async [Symbol.asyncDispose]() {
+      for (const path of [file, checkpoint]) await Deno.remove(path).catch(() => {});
+    },
+  };
+}
+
+/** There is a kernel, and it waits: so says the status bar. The toolbar's indicator begins with "idle", before any kernel. */
+const IDLE = `document.querySelector("#jp-main-statusbar")?.textContent.includes("Deno | Idle")`;
 
 /** How many charts the page has drawn: each is a canvas, or SVG, of a size that can be seen. */
 const drawn = `[...document.querySelectorAll(".jp-RenderedVegaCommon5 .vega-embed")].filter((one) =>
@@ -133,10 +137,16 @@ const drawn = `[...document.querySelectorAll(".jp-RenderedVegaCommon5 .vega-embe
 
 /** `deno task lab`, without a browser of its own. */
 class Lab implements AsyncDisposable {
-  private constructor(private readonly child: Deno.ChildProcess, private readonly address: string) {}
+  private constructor(
+    private readonly child: Deno.ChildProcess,
+    private readonly address: string,
+    private readonly folder: string,
+  ) {}
 
   static async start(): Promise<Lab> {
+    const folder = await Deno.makeTempDir(); // what is open there is kept, and would be opened again
     const words = [
+      `--LabApp.workspaces_dir=${folder}`,
       "--no-browser",
       "--port=0",
       "--IdentityProvider.token=test",
@@ -160,16 +170,17 @@ class Lab implements AsyncDisposable {
       (async () => {
         while (!(await reader.read()).done);
       })(); // or else it stops when the pipe is full
-      return new Lab(child, address);
+      return new Lab(child, address, folder);
     }
   }
 
   url(path: string): string {
-    return `${this.address}/lab/tree/${path}?token=test&reset`;
+    return `${this.address}/lab/tree/${path}?token=test`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.child.kill();
     await this.child.status;
+    await Deno.remove(this.folder, { recursive: true });
   }
 }

@@ -4,7 +4,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { jupyterEnvironment } from "../lib/jupyter/environment.ts";
 import { executeNotebook } from "../lib/jupyter/execute.ts";
-import { storedNotebooks } from "./_support/stored_notebooks.ts";
+import { temporaryFolder, writeNotebook } from "./_support/notebook_files.ts";
 
 const project = fileURLToPath(new URL("..", import.meta.url));
 const library = JSON.stringify(import.meta.resolve("../lib/chart.ts"));
@@ -16,7 +16,13 @@ Deno.test("a notebook whose cells all run passes, and its outputs stand in the c
   await using folder = await temporaryFolder();
   // The kernel sends outputs late: a client that trusts its "idle" loses most of these lines.
   const many = 'for (let i = 0; i < 300; i++) console.log(i); "the result"';
-  const path = await write(folder, "ok", [many, "1 + 1", many, "const n: number = 3; n", "await Promise.resolve('x')"]);
+  const path = await writeNotebook(folder, "ok", [
+    many,
+    "1 + 1",
+    many,
+    "const n: number = 3; n",
+    "await Promise.resolve('x')",
+  ]);
   const { text, failure } = await executeNotebook(path, await jupyterEnvironment());
   assert.equal(failure, undefined);
   const outputs = JSON.parse(text!).cells.map((cell: { outputs: Output[] }) => cell.outputs);
@@ -74,8 +80,8 @@ const failing: Record<string, { cells: string[]; cell?: number; name: string; me
 for (const [name, { cells, cell = 0, ...expected }] of Object.entries(failing)) {
   Deno.test(`a notebook with a cell that ${name} fails, and says where`, async () => {
     await using folder = await temporaryFolder();
-    const path = await write(folder, "failing", cells);
-    const { failure } = await executeNotebook(path, await jupyterEnvironment(), { cellSeconds: 30 });
+    const path = await writeNotebook(folder, "failing", cells);
+    const { failure } = await executeNotebook(path, await jupyterEnvironment(), { cellSeconds: 120 });
     assert.ok(failure);
     assert.deepEqual([failure.cell, failure.source, failure.name], [cell, cells[cell], expected.name]);
     assert.match(failure.message, expected.message);
@@ -85,8 +91,11 @@ for (const [name, { cells, cell = 0, ...expected }] of Object.entries(failing)) 
 
 Deno.test("a cell that never ends fails by time, and its kernel with it", async () => {
   await using folder = await temporaryFolder();
-  const path = await write(folder, "loop", ["Deno.writeTextFileSync('pid', String(Deno.pid))", "while (true) {}"]);
-  const { failure } = await executeNotebook(path, await jupyterEnvironment(), { cellSeconds: 3 });
+  const cells = ["Deno.writeTextFileSync('pid', String(Deno.pid))", "while (true) {}"];
+  const path = await writeNotebook(folder, "loop", cells), jupyter = await jupyterEnvironment();
+  const execute = async (cellSeconds: number) => (await executeNotebook(path, jupyter, { cellSeconds })).failure;
+  let failure = await execute(3);
+  if (failure?.cell === 0) failure = await execute(60); // a busy machine: the first cell took as long
   assert.deepEqual([failure?.cell, failure?.name], [1, "Timeout"]);
   const pid = Number(await Deno.readTextFile(join(folder.path, "pid")));
   assert.throws(() => process.kill(pid, 0), { code: "ESRCH" });
@@ -95,7 +104,7 @@ Deno.test("a cell that never ends fails by time, and its kernel with it", async 
 Deno.test("in a cell, charts stand where they were shown and progress takes one output", async () => {
   await using folder = await temporaryFolder();
   const blocking = "const busy = (ms: number) => { const end = Date.now() + ms; while (Date.now() < end); };";
-  const path = await write(folder, "order", [
+  const path = await writeNotebook(folder, "order", [
     `${chart}\n${blocking}\nimport { progress } from ${library};`,
     "console.log(1); console.log(2); await show(throughputChart([{ name: 'a', points }], { title: 'A' })); console.log(3);",
     "using bar = progress('sizes', 3);\nfor (let i = 1; i <= 3; i++) { busy(250); bar.update(i); }\nconsole.log('done');",
@@ -132,7 +141,7 @@ print(sends)
 
 Deno.test("nothing is sent on the socket on which a reply is waited for, which can lose the reply's wake-up", async () => {
   await using folder = await temporaryFolder();
-  const path = await write(folder, "three", ["1", "2", "3"]), { python, env } = await jupyterEnvironment();
+  const path = await writeNotebook(folder, "three", ["1", "2", "3"]), { python, env } = await jupyterEnvironment();
   const sends = async (way: string) => {
     const { stdout } = await new Deno.Command(python, { args: ["-c", COUNT_SENDS, path, way], env, cwd: project })
       .output();
@@ -144,14 +153,14 @@ Deno.test("nothing is sent on the socket on which a reply is waited for, which c
 
 Deno.test("an error that a cell is tagged to raise is none", async () => {
   await using folder = await temporaryFolder();
-  const path = await write(folder, "tagged", ["throw new Error('shown')", "2"], { tags: ["raises-exception"] });
+  const path = await writeNotebook(folder, "tagged", ["throw new Error('shown')", "2"], { tags: ["raises-exception"] });
   const { text } = await executeNotebook(path, await jupyterEnvironment());
   assert.match(text!, /"evalue": "shown"/);
 });
 
 Deno.test("the task stores outputs when told to, in a form that the next run leaves as it is", async () => {
   await using folder = await temporaryFolder();
-  const path = await write(folder, "stored", ["console.log(1); ({ a: [1, 2] })", chart]);
+  const path = await writeNotebook(folder, "stored", ["console.log(1); ({ a: [1, 2] })", chart]);
   const before = await Deno.readTextFile(path);
 
   const checked = await notebooks(path);
@@ -177,7 +186,7 @@ Deno.test("the task stores outputs when told to, in a form that the next run lea
 
 Deno.test("the task fails if a notebook does, shows the cell, and leaves the notebook alone", async () => {
   await using folder = await temporaryFolder();
-  const path = await write(folder, "broken", ["console.log(1)", "const a = 1;\nthrow new Error(`a is ${a}`)"]);
+  const path = await writeNotebook(folder, "broken", ["console.log(1)", "const a = 1;\nthrow new Error(`a is ${a}`)"]);
   const before = await Deno.readTextFile(path);
   const { code, text } = await notebooks("--update", path);
   assert.equal(code, 1);
@@ -191,7 +200,7 @@ Deno.test("the task fails if a notebook does, shows the cell, and leaves the not
 
 Deno.test("a notebook is found by its path from where the user stands, with a byte order mark or without", async () => {
   await using folder = await temporaryFolder();
-  const path = await write(folder, "mine", ["1"]);
+  const path = await writeNotebook(folder, "mine", ["1"]);
   await Deno.writeTextFile(path, "\uFEFF" + await Deno.readTextFile(path));
   for (const name of ["./mine.ipynb", "mine.ipynb"]) {
     const { code, text } = await notebooksFrom(folder.path, name);
@@ -204,7 +213,9 @@ Deno.test("a notebook is found by its path from where the user stands, with a by
 
 Deno.test("--quick asks notebooks for their reduced sizes", async () => {
   await using folder = await temporaryFolder();
-  const path = await write(folder, "quick", ["if (!Deno.env.get('OMNIBUS_QUICK')) throw new Error('full size')"]);
+  const path = await writeNotebook(folder, "quick", [
+    "if (!Deno.env.get('OMNIBUS_QUICK')) throw new Error('full size')",
+  ]);
   assert.equal((await notebooks("--quick", path)).code, 0);
   assert.equal((await notebooks(path)).code, 1);
 });
@@ -220,40 +231,9 @@ Deno.test("the task refuses to store reduced outputs, and names that it does not
   assert.match(unknown.text, /^notebooks: There is no notebook "99_none"\. Those in notebooks\/: /);
 });
 
-Deno.test("the answers to the notebooks' exercises run, in order, after their notebook", async () => {
-  await using folder = await temporaryFolder();
-  for (const { name, notebook: { cells } } of await storedNotebooks()) {
-    const code = cells.filter(({ cell_type }) => cell_type === "code").map(({ source }) => source.join(""));
-    const prose = cells.filter(({ cell_type }) => cell_type === "markdown").map(({ source }) => source.join(""));
-    const answers = [...prose.join("\n").matchAll(/<summary>Answer<\/summary>\n\n```ts\n([^]*?)```/g)].map((m) => m[1]);
-    assert.ok(answers.length > 0, `${name} has no exercises`);
-    // The folder is one level deeper than notebooks/.
-    const sources = [...code, ...answers].map((source) => source.replaceAll(/(["`])\.\.\//g, "$1../../"));
-    const path = await write(folder, name, sources);
-    const { failure } = await executeNotebook(path, await jupyterEnvironment(), { quick: true });
-    assert.equal(failure, undefined, `${name}: ${failure?.message}\n${failure?.source}`);
-  }
-});
-
 interface Output {
   text?: string[];
   data?: Record<string, string[]>;
-}
-
-/** All of the project's notebooks. */
-
-/** Inside the project, so that its import map holds in the notebooks. */
-async function temporaryFolder() {
-  await Deno.mkdir(join(project, ".jupyter"), { recursive: true });
-  const path = await Deno.makeTempDir({ dir: join(project, ".jupyter") });
-  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
-}
-
-async function write({ path }: { path: string }, name: string, sources: string[], metadata = {}): Promise<string> {
-  const cells = sources.map((source) => ({ cell_type: "code", source, metadata, outputs: [], execution_count: null }));
-  const file = join(path, `${name}.ipynb`);
-  await Deno.writeTextFile(file, JSON.stringify({ cells, metadata: {}, nbformat: 4, nbformat_minor: 4 }));
-  return file;
 }
 
 /** Runs the task; what it printed comes together. */

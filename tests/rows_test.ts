@@ -3,15 +3,14 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import type { BucketInputs } from "../lib/backend/ops.ts";
+import { useBackend } from "../lib/backend/select.ts";
 import type { Backend } from "../lib/backend/types.ts";
 import { KvCache } from "../lib/engine/kv_cache.ts";
 import { Runner } from "../lib/engine/runner.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { PlainGPT2 } from "../lib/gpt2/plain.ts";
-import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
-import { tensorflowOnGpu } from "../lib/tensorflow/gpu.ts";
-import { testOnEach, workingBackends } from "./_support/backends.ts";
-import { assertClose, distance, logitsOf } from "./_support/logits.ts";
+import { compiledByXla, testOnEach, workingBackends } from "./_support/backends.ts";
+import { assertClose, distance, logitsAlone, logitsOf } from "./_support/logits.ts";
 import { randomChoices, randomSchedule } from "./_support/schedules.ts";
 import { missedBy } from "./_support/sampling.ts";
 import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
@@ -21,12 +20,18 @@ const full = Deno.env.has("OMNIBUS_FULL");
 const TOLERANCE = 2e-4;
 const folder = await writeTinyModel({ seed: 1 });
 
-/** Runs schedules on a model and compares each row with the same tokens fed to `reference`. */
+/** Runs schedules on a model, and compares each row with what the same tokens get alone, on the backend `reference`. */
 async function compare(
   backend: Backend,
-  { schedules, steps = 12, lanes = [1] }: { schedules: number; steps?: number; lanes?: readonly number[] },
+  { schedules, steps = 12, lanes = [1], reference = backend }: {
+    schedules: number;
+    steps?: number;
+    lanes?: readonly number[];
+    reference?: Backend;
+  },
 ): Promise<void> {
   using model = await loadGPT2(folder, { backend });
+  using lone = await loadGPT2(folder, { backend: reference });
   // Rows of every length by themselves: as many buckets at a time as there can be.
   const apart = { ...backend.cachePolicy, bucketCost: 0 };
   using scattered = await loadGPT2(folder, { backend: Object.create(backend, { cachePolicy: { value: apart } }) });
@@ -36,16 +41,20 @@ async function compare(
     const what = (tokens: number[]) => `schedule ${seed}, ${tokens.length} tokens`;
     const one = seed % 3 === 1 && !backend.sizeFor ? scattered : model;
     if (seed % 2) {
-      for await (const { tokens, logits } of randomSchedule(one, options)) {
-        assertClose(logits, (await logitsOf(model, [tokens]))[0], TOLERANCE, what(tokens));
+      const observed = await Array.fromAsync(randomSchedule(one, options));
+      const alone = await logitsAlone(lone, observed.map(({ tokens }) => tokens));
+      for (const [i, { tokens, logits }] of observed.entries()) {
+        assertClose(logits, alone[i], TOLERANCE, what(tokens));
         compared++;
       }
     } else {
-      for await (const { tokens, next, options: own, uniform } of randomChoices(one, options)) {
-        const [alone] = await logitsOf(model, [tokens]), logits = Float32Array.from(alone);
+      const chosen = await Array.fromAsync(randomChoices(one, options));
+      const alone = await logitsAlone(lone, chosen.map(({ tokens }) => tokens));
+      for (const [i, { tokens, next, options: own, uniform }] of chosen.entries()) {
+        const logits = Float32Array.from(alone[i]);
         const missed = missedBy(next.id, { options: own, prompt: tokens, answer: [], endIds: [], logits }, uniform);
-        const total = Math.log(alone.reduce((sum, logit) => sum + Math.exp(logit), 0));
-        assertClose([next.logprob!], [alone[next.id] - total], TOLERANCE, what(tokens));
+        const total = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
+        assertClose([next.logprob!], [logits[next.id] - total], TOLERANCE, what(tokens));
         if (missed > 0) ties++;
         assert.ok(
           missed < TOLERANCE || own.topP || own.topK || own.minP || !own.temperature,
@@ -70,7 +79,8 @@ testOnEach(
 );
 
 Deno.test("compiled by XLA: in random schedules each row has the logits, and chooses the tokens, that it has alone", async () => {
-  await compare(await tensorflowOnGpu(await openTensorflow()), { schedules: full ? 20 : 5, steps: 6 });
+  const reference = await useBackend("tensorflow"), compiled = await compiledByXla();
+  await compare(compiled, { schedules: full ? 20 : 5, steps: 6, reference }); // compiling takes a second for each size
 });
 
 testOnEach(backends, "rows of a schedule have the logits of the plain model, which knows no cache", async (backend) => {
@@ -134,7 +144,7 @@ Deno.test("a bound on captured steps: schedules of all sizes need few kinds", as
 });
 
 Deno.test("where each size is compiled for itself, sizes are few: whole numbers of three binary digits", async () => {
-  const { sizeFor } = await tensorflowOnGpu(await openTensorflow());
+  const { sizeFor } = await compiledByXla();
   const sizes = new Set(Array.from({ length: 1024 }, (_, i) => sizeFor!(i + 1)));
   assert.ok(sizes.size <= 4 * 10, `${sizes.size}`);
   for (let i = 1; i <= 1024; i++) assert.ok(sizeFor!(i) >= i && sizeFor!(i) < 1.25 * i + 1, `${i} -> ${sizeFor!(i)}`);

@@ -17,7 +17,15 @@ import { seededNormal, seededRandom } from "../lib/util/random.ts";
 import { testOnEach, workingBackends } from "./_support/backends.ts";
 import { chiSquareP } from "./_support/chi_square.ts";
 import { assertClose } from "./_support/logits.ts";
-import { logitParts, missedBy, randomRows, sampledRow, samplingOpsOf, type TestRow } from "./_support/sampling.ts";
+import {
+  logitParts,
+  missedBy,
+  randomRows,
+  sampledRow,
+  samplingOpsOf,
+  settingsOf,
+  type TestRow,
+} from "./_support/sampling.ts";
 import fixture from "./fixtures/sampling.json" with { type: "json" };
 
 const backends = await workingBackends();
@@ -262,12 +270,12 @@ const DRAWS = 100_000;
 async function countDraws(rows: TestRow[], choiceOf: (kind: number, step: number) => number): Promise<Float64Array[]> {
   const ops = await samplingOpsOf(await useBackend("tensorflow")), each = 1000; // rows of a kind in a batch
   const batch = rows.flatMap((row) => Array<TestRow>(each).fill(row)), logits = logitParts(batch, 2);
-  const counts = rows.map(({ logits }) => new Float64Array(logits.length));
+  const counts = rows.map(({ logits }) => new Float64Array(logits.length)), settings = batch.map(settingsOf);
   for (let step = 0; step < DRAWS; step += each) {
     const ids = await sampleTokens(
       ops,
       logits,
-      batch.map((row, i) => sampledRow(row, choiceOf(Math.floor(i / each), step + i % each))),
+      batch.map((row, i) => sampledRow(row, choiceOf(Math.floor(i / each), step + i % each), settings[i])),
     );
     for (const [i, id] of ids.entries()) counts[Math.floor(i / each)][id]++;
   }

@@ -35,12 +35,17 @@ const RULES: Rule[] = [
   },
   {
     name: "what could run in a browser imports nothing from Node.js or an installation",
-    of: /^lib\/(engine|gpt2|backend|webgpu|tokenizer)\//,
+    of: /^lib\/(engine|gpt2|backend|webgpu|tokenizer|openai)\//,
     nothingFrom: /^node:|^lib\/(tensorflow\/install|hub|jupyter|cli)\//,
     except: [
       "lib/gpt2/quantize.ts",
       "lib/tokenizer/tokenizer.ts",
     ],
+  },
+  {
+    name: "OpenAI's formats know nothing of what carries them",
+    of: /^lib\/openai\//,
+    nothingFrom: /^hono|^lib\/(serve|batch)\//,
   },
 ];
 
@@ -131,7 +136,8 @@ for (const rule of RULES) {
 
 Deno.test("what could run in a browser asks Deno nothing", () => {
   const users = [...texts].filter(([file, text]) =>
-    /^lib\/(engine|gpt2|backend|webgpu|tokenizer)\//.test(file) && /\bDeno\??\.\w|globalThis\.Deno/.test(code(text))
+    /^lib\/(engine|gpt2|backend|webgpu|tokenizer|openai)\//.test(file) &&
+    /\bDeno\??\.\w|globalThis\.Deno/.test(code(text))
   );
   assert.deepEqual(users.map(([file]) => file).sort(), DENO_USERS);
 });

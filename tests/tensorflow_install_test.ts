@@ -36,7 +36,7 @@ Deno.test("installLibtensorflow() takes the libraries out of the wheel, deflated
     assert.ok(progress.every(({ done }, i) => i === 0 || done >= progress[i - 1].done), "progress never goes back");
     assert.equal(progress.at(-1)!.done, progress.at(-1)!.total);
     const [{ log }] = events.filter((event) => event.log);
-    assert.ok(log!.includes(place.cache) && /downloads [\d.]+ [kM]B, takes 8\.\d MB/.test(log!), log);
+    assert.ok(log!.includes(place.cache) && /downloads [\d.]+ [kM]B, takes 8\.\d MB/.test(log!), log!);
   }
 });
 

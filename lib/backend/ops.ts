@@ -145,8 +145,8 @@ export interface Ops {
   /** A copy of a cache with other numbers of rows and slots: what it has in both, zeros elsewhere. */
   resizeCache(cache: tf.Tensor4D, rows: number, slots: number): tf.Tensor4D;
   /**
-   * A cache in which rows `to` are copies of rows `from` of `source`, which may be the same cache, as far as that has
-   * slots. In place where the backend writes in place: then it is `cache` itself, and only these rows cost anything.
+   * A cache in which rows `to` are copies of rows `from` of `source`, as far as that has slots. It may be the same cache, and no
+   * row is then both. In place where the backend writes in place: then it is `cache` itself, and only these rows cost anything.
    */
   copyRows(cache: tf.Tensor4D, to: readonly number[], source: tf.Tensor4D, from: readonly number[]): tf.Tensor4D;
   /** Where steps take int32 tensors from elsewhere than tfjs keeps them: a tensor there, which many steps are given. Takes it over. */

@@ -145,7 +145,7 @@ export async function sweep(model: GPT2, options: SweepOptions = {}): Promise<Sw
   const batches = batchSizes.map((size) => prompts(size, promptTokens, seed, model.config.vocab_size));
   const timings = batches.map((): Timing[] => []);
   const total = (warmup + repeats) * batches.length;
-  const measure = () => model.backend.measureRoofs?.() ?? measureRoofs(model.backend, { dtype: model.dtype });
+  const measure = () => measureRoofs(model.backend, { dtype: model.dtype });
   const before = await measure();
   for (let run = 0; run < total; run++) {
     const i = run % batches.length;

@@ -130,7 +130,7 @@ export interface MeasureOptions {
 }
 
 /**
- * Measures both roofs on a backend, in a few seconds: the reading of arrays much larger than most caches, and large matrix
+ * Measures both roofs on a backend, in its own way where it has one, else in a few seconds: the reading of arrays much larger than most caches, and large matrix
  * multiplications in the way in which a linear layer of this dtype computes them. Of several sizes the best counts, because a
  * roof is what the machine can do. All grow until the call itself counts for little, which on a GPU takes gigabytes.
  *
@@ -143,6 +143,7 @@ export interface MeasureOptions {
  * ```
  */
 export async function measureRoofs(backend: Backend, options: MeasureOptions = {}): Promise<Roofs> {
+  if (backend.measureRoofs) return await backend.measureRoofs();
   let bandwidth = 0, flops = 0, quickest = LARGE[0];
   for (const megabytes of [256, 512]) {
     bandwidth = Math.max(bandwidth, await rateOf(megabytes * 2 ** 20, (bytes) => timeReading(backend, bytes, options)));
@@ -201,6 +202,7 @@ export async function timeReading(
   bytes: number,
   { parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
+  checkTimesOperations(backend);
   checkParallelism(parallelism);
   const { threads } = parallelism, rows = 64; // enough for a backend that shares out rows
   const columns = Math.max(1, Math.round(bytes / 4 / rows / threads));
@@ -229,6 +231,7 @@ export interface LinearShape {
 /**
  * The seconds that linear layers take, one after the other, as the model computes them: in one call, until the last
  * result is there. Many layers in a call make the call itself count for little, and their weights outgrow the caches.
+ * Throws a RangeError on a backend that runs whole steps only.
  *
  * @example
  * ```ts
@@ -244,6 +247,7 @@ export async function timeLinear(
   { rows, inputs, outputs, count = 1 }: LinearShape,
   { dtype = "float32", parallelism = allThreads(backend), runs = 8 }: MeasureOptions = {},
 ): Promise<number> {
+  checkTimesOperations(backend);
   checkParallelism(parallelism);
   const part = ([start, end]: Range) => {
     const weight = tf.fill<tf.Rank.R2>([inputs, end - start], 0.02), bias = tf.fill<tf.Rank.R1>([end - start], 0);
@@ -267,6 +271,14 @@ export async function timeLinear(
     tf.dispose(inputsOf);
     for (const layer of layers.flat()) layer.dispose();
   }
+}
+
+/** Throws a RangeError on a backend where an operation by itself is not what a step is made of. */
+function checkTimesOperations({ name, measureRoofs }: Backend): void {
+  if (!measureRoofs) return;
+  throw new RangeError(
+    `Cannot time an operation by itself on ${name}, which runs whole steps: use measureRoofs() or sweep().`,
+  );
 }
 
 /**

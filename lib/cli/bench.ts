@@ -2,44 +2,72 @@
 
 import { cpus } from "node:os";
 import { basename, join } from "node:path";
+import { arrivals } from "../bench/peers/arrivals.ts";
 import { CANDIDATES, startAll } from "../bench/peers/catalog.ts";
-import { compare, doubts, ratiosOf } from "../bench/peers/compare.ts";
 import { BENCH_FOLDER, missingPackages } from "../bench/peers/environment.ts";
+import type { Workload } from "../bench/peers/findings.ts";
+import { mixed } from "../bench/peers/mixed.ts";
 import { benchModel } from "../bench/peers/model.ts";
-import { absences, answers, benchChart, RATES, tables } from "../bench/peers/report.ts";
+import { absences } from "../bench/peers/report.ts";
+import { staticBatches } from "../bench/peers/static.ts";
 import { renderSvg } from "../chart.ts";
-import { FOX } from "../bench/fox.ts";
 import { DTYPES } from "../backend/ops.ts";
+import { readConfig } from "../gpt2/config_file.ts";
 import { run, UsageError, wholeNumber } from "./command.ts";
 import { output, pictureOutput } from "./output.ts";
 import { formatBytes } from "../util/format.ts";
 import { withProgress } from "../util/progress.ts";
 
+const WORKLOADS: Record<string, Workload> = { static: staticBatches, mixed, arrivals };
+
 await run({
   name: "bench",
   summary: "Compares Omnibus with other engines: the same weights, prompts and threads, run in turns.",
   flags: {
+    workload: {
+      type: "string",
+      value: "NAME",
+      help:
+        "static (default): one prompt, batch after batch; mixed: requests of all lengths, static against continuous " +
+        "batching; arrivals: requests that come at random, Omnibus alone",
+    },
     peers: {
       type: "string",
       value: "a,b,…",
-      help: `of ${CANDIDATES.map(({ name }) => name).join(", ")} (default all)`,
+      help: `of ${CANDIDATES.map(({ name }) => name).join(", ")} (default all that can do the workload)`,
     },
     dtypes: { type: "string", value: "a,b,…", help: `of ${DTYPES.join(", ")} (default all)` },
-    "batch-sizes": { type: "string", value: "1,2,…", help: "default 1,2,4,8,16,32,64,128" },
-    "max-tokens": { type: "string", value: "N", help: "new tokens of every row (default 10)" },
-    repeats: { type: "string", value: "N", help: "rounds that count, after one that does not (default 5)" },
-    json: { type: "string", value: "FILE", help: "where the results go (default results/bench.json)" },
-    chart: { type: "string", value: "FILE.svg", help: "where the chart goes (default results/bench.svg)" },
+    "batch-sizes": { type: "string", value: "1,2,…", help: "static: rows (default 1,2,4,8,16,32,64,128)" },
+    "max-tokens": { type: "string", value: "N", help: "static: new tokens of every row (default 10)" },
+    requests: {
+      type: "string",
+      value: "N",
+      help: "mixed: requests (default 256); arrivals: at each load (default 300)",
+    },
+    repeats: {
+      type: "string",
+      value: "N",
+      help: "static, mixed: rounds that count, after one that does not (default 5 and 1)",
+    },
+    json: {
+      type: "string",
+      value: "FILE",
+      help: "where the results go (default results/bench.json, bench-mixed.json, …)",
+    },
+    chart: { type: "string", value: "FILE.svg", help: "where the chart goes (default results/bench.svg, …)" },
   },
 }, async (flags) => {
-  const names = chosen("peers", flags.peers, CANDIDATES.map(({ name }) => name));
+  const [name] = chosen("workload", flags.workload ?? "static", Object.keys(WORKLOADS)), workload = WORKLOADS[name];
+  const names = chosen("peers", flags.peers, workload.peers);
   const dtypes = chosen("dtypes", flags.dtypes, DTYPES);
   const batchSizes = (flags["batch-sizes"] ?? "1,2,4,8,16,32,64,128").split(",")
     .map((size) => wholeNumber(size, "batch-sizes", 1));
   const maxTokens = wholeNumber(flags["max-tokens"], "max-tokens", 10);
-  const repeats = wholeNumber(flags.repeats, "repeats", 5);
-  const writeChart = await pictureOutput("chart", flags.chart, "bench.svg");
-  const writeJson = await output("json", flags.json, "bench.json");
+  const repeats = wholeNumber(flags.repeats, "repeats", workload.repeats);
+  const requests = wholeNumber(flags.requests, "requests", workload.requests);
+  const file = name === "static" ? "bench" : `bench-${name}`;
+  const writeChart = await pictureOutput("chart", flags.chart, `${file}.svg`);
+  const writeJson = await output("json", flags.json, `${file}.json`);
   const candidates = CANDIDATES.filter(({ name }) => names.includes(name));
   const packages = await missingPackages(candidates.flatMap((candidate) => candidate.packages));
   const threads = navigator.hardwareConcurrency;
@@ -59,26 +87,26 @@ await run({
   for (const line of absences(peers.missing)) console.error(line);
   if (!peers.contestants.length) throw new Error("Nobody is left to be compared.");
 
-  const standings = await withProgress(
+  const machine = `${host.cpu}, ${threads} threads`, { vocab_size } = await readConfig(model.path);
+  const { text, result, chart } = await withProgress(
     "runs",
-    ({ update }) => compare(peers.contestants, { ids: FOX, batchSizes, maxTokens, repeats, onProgress: update }),
+    ({ update }) =>
+      workload.bench(peers.contestants, {
+        ...{ where: { model: title, machine }, vocabSize: vocab_size, batchSizes, maxTokens, repeats, requests },
+        onProgress: update,
+      }),
   );
-  const subtitle = `${title}, ${FOX.length}-token prompts, ${maxTokens} new tokens; ${host.cpu}, ${threads} threads`;
-  console.log(`${subtitle}; medians of ${repeats} runs in turns`);
-  console.log("Below each column: omnibus / this peer, the geometric mean over the batch sizes and the least.\n");
-  console.log(tables(standings) + "\n\n" + answers(standings));
-  for (const line of [...doubts(standings), ...absences(peers.missing)]) console.log(`\n${line}`);
+  console.log([text, ...absences(peers.missing)].join("\n\n"));
 
   const created = new Date().toISOString();
-  const result = {
-    ...{ schemaVersion: 1, created, host, threads, model: title, promptTokens: FOX.length, maxTokens, repeats },
-    contestants: standings.map((standing, i) => ({ ...standing, ...peers.contestants[i].generator.introduction })),
-    missing: peers.missing,
-    ratios: Object.fromEntries(RATES.map(([heading, rate]) => [heading, ratiosOf(standings, "omnibus", rate)])),
-  };
-  const json = await writeJson(JSON.stringify(result, null, 2) + "\n");
-  const chart = await writeChart(await renderSvg(benchChart(standings, { maxTokens, subtitle })));
-  console.log(`\nResults: ${json}\nChart:   ${chart}`);
+  const introductions = peers.contestants.map(({ name, dtype, generator }) => ({
+    name,
+    dtype,
+    ...generator.introduction,
+  }));
+  const common = { schemaVersion: 2, workload: name, created, host, threads, model: title, missing: peers.missing };
+  const json = await writeJson(JSON.stringify({ ...common, peers: introductions, ...result }, null, 2) + "\n");
+  console.log(`\nResults: ${json}\nChart:   ${await writeChart(await renderSvg(chart))}`);
 });
 
 /** The names in a flag's list. */

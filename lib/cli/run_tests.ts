@@ -7,6 +7,20 @@ import { run, userPath } from "./command.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
+/** Tests that measure, and so have the machine to themselves. */
+const ALONE = ["tests/plan_test.ts"];
+
+/** Processes side by side, as far as there are cores. Each may use all cores for a moment, and a gigabyte or two. */
+const SIDE_BY_SIDE = Math.min(4, navigator.hardwareConcurrency);
+
+/** What one process of Deno found. */
+interface Count {
+  /** What it was run with. */
+  args: string[];
+  passed: number;
+  failed: number;
+}
+
 await run({
   name: "test",
   summary: "Runs the tests, the examples in the documentation and, at reduced sizes, every notebook.",
@@ -18,30 +32,78 @@ await run({
 }, async ({ filter, full }, files) => {
   if (full) Deno.env.set("OMNIBUS_FULL", "1"); // where the tests look
   await ensureLibtensorflow(); // before the tests, so that they need no time limit for it
-  const args = ["test", "--allow-all", ...filter ? [`--filter=${filter}`] : []];
-  const everything = files.length === 0;
-  const counts = [await count([...args, ...everything ? ["tests/"] : files.map(userPath)])];
-  if (everything && !filter) {
-    counts.push(await count([...args, "--doc", "lib/"]));
-    counts.push(await count(["run", "-A", "lib/cli/notebooks.ts", "--quick"]));
-  }
+  const test = ["test", "--allow-all", ...filter ? [`--filter=${filter}`] : []];
+  const counts = files.length || filter
+    ? await runAll([[...test, ...files.length ? files.map(userPath) : ["tests/"]]], 1)
+    : await runEverything(test);
   const passed = sum(counts.map((c) => c.passed)), failed = sum(counts.map((c) => c.failed));
-  console.log(`\n${passed} passed, ${failed} failed`);
+  const where = counts.filter((c) => c.failed).map(({ args }) => `deno ${args.join(" ")}\n`);
+  console.log(`\n${where.join("")}${passed} passed, ${failed} failed`);
   if (failed) Deno.exit(1);
 });
 
-/** Runs Deno, passing its output on, and reads the numbers in its last line, `… | 12 passed | 1 failed`. */
-async function count(args: string[]): Promise<{ passed: number; failed: number }> {
-  const child = new Deno.Command(Deno.execPath(), { args, cwd: ROOT, stdout: "piped", env: { NO_COLOR: "1" } }).spawn();
+/** Each file of tests in a process of its own. Types are checked once, for all of them. */
+async function runEverything(test: string[]): Promise<Count[]> {
+  const files = Deno.readDirSync(`${ROOT}/tests`).map(({ name }) => `tests/${name}`);
+  const tests = [...files].filter((name) => name.endsWith("_test.ts") && !ALONE.includes(name)).sort();
+  const testOf = (file: string) => [...test, "--no-check", file];
+  return [
+    ...await runAll([["check", "--quiet", "lib/", "tests/"], ...ALONE.map(testOf)], 1),
+    ...await runAll([
+      [...test, "--doc", "lib/"],
+      ...tests.map(testOf),
+    ], SIDE_BY_SIDE),
+  ];
+}
+
+/** Runs Deno with each of these arguments, so many at a time. What each says is printed in one piece, in their order. */
+async function runAll(commands: string[][], width: number): Promise<Count[]> {
+  const waiting = commands.entries(), started = commands.map(() => Promise.withResolvers<Running>());
+  const takeTurns = async () => {
+    for (const [i, args] of waiting) {
+      const running = start(args);
+      started[i].resolve(running);
+      await running.status;
+    }
+  };
+  const turns = Promise.all(Array.from({ length: width }, takeTurns)), counts: Count[] = [];
+  for (const { promise } of started) counts.push(await report(await promise));
+  await turns;
+  return counts;
+}
+
+/** A process of Deno. What it says is kept until somebody listens. */
+interface Running {
+  args: string[];
+  output: ReadableStream<string>;
+  status: Promise<Deno.CommandStatus>;
+}
+
+function start(args: string[]): Running {
+  const command = { args, cwd: ROOT, env: { NO_COLOR: "1" }, stdout: "piped", stderr: "piped" } as const;
+  const { stdout, stderr, status } = new Deno.Command(Deno.execPath(), command).spawn();
+  const output = new ReadableStream<string>({
+    async start(controller) {
+      await Promise.all([stdout, stderr].map(async (stream) => {
+        for await (const text of stream.pipeThrough(new TextDecoderStream())) controller.enqueue(text);
+      }));
+      controller.close();
+    },
+  });
+  return { args, output, status };
+}
+
+/** Passes on what a process says, and reads the numbers in its last line, `… | 12 passed | 1 failed`. */
+async function report({ args, output, status }: Running): Promise<Count> {
   let tail = "";
-  for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
+  for await (const text of output) {
     print(text);
     tail = (tail + text).slice(-10_000);
   }
-  const { success } = await child.status;
+  const { success } = await status;
   const number = (what: string) => Number([...tail.matchAll(new RegExp(`(\\d+) ${what}`, "g"))].at(-1)?.[1] ?? 0);
   const passed = number("passed"), failed = number("failed");
-  return { passed, failed: success ? failed : Math.max(1, failed) }; // what did not compile has no count
+  return { args, passed, failed: success ? failed : Math.max(1, failed) }; // what did not compile has no count
 }
 
 function sum(numbers: number[]): number {

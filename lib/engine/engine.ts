@@ -31,6 +31,7 @@ import { parallelismFor } from "./parallelism.ts";
 import { firstCome, type Policy } from "./policy.ts";
 import { type AnswerOptions, Request } from "./request.ts";
 import { Runner, type StepOptions } from "./runner.ts";
+import { randomSeed } from "./sampling.ts";
 import { Scheduler, type Share } from "./scheduler.ts";
 import { type StepRow, Timeline } from "./timeline.ts";
 
@@ -42,7 +43,8 @@ export interface EngineOptions {
   maxBatch?: number;
   /**
    * The most tokens of a step, `maxBatch` or more. Each row that decodes gets a token in every step, and prompts share the
-   * rest: nobody's next token waits longer than for one step of so many tokens. Default: 256 more than `maxBatch`.
+   * rest: nobody's next token waits longer than for one step of so many tokens. Default: 64 more than
+   * `maxBatch`.
    */
   stepTokens?: number;
   /** The most that the KV cache may take. Default: all rows at the model's context, or half of the memory that is free. */
@@ -56,6 +58,12 @@ export interface EngineOptions {
   /** How many steps its timeline keeps. Default 4096. */
   timelineSteps?: number;
 }
+
+/**
+ * So many tokens of prompts make a step of 32 rows take less than twice its time on a CPU; larger chunks would hardly make
+ * prompts faster.
+ */
+const PROMPT_TOKENS = 64;
 
 /** A request. */
 export interface SubmitOptions extends AnswerOptions, StepOptions {
@@ -74,6 +82,11 @@ export class QueueFull extends Error {
   override name = "QueueFull";
 }
 
+/** Thrown where a request alone would need more KV cache than the engine may take. */
+export class TooLarge extends RangeError {
+  override name = "TooLarge";
+}
+
 /**
  * Answers requests of many callers, with one model. Every request gets what it would get alone. Where a step throws, each of
  * its rows is tried alone, so that only the requests at fault fail; where the scheduler or the cache does, all of them fail,
@@ -82,9 +95,10 @@ export class QueueFull extends Error {
 export class Engine implements AsyncDisposable {
   /** What the last steps were. */
   readonly timeline: Timeline;
+  /** What it was made with, or takes by default. */
+  readonly limits: Readonly<Required<Pick<EngineOptions, "maxBatch" | "stepTokens" | "kvCacheBytes" | "maxQueue">>>;
   readonly #scheduler: Scheduler;
   readonly #cache: KvCache;
-  readonly #limits: Required<Pick<EngineOptions, "maxBatch" | "stepTokens" | "kvCacheBytes" | "maxQueue">>;
   readonly #model: GPT2;
   /** Until no request is left. */
   #running?: Promise<void>;
@@ -95,7 +109,8 @@ export class Engine implements AsyncDisposable {
 
   /** Throws a RangeError about an option that cannot be. Takes no memory before the first request. */
   constructor({ model, policy = firstCome, parallelism, timelineSteps = 4096, ...limits }: EngineOptions) {
-    const { maxBatch = 32, stepTokens = maxBatch + 256, maxQueue = 1024 } = limits, { config, backend } = model;
+    const { maxBatch = 32, stepTokens = maxBatch + PROMPT_TOKENS, maxQueue = 1024 } = limits,
+      { config, backend } = model;
     checkCount("maxBatch", maxBatch);
     checkCount("stepTokens", stepTokens, maxBatch);
     checkCount("maxQueue", maxQueue);
@@ -104,9 +119,9 @@ export class Engine implements AsyncDisposable {
     const { kvCacheBytes = Math.min(whole, Math.floor((backend.availableMemory() ?? Infinity) / 2)) } = limits;
     checkCount("kvCacheBytes", kvCacheBytes);
     this.#model = model;
-    this.#limits = { maxBatch, stepTokens, kvCacheBytes, maxQueue };
+    this.limits = { maxBatch, stepTokens, kvCacheBytes, maxQueue };
     this.#cache = new KvCache(model, parallelismFor(model, maxBatch, parallelism));
-    this.#scheduler = new Scheduler(model, this.#cache, this.#limits, policy);
+    this.#scheduler = new Scheduler(model, this.#cache, this.limits, policy);
     this.timeline = new Timeline(timelineSteps);
   }
 
@@ -120,13 +135,18 @@ export class Engine implements AsyncDisposable {
     return this.#scheduler.seated.length;
   }
 
+  /** Why it takes no more requests, if it does not. */
+  get closed(): string | undefined {
+    return this.#closed;
+  }
+
   /** What the KV cache takes now. */
   get kvCacheBytes(): number {
     return this.#cache.bytes;
   }
 
   /**
-   * Takes a request. Throws a RangeError or TypeError if it can never be answered, {@link QueueFull} if too many wait
+   * Takes a request. Throws a RangeError or TypeError if it can never be answered ({@link TooLarge} for lack of memory), {@link QueueFull} if too many wait
    * ({@link Engine.ready} waits until they do not), and an Error if the engine was stopped.
    */
   submit(options: SubmitOptions): Answering {
@@ -136,7 +156,7 @@ export class Engine implements AsyncDisposable {
   /** Takes a request for `n` answers, or none of them, whose prompt is fed once for all. They differ by their draws. */
   submitAll(options: SubmitOptions, n: number): Answering[] {
     checkCount("n", n);
-    const requests = this.#requests(options, n), { queue } = this.#scheduler, { maxQueue } = this.#limits;
+    const requests = this.#requests(options, n), { queue } = this.#scheduler, { maxQueue } = this.limits;
     if (this.#closed) throw new Error(`Cannot take a request: ${this.#closed}. Make another engine.`);
     if (queue.length + n > maxQueue) {
       throw new QueueFull(
@@ -156,8 +176,8 @@ export class Engine implements AsyncDisposable {
 
   /** Resolves once so many more requests may wait. All who wait for it are woken: the first to submit may fill the queue again. */
   async ready(n = 1): Promise<void> {
-    checkCount("n", n, 1, this.#limits.maxQueue);
-    while (!this.#closed && this.waiting + n > this.#limits.maxQueue) await this.#stepped.promise;
+    checkCount("n", n, 1, this.limits.maxQueue);
+    while (!this.#closed && this.waiting + n > this.limits.maxQueue) await this.#stepped.promise;
   }
 
   /** Takes no more requests, and resolves when those that it has are answered. */
@@ -255,7 +275,7 @@ export class Engine implements AsyncDisposable {
 
   /** What is asked for, checked. */
   #requests({ prompt, ...options }: SubmitOptions, n: number): Request[] {
-    const { config } = this.#model, { kvCacheBytes } = this.#limits;
+    const { config } = this.#model, { kvCacheBytes } = this.limits;
     const [tokens] = realTokens({ inputIds: [[...prompt]], attentionMask: [prompt.map(() => 1)] }, {
       vocabSize: config.vocab_size,
     });
@@ -264,17 +284,18 @@ export class Engine implements AsyncDisposable {
     checkContext(tokens.length, options.maxTokens, config.n_positions);
     const needed = this.#scheduler.rowBytes(tokens.length + options.maxTokens - 1); // the last is not fed
     if (needed > kvCacheBytes) {
-      throw new RangeError(
+      throw new TooLarge(
         `Cannot answer a prompt of ${tokens.length} tokens with up to ${options.maxTokens}: alone it may need ` +
           `${needed} bytes (${formatBytes(needed)}) of KV cache, and kvCacheBytes is ${kvCacheBytes}. Lower maxTokens.`,
       );
     }
-    return Array.from({ length: n }, (_, choice) => new Request(tokens, options, config, choice));
+    const own = { ...options, seed: options.seed ?? randomSeed() }; // one for all answers to a prompt
+    return Array.from({ length: n }, (_, choice) => new Request(tokens, own, config, choice));
   }
 }
 
 /** A row for the timeline. */
 function rowOf({ job, count }: Share): StepRow {
   const phase = count === 1 && job.pending === 1 && job.length > job.promptLength ? "decode" : "prefill";
-  return { request: job.arrival, seat: job.seat!, phase, tokens: count };
+  return { request: job.arrival, seat: job.seat!, phase, tokens: count, answered: count === job.pending };
 }

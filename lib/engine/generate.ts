@@ -105,7 +105,10 @@ export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptio
       choosers = requests.map((same) => same.map(({ sampled }) => sampled));
     const fed = await feedPrompts(model, cache, prompts, { ...options, room: maxTokens - 1, choosers });
     for (const [i, same] of requests.entries()) {
-      if (promptLogprobs) { for (const { answer } of same) answer.promptLogprobs = fed.promptLogprobs[i]; }
+      for (const { answer } of promptLogprobs ? same : []) {
+        answer.promptLogprobs = fed.scores[i].map(({ logprob }) => logprob!);
+        if (options.topLogprobs) answer.promptTopLogprobs = fed.scores[i].map(({ top }) => top!);
+      }
     }
     const rows = requests.map((same, i) => same.map((_, k) => k ? cache.fork(fed.rows[i]) : fed.rows[i]));
     const generation = new Generation(cache, requests.flat(), rows.flat(), options);
@@ -254,11 +257,11 @@ async function feedPrompts(
   cache: KvCache,
   prompts: readonly (readonly number[])[],
   { room, choosers, promptLogprobs = false, ...options }: FeedOptions,
-): Promise<{ rows: Row[]; next: NextToken[][]; promptLogprobs: number[][] }> {
+): Promise<{ rows: Row[]; next: NextToken[][]; scores: NextToken[][] }> {
   const { config, backend } = model, width = longest(prompts);
   const later = backend.cachePolicy.emptySlotsAreFree ? room : 0;
   const rows = cache.admit({ slots: prompts.map(({ length }) => length + later) });
-  const next = prompts.map((): NextToken[] => []), scores = prompts.map((): number[] => []);
+  const next = prompts.map((): NextToken[] => []), scores = prompts.map((): NextToken[] => []);
   const chunk = prefillChunk(config, prompts.length, width, promptLogprobs);
   const stepOptions = { ...options, logprobs: options.logprobs || promptLogprobs };
   for (let start = 0; start < width; start += chunk) {
@@ -280,12 +283,12 @@ async function feedPrompts(
     for (const { i, wanted } of feeds) {
       for (const { next: chooser } of wanted) {
         const token = chosen[at++];
-        if (typeof chooser === "number") scores[i].push(token.logprob!);
+        if (typeof chooser === "number") scores[i].push(token);
         else next[i].push(options.logprobs || options.topLogprobs ? token : { ...token, logprob: undefined });
       }
     }
   }
-  return { rows, next, promptLogprobs: scores };
+  return { rows, next, scores };
 }
 
 /** Gives the requests that go on their next tokens, and says what that adds to all of them. */

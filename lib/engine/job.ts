@@ -23,8 +23,21 @@ export interface Answering {
   readonly stream: AsyncIterable<Piece>;
   /** The whole answer. Rejects if the request failed or was cancelled. */
   readonly result: Promise<Generated>;
+  /** The answer as far as it is. What was asked about the prompt is in it by the first token. */
+  readonly answer: Generated;
+  /** Counts an engine's requests, from 0: its number in the timeline. */
+  readonly arrival: number;
+  /** When it was asked for, and its first and latest token came, by `performance.now()`. */
+  readonly times: Readonly<AnswerTimes>;
   /** Ends the request at once, and frees its seat by the next step. Does nothing if it has ended. */
   cancel(reason?: unknown): void;
+}
+
+/** Moments of an answer, in milliseconds. */
+export interface AnswerTimes {
+  asked: number;
+  firstToken?: number;
+  lastToken?: number;
 }
 
 /** A token, and what was wanted. */
@@ -55,13 +68,17 @@ export class Job implements Answering, Waiting {
   /** Set when nothing more is to come. */
   outcome?: Outcome;
   readonly priority: number;
+  readonly times: AnswerTimes = { asked: performance.now() };
   readonly #answer = Promise.withResolvers<Generated>();
   readonly #pieces: Piece[] = [];
   #news?: PromiseWithResolvers<void>;
 
   constructor(readonly request: Request, readonly arrival: number, readonly options: JobOptions = {}) {
     this.priority = options.priority ?? 0;
-    if (options.promptLogprobs) request.answer.promptLogprobs = [];
+    if (options.promptLogprobs) {
+      request.answer.promptLogprobs = [];
+      if (options.topLogprobs) request.answer.promptTopLogprobs = [];
+    }
     this.#answer.promise.catch(() => {}); // who only reads the stream hears it there
     options.signal?.addEventListener("abort", this.#abort);
     if (options.signal?.aborted) this.#abort();
@@ -129,8 +146,11 @@ export class Job implements Answering, Waiting {
     const { options: { logprobs, topLogprobs = 0 }, request } = this;
     if (typeof wanted.next === "number") {
       request.answer.promptLogprobs!.push(logprob!);
+      request.answer.promptTopLogprobs?.push(top!.slice(0, topLogprobs));
       return;
     }
+    this.times.lastToken = performance.now();
+    this.times.firstToken ??= this.times.lastToken;
     const extras = { ...logprobs && { logprob }, ...topLogprobs > 0 && { top: top!.slice(0, topLogprobs) } };
     this.#pieces.push({ token: id, text: request.accept({ id, ...extras }), ...extras });
   }
@@ -146,6 +166,10 @@ export class Job implements Answering, Waiting {
 
   get result(): Promise<Generated> {
     return this.#answer.promise;
+  }
+
+  get answer(): Generated {
+    return this.request.answer;
   }
 
   get stream(): AsyncIterable<Piece> {

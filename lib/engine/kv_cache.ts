@@ -88,10 +88,15 @@ export class KvCache {
     return this.lanes.flatMap(({ buckets }) => buckets);
   }
 
+  /** Of each lane. */
+  get #rowCounts(): number[] {
+    return this.lanes.map(({ buckets }) => buckets.reduce((sum, { rows }) => sum + rows.length, 0));
+  }
+
   /** Adds rows, each to the lane that has fewest. */
   admit({ slots, length = 0, phase = "decode" }: Admission): Row[] {
     using _ = this.lifetime.use();
-    const counts = this.lanes.map(({ buckets }) => buckets.reduce((sum, { rows }) => sum + rows.length, 0));
+    const counts = this.#rowCounts;
     const shares = this.lanes.map((): number[] => []); // which of the new rows each lane gets
     for (const i of slots.keys()) {
       const lane = counts.indexOf(Math.min(...counts));
@@ -143,7 +148,7 @@ export class KvCache {
         for (const bucket of [...lane.buckets]) {
           const moved = bucket.phase === phase ? [] : rows.filter((row) => row.bucket === bucket);
           if (moved.length === bucket.rows.length) bucket.phase = phase;
-          else if (moved.length) this.#newBucket(lane, bucket.slots, phase, moved.length).moveFrom(bucket, moved);
+          else if (moved.length) this.#bucketFor(lane, bucket.slots, phase, moved.length).moveFrom(bucket, moved);
         }
         this.#tidy(lane);
       }
@@ -155,7 +160,7 @@ export class KvCache {
     onBackend(this.#backend, () => this.#buckets.forEach((bucket) => bucket.trim()));
   }
 
-  /** A new row that begins with the first `length` tokens of another. */
+  /** A new row that begins with the first `length` tokens of another, in the lane that has fewest. */
   fork(row: Row, length = row.length, phase = row.bucket.phase): Row {
     using _ = this.lifetime.use();
     this.#indexOf(row);
@@ -164,10 +169,11 @@ export class KvCache {
         `Cannot fork ${length} tokens of a row that has ${row.length}: use a whole number up to its length.`,
       );
     }
-    const { bucket } = row;
+    const { bucket } = row, counts = this.#rowCounts, home = this.lanes.indexOf(this.#laneOf(bucket));
+    const least = Math.min(...counts), lane = this.lanes[counts[home] === least ? home : counts.indexOf(least)];
     const copy = onBackend(this.#backend, () => {
-      const own = phase === bucket.phase ? bucket : this.#newBucket(this.#laneOf(bucket), bucket.slots, phase);
-      return own.fork(row, length);
+      const stays = lane.buckets.includes(bucket) && phase === bucket.phase;
+      return (stays ? bucket : this.#bucketFor(lane, bucket.slots, phase, 1)).fork(row, length);
     });
     this.rows.push(copy);
     return copy;
@@ -270,30 +276,28 @@ export class KvCache {
   /** Some of a bucket's rows need more slots: either all of them get these, or the rows move to where there are enough. */
   #enlarge(lane: Lane, bucket: Bucket, short: readonly Row[], slots: number): void {
     const { bucketCost } = this.#layout, staying = bucket.rows.length - short.length;
-    const larger = lane.buckets.filter((other) => other.slots >= slots && other.phase === bucket.phase)
-      .sort((a, b) => a.slots - b.slots)[0];
+    const larger = nextLarger(lane, slots, bucket.phase);
     const growing = staying * (slots - bucket.slots); // slots attended to in vain
     const joining = larger ? short.length * (larger.slots - slots) : Infinity;
     if (!staying && !larger || growing <= Math.min(joining, bucketCost)) return bucket.grow(slots);
-    if (joining <= bucketCost) return larger.moveFrom(bucket, short);
-    this.#newBucket(lane, slots, bucket.phase, short.length).moveFrom(bucket, short);
+    this.#bucketFor(lane, slots, bucket.phase, short.length).moveFrom(bucket, short);
   }
 
-  #newBucket(lane: Lane, slots: number, phase: Phase, rows = 1): Bucket {
+  /** Where so many rows can go that need so many slots: a bucket that there is, unless one of their own pays. */
+  #bucketFor(lane: Lane, slots: number, phase: Phase, rows: number): Bucket {
+    const larger = phase === "ended" ? undefined : nextLarger(lane, slots, phase);
+    if (larger && rows * (larger.slots - slots) <= this.#layout.bucketCost) return larger;
     const bucket = new Bucket(this.#layout, slots, rows, phase);
     lane.buckets.push(bucket);
     return bucket;
   }
 
-  /** Frees empty buckets, and joins those that are not worth being apart. */
+  /** Frees empty buckets, and joins those that are not worth being apart. Nothing attends to rows that have ended. */
   #tidy(lane: Lane): void {
     const { buckets } = lane;
     for (const bucket of buckets.filter(({ rows }) => rows.length === 0)) this.#drop(lane, bucket);
-    for (const bucket of buckets.toSorted((a, b) => a.slots - b.slots)) {
-      const larger = buckets.filter((other) =>
-        other !== bucket && other.phase === bucket.phase && other.slots >= bucket.slots
-      )
-        .sort((a, b) => a.slots - b.slots)[0];
+    for (const bucket of buckets.filter(({ phase }) => phase !== "ended").sort((a, b) => a.slots - b.slots)) {
+      const larger = nextLarger(lane, bucket.slots, bucket.phase, bucket);
       if (!larger || (larger.slots - bucket.slots) * bucket.rows.length > this.#layout.bucketCost) continue;
       larger.moveFrom(bucket, [...bucket.rows]);
       this.#drop(lane, bucket);
@@ -314,4 +318,10 @@ export class KvCache {
     if (index < 0) throw new RangeError("Cannot use this row: the cache does not have it, or no longer.");
     return index;
   }
+}
+
+/** The least of the buckets of a phase, but for one, that have so many slots. */
+function nextLarger({ buckets }: Lane, slots: number, phase: Phase, except?: Bucket): Bucket | undefined {
+  return buckets.filter((one) => one !== except && one.phase === phase && one.slots >= slots)
+    .sort((a, b) => a.slots - b.slots)[0];
 }

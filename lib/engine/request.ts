@@ -34,6 +34,8 @@ export interface Generated {
   topLogprobs?: { id: number; logprob: number }[][];
   /** For each token of the prompt but the first the same, if asked for. */
   promptLogprobs?: number[];
+  /** For each token of the prompt but the first the most likely ones in its place, if both are asked for. */
+  promptTopLogprobs?: { id: number; logprob: number }[][];
   /** What its draws follow from, if it was sampled. */
   seed?: number;
 }
@@ -86,6 +88,11 @@ export class Request {
   get certainTokens(): number {
     const { maxTokens, stop } = this.options;
     return this.#ends.size || stop !== undefined ? 1 : maxTokens - this.answer.tokens.length;
+  }
+
+  /** The most tokens that are ever fed of it: all but the last of its answer. */
+  get mostFed(): number {
+    return this.prompt.length + this.options.maxTokens - 1;
   }
 
   /** The token to feed next. */

@@ -51,7 +51,25 @@ interface StepKind extends StepLayout {
   readonly end: End;
 }
 
-/** Runs steps of one model, whose weights its captured steps use. */
+/**
+ * Runs steps of one model, whose weights its captured steps use: rows of a cache go in with the tokens that they are fed, and
+ * each gets its next one.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { AutoModelForCausalLM, AutoTokenizer, KvCache, Runner } from "../mod.ts";
+ *
+ * using model = await AutoModelForCausalLM.fromPretrained("models/small");
+ * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+ * const prompts = ["Call me", "It is a truth universally"].map((text) => tokenizer.encode(text));
+ * using cache = new KvCache(model);
+ * const rows = cache.admit({ slots: prompts.map(({ length }) => length) });
+ * const next = await Runner.of(model).step(cache, rows.map((row, i) => ({ row, tokens: prompts[i] })));
+ * assert.deepEqual(cache.lengths, prompts.map(({ length }) => length));
+ * console.log(next.map(({ id }) => tokenizer.decode([id])));
+ * ```
+ */
 export class Runner {
   static readonly #runners = new WeakMap<GPT2, Runner>();
   readonly #kinds: { kind: StepKind; step: CapturedStep }[] = [];

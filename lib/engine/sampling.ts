@@ -39,7 +39,7 @@ export type SamplingSettings = Readonly<Required<SamplingOptions>>;
 const COLDEST = 1e-5;
 
 /** From, to, and what `settings` have where nothing is asked for. */
-const RANGES = {
+export const SAMPLING_RANGES = {
   temperature: [0, 100, 0],
   topK: [0, 2 ** 31 - 1, 0],
   topP: [0, 1, 1],
@@ -53,7 +53,7 @@ const RANGES = {
 const WHOLE: readonly string[] = ["topK", "minTokens"];
 
 /** The range of a bias: OpenAI's. */
-const MOST_BIAS = 100;
+export const MOST_BIAS = 100;
 
 /**
  * Checks options and completes them. Throws a RangeError about the first one that cannot be.
@@ -69,8 +69,8 @@ const MOST_BIAS = 100;
  * ```
  */
 export function samplingSettings(options: SamplingOptions, { vocabSize }: { vocabSize: number }): SamplingSettings {
-  const numbers = Object.entries(RANGES).map(([name, [least, most, fallback]]) => {
-    const value = options[name as keyof typeof RANGES] ?? fallback;
+  const numbers = Object.entries(SAMPLING_RANGES).map(([name, [least, most, fallback]]) => {
+    const value = options[name as keyof typeof SAMPLING_RANGES] ?? fallback;
     const whole = WHOLE.includes(name);
     if (!(value >= least && value <= most) || whole && !Number.isInteger(value)) {
       throw new RangeError(

@@ -84,6 +84,7 @@ export class Scheduler {
     for (const job of byAge) if (job.pending === 1) give(job);
     for (const job of byAge) if (job.pending > 1) give(job);
     for (let job; budget > 0 && (job = this.#admit());) give(job);
+    this.cache.setPhase(this.#ended.map(({ row }) => row!), "ended"); // those whose place nobody has taken by now
     this.#makeRows();
     const fed = this.#fit(shares);
     return fed.length ? fed : undefined;
@@ -140,9 +141,17 @@ export class Scheduler {
 
   /** Makes rows for those who were admitted and share none: all at once, so that similar ones lie together. */
   #makeRows(): void {
-    const jobs = this.#rowless;
-    const rows = this.cache.admit({ slots: jobs.map(({ length }) => length), phase: "prefill" });
+    const jobs = this.#rowless, whole = this.#reservesAnswers();
+    const slots = jobs.map(({ length, request }) => whole ? request.mostFed : length);
+    const rows = this.cache.admit({ slots, phase: "prefill" });
     for (const [i, job] of jobs.entries()) job.row = rows[i];
+  }
+
+  /** Rows need not grow where empty slots cost no time, and memory would hold as many slots for all as the longest may need. */
+  #reservesAnswers(): boolean {
+    if (!this.model.backend.cachePolicy.emptySlotsAreFree) return false;
+    const longest = Math.max(0, ...this.seated.map(({ request }) => request.mostFed));
+    return this.seated.length * this.rowBytes(longest) <= this.limits.kvCacheBytes;
   }
 
   /** Makes room for a step. Where memory does not allow it, rows go: those of ended requests, then the newest. */
@@ -180,10 +189,8 @@ export class Scheduler {
     this.#note(job, job.outcome!);
     this.#unseat(job);
     this.#short = false;
-    if (job.outcome !== "failed" && job.row!.length >= WORTH_COPYING) {
-      this.#ended.push(job);
-      this.cache.setPhase([job.row!], "ended");
-    } else this.cache.release(job.row!);
+    if (job.outcome !== "failed" && job.row!.length >= WORTH_COPYING) this.#ended.push(job);
+    else this.cache.release(job.row!);
   }
 
   #unseat(job: Job): void {

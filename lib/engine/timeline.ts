@@ -9,6 +9,8 @@ export interface StepRow {
   phase: "prefill" | "decode";
   /** How many tokens were fed. */
   tokens: number;
+  /** Whether a token of its answer came of it. */
+  answered: boolean;
 }
 
 /** Why a request got or lost its seat. */
@@ -55,6 +57,7 @@ export interface TraceEvent {
 export class Timeline {
   #records: StepRecord[] = [];
   #count = 0;
+  readonly #listeners = new Set<(record: StepRecord) => void>();
 
   /** Keeps so many steps; older ones are forgotten. */
   constructor(readonly size = 4096) {}
@@ -66,7 +69,15 @@ export class Timeline {
 
   /** Adds a step, and gives it its number. */
   add(record: Omit<StepRecord, "step">): void {
-    this.#records[this.#count % this.size] = { step: this.#count++, ...record };
+    const numbered = { ...record, step: this.#count };
+    this.#records[this.#count++ % this.size] = numbered;
+    for (const listener of this.#listeners) listener(numbered);
+  }
+
+  /** Tells each step from now on as it is added. The listener must not throw. To dispose of what comes back ends it. */
+  listen(listener: (record: StepRecord) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }
 
   /** The steps, from the oldest that is known. */

@@ -45,7 +45,8 @@ export async function randomGPT2(
   return await buildGPT2(config, weights, options);
 }
 
-async function buildGPT2(config: GPT2Config, source: WeightSource, options: LoadOptions): Promise<GPT2> {
+/** A model of these sizes with the weights of a source. */
+export async function buildGPT2(config: GPT2Config, source: WeightSource, options: LoadOptions): Promise<GPT2> {
   const { backend = await useBackend(), dtype = "float32" } = options;
   if (!backend.dtypes.includes(dtype)) {
     throw new RangeError(`Cannot use ${dtype} on the ${backend.name} backend: it has ${backend.dtypes.join(", ")}.`);

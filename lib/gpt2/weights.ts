@@ -26,7 +26,11 @@ export interface WeightSource extends Disposable {
  * lib/gpt2/quantize.ts writes them: they are read as value · scale, or as they are.
  */
 export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
-  const file = await openWeights(folder);
+  return await weightsOf(await openWeights(folder), folder, config);
+}
+
+/** The same of opened weights, which it takes over; `folder` is what errors call them. */
+export async function weightsOf(file: Weights, folder: string, config: GPT2Config): Promise<WeightSource> {
   try {
     const stored = new Map<string, string>(); // our name -> the file's
     for (const name of file.tensors.keys()) {

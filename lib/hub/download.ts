@@ -120,8 +120,8 @@ class Partial implements Disposable {
 
   async finish(path: string): Promise<void> {
     await this.file.syncData();
+    await Deno.remove(this.#etagPath).catch(() => {}); // first: after the other nothing would remind of it
     await Deno.rename(this.path, path);
-    await Deno.remove(this.#etagPath).catch(() => {});
   }
 
   async discard(): Promise<void> {

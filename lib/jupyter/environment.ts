@@ -3,11 +3,10 @@
  * Nothing of the user's Jupyter is read or written.
  */
 
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { runToEnd } from "../util/child.ts";
 import { lockFile } from "../util/lock.ts";
+import { pythonEnvironment } from "../util/python_environment.ts";
 
 const project = fileURLToPath(new URL("../../", import.meta.url));
 const windows = Deno.build.os === "windows";
@@ -48,7 +47,12 @@ export async function jupyterEnvironment(
   await Deno.mkdir(folder, { recursive: true });
   using _lock = await lockFile(join(folder, "lock"));
   await linkKernel(folder, share);
-  const python = await installPython(folder, log);
+  const python = await pythonEnvironment(join(folder, "venv"), {
+    requirements: join(project, "requirements.txt"),
+    name: "Jupyter",
+    size: "50 MB",
+    log,
+  });
   const env = { JUPYTER_PATH: share, JUPYTER_DATA_DIR: share, JUPYTER_CONFIG_DIR: join(folder, "config") };
   return { python, env };
 }
@@ -98,60 +102,6 @@ async function linkKernel(folder: string, share: string): Promise<void> {
     await Deno.link(Deno.execPath(), deno).catch(() => Deno.copyFile(Deno.execPath(), deno));
   }
   await Deno.writeTextFile(file, text);
-}
-
-/** Installs requirements.txt unless that was done, and returns the environment's interpreter. */
-async function installPython(folder: string, log: (line: string) => void): Promise<string> {
-  const requirements = join(project, "requirements.txt");
-  const venv = join(folder, "venv");
-  const python = windows ? join(venv, "Scripts", "python.exe") : join(venv, "bin", "python");
-  const complete = join(venv, "complete"); // written last
-  const hash = createHash("sha256").update(await Deno.readTextFile(requirements)).digest("hex");
-  if (await exists(python) && await Deno.readTextFile(complete).catch(ignoreMissing) === hash) return python;
-
-  const base = await findPython();
-  log(`Installing Jupyter (a download of about 50 MB) into ${venv}. This takes a minute, once.`);
-  await Deno.remove(venv, { recursive: true }).catch(ignoreMissing);
-  await call(base, ["-m", "venv", "--without-pip", venv]);
-  // Debian keeps ensurepip in a package of its own. A pip outside can do its work.
-  const pip = await call(python, ["-m", "ensurepip"]).then(() => [python], () => [base, "--python", python]);
-  const [command, ...options] = pip;
-  await call(command, [
-    "-m",
-    "pip",
-    ...options,
-    "install",
-    "--quiet",
-    "--no-input",
-    "--only-binary=:all:",
-    "-r",
-    requirements,
-  ]);
-  await Deno.writeTextFile(complete, hash);
-  return python;
-}
-
-async function findPython(): Promise<string> {
-  const check = "import sys, venv; sys.exit(sys.version_info < (3, 11))";
-  for (const name of ["python3", "python"]) {
-    if (await call(name, ["-c", check]).then(() => true, () => false)) return name;
-  }
-  throw new Error(
-    "Jupyter needs Python 3.11 or newer, and neither `python3` nor `python` is one. " +
-      "Install it (on Debian and Ubuntu: apt install python3 python3-venv) and run this again.",
-  );
-}
-
-/** Runs a command to its end. Its error is the last line of its stderr, and what to do. */
-async function call(command: string, args: string[]): Promise<void> {
-  const { success, stderr } = await runToEnd(command, { args, stdout: "null", stderr: "piped" });
-  if (success) return;
-  const lines = new TextDecoder().decode(stderr).trim().split("\n");
-  const reason = lines.findLast((line) => line.startsWith("ERROR")) ?? lines.at(-1);
-  throw new Error(
-    `Cannot install Jupyter: \`${[command, ...args].join(" ")}\` failed with "${reason}". If venv or pip is missing, ` +
-      "install it (on Debian and Ubuntu: apt install python3-venv) and run this again.",
-  );
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,8 +1,8 @@
-"""Pins what requirements.in asks for, and all that those packages need, by version and hash, in requirements.txt.
+"""Pins what a requirements.in asks for, and all that those packages need, by version and hash, in requirements.txt beside it.
 
-Run it after a change of requirements.in, with uv, which resolves for all platforms at once:
+Run it after a change of one, with uv, which resolves for all platforms at once:
 
-    python3 -m venv /tmp/pin && /tmp/pin/bin/pip install uv && /tmp/pin/bin/python lib/jupyter/pin.py
+    python3 -m venv /tmp/pin && /tmp/pin/bin/pip install uv && /tmp/pin/bin/python lib/jupyter/pin.py requirements.in
 
 Of a package's wheels, those are listed that a platform of ours takes: so that the list can be read, and so that nothing is
 built from source.
@@ -15,21 +15,17 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 PYTHON = re.compile(r"-(py3|py2\.py3|cp31[1-4]|cp3\d+-abi3)-")
 PLATFORM = re.compile(r"-(any|(manylinux|macosx|win)[\w.]*_(x86_64|aarch64|arm64|universal2|amd64)|win_amd64)\.whl$")
-HEADER = """\
-# The Python side of the notebooks, with all that it needs. `deno task lab` and `deno task notebooks` install it into
-# .jupyter/venv. Made from requirements.in by lib/jupyter/pin.py.
-"""
+HEADER = "# All that {} needs, by version and hash. Made from it by lib/jupyter/pin.py.\n"
 
 
-def resolve() -> list[dict]:
+def resolve(wanted: Path) -> list[dict]:
     """All packages, with their wheels, for Python 3.11 and later."""
     with tempfile.TemporaryDirectory() as folder:
         lock = Path(folder) / "pylock.toml"
         uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11"]
-        subprocess.run([*uv, "--format=pylock.toml", "--output-file", lock, ROOT / "requirements.in"], check=True)
+        subprocess.run([*uv, "--format=pylock.toml", "--output-file", lock, wanted], check=True)
         return tomllib.loads(lock.read_text())["packages"]
 
 
@@ -44,4 +40,5 @@ def line(package: dict) -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "requirements.txt").write_text(HEADER + "\n".join(map(line, resolve())) + "\n")
+    wanted = Path(sys.argv[1])
+    wanted.with_suffix(".txt").write_text(HEADER.format(wanted.name) + "\n".join(map(line, resolve(wanted))) + "\n")

@@ -36,6 +36,16 @@ export function openSafetensors(path: string): Promise<SafetensorsFile> {
   return SafetensorsFile.open(path);
 }
 
+/** Bytes that can be read at any position: of a file, or of what a browser keeps. */
+export interface ByteSource extends Disposable {
+  /** What it is called in errors. */
+  readonly path: string;
+  /** How many there are. */
+  readonly size: number;
+  /** Fills `bytes` from `position`. */
+  read(position: number, bytes: Uint8Array): Promise<void>;
+}
+
 const MAX_HEADER_BYTES = 100_000_000;
 
 /** Numbers converted at once: half a megabyte of 16-bit ones, which stays in the processor's cache. */
@@ -48,9 +58,9 @@ export class SafetensorsFile implements Weights {
   /** The notes its writer left. */
   readonly metadata: ReadonlyMap<string, string>;
   readonly #path: string;
-  readonly #reader: Reader;
+  readonly #reader: ByteSource;
 
-  private constructor(reader: Reader, header: ReturnType<typeof parseHeader>) {
+  private constructor(reader: ByteSource, header: ReturnType<typeof parseHeader>) {
     this.#path = reader.path;
     this.#reader = reader;
     this.tensors = header.tensors;
@@ -59,8 +69,13 @@ export class SafetensorsFile implements Weights {
 
   /** What {@link openSafetensors} does. */
   static async open(path: string): Promise<SafetensorsFile> {
+    return await SafetensorsFile.of(await Reader.open(path));
+  }
+
+  /** The same for bytes from wherever, which it takes over. */
+  static async of(source: ByteSource): Promise<SafetensorsFile> {
     using opened = new DisposableStack();
-    const reader = opened.use(await Reader.open(path));
+    const reader = opened.use(source), { path } = reader;
     if (reader.size < 8) throw new SafetensorsError(path, `it is not a safetensors file: it has ${reader.size} bytes.`);
     const prefix = new BigUint64Array(1);
     await reader.read(0, bytesOf(prefix));
@@ -129,8 +144,8 @@ export class SafetensorsFile implements Weights {
   }
 }
 
-/** Reads at any position of a file. */
-class Reader implements Disposable {
+/** A file's bytes. */
+class Reader implements ByteSource {
   #last: Promise<void> = Promise.resolve();
   #closed = false;
 

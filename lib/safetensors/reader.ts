@@ -9,7 +9,7 @@ import { SafetensorsFile, type Weights } from "./file.ts";
 import { SafetensorsError } from "./header.ts";
 import { parseJson } from "../util/json.ts";
 
-export { openSafetensors, SafetensorsFile, type Weights } from "./file.ts";
+export { type ByteSource, openSafetensors, SafetensorsFile, type Weights } from "./file.ts";
 export { SafetensorsError, type StoredDtype, type TensorInfo } from "./header.ts";
 export { streamSafetensors, type TensorData, type TensorDeclaration, writeSafetensors } from "./writer.ts";
 

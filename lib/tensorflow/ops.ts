@@ -36,6 +36,21 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
       tf.scalar(1, "int32"),
     ]);
 
+  const copyRowsOnDevice: Ops["copyRows"] = (cache, to, source, from) =>
+    tf.tidy(() => {
+      const [, heads, S, size] = cache.shape, slots = source.shape[2];
+      const numbers = to.flatMap((row) =>
+        Array.from({ length: heads * slots }, (_, i) => (row * heads + Math.floor(i / slots)) * S + i % slots)
+      );
+      const copied = gather(source, tf.tensor1d([...from], "int32"));
+      run("InplaceUpdate", [T], [
+        tf.reshape(cache, [-1, size]),
+        tf.tensor1d(numbers, "int32"),
+        tf.reshape(copied, [-1, size]),
+      ]);
+      return cache;
+    });
+
   /** Keeps the parts. */
   function float32Linear(
     parts: readonly ColumnPart[],
@@ -134,19 +149,18 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
     },
 
     copyRows(cache, to, source, from) {
-      return tf.tidy(() => {
-        const [, heads, S, size] = cache.shape, slots = source.shape[2];
-        const numbers = to.flatMap((row) =>
-          Array.from({ length: heads * slots }, (_, i) => (row * heads + Math.floor(i / slots)) * S + i % slots)
-        );
-        const copied = gather(source, tf.tensor1d([...from], "int32"));
-        run("InplaceUpdate", [T], [
-          tf.reshape(cache, [-1, size]),
-          tf.tensor1d(numbers, "int32"),
-          tf.reshape(copied, [-1, size]),
-        ]);
-        return cache;
-      });
+      if (backend.onGpu) return copyRowsOnDevice(cache, to, source, from);
+      const [, heads, S, size] = cache.shape, slots = source.shape[2];
+      const [count, length] = slots === S ? [1, 4 * heads * S * size] : [heads, 4 * slots * size]; // what lies together
+      const blocks = from.flatMap((row, i) =>
+        Array.from({ length: count }, (_, k) => ({
+          from: (row * count + k) * length,
+          to: 4 * (to[i] * heads + k) * S * size,
+          length,
+        }))
+      );
+      backend.copyBytes(cache, source, blocks);
+      return cache;
     },
 
     argMax(logits) {

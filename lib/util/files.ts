@@ -28,7 +28,7 @@ export async function writeFile(path: string, write: (file: Deno.FsFile) => Prom
       await write(file);
       await file.syncData();
     }
-    if (posix) await Deno.chmod(temporary, there?.mode ?? 0o666 & ~Deno.umask()); // temporary files are private
+    if (posix()) await Deno.chmod(temporary, there?.mode ?? 0o666 & ~Deno.umask()); // temporary files are private
     await Deno.rename(temporary, target);
   } catch (error) {
     await Deno.remove(temporary).catch(() => {});
@@ -56,11 +56,11 @@ export async function writeAll(
   while (rest.length > 0) rest = rest.subarray(await file.write(rest));
 }
 
-const posix = Deno.build.os !== "windows";
+const posix = () => Deno.build.os !== "windows";
 
 /** Standard output or error, if that is what a path leads to: opened again, a file would be written from its start. */
 async function standardStream(path: string): Promise<typeof Deno.stdout | undefined> {
-  const there = posix ? await statOf(path) : null;
+  const there = posix() ? await statOf(path) : null;
   if (!there) return undefined;
   const { fstatSync } = await import("node:fs");
   return [Deno.stdout, Deno.stderr].find((_, i) => {

@@ -8,8 +8,12 @@ import { dirname, join, relative } from "node:path/posix";
 /** A file's text; undefined if it cannot be read. */
 type Read = (path: string) => string | undefined;
 
-/** Bytes that this process can still get: the smaller of what the machine has free and what its control groups allow. */
+/**
+ * Bytes that this process can still get: the smaller of what the machine has free and what its control groups allow.
+ * Infinity in a browser, which does not tell.
+ */
 export function availableMemory(): number {
+  if (!globalThis.Deno) return Infinity;
   const machine = Deno.systemMemoryInfo().available;
   return Deno.build.os === "linux" ? Math.min(machine, cgroupMemory(readText)) : machine;
 }

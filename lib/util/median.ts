@@ -1,4 +1,4 @@
-/** The middle of some numbers. */
+/** The middle of some numbers, and other places among them. */
 
 /**
  * The middle value; of an even number of values the mean of the two in the middle. NaN if there is none.
@@ -12,6 +12,12 @@
  * ```
  */
 export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b), middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  return quantile(values, 0.5);
+}
+
+/** The value below which a share of the values lies, between two of them in proportion. NaN if there is none. */
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const place = share * (sorted.length - 1), below = Math.floor(place);
+  return place === below ? sorted[below] ?? NaN : sorted[below] + (place - below) * (sorted[below + 1] - sorted[below]);
 }

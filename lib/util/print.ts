@@ -20,12 +20,10 @@ export function print(text: string, stream: Writer = Deno.stdout): void {
     } catch (error) {
       if (error instanceof Deno.errors.BrokenPipe) return;
       if (!(error instanceof Deno.errors.WouldBlock)) throw error;
-      Atomics.wait(PAUSE, 0, 0, 5);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
     }
   }
 }
-
-const PAUSE = new Int32Array(new SharedArrayBuffer(4));
 
 const opened = new Map<Writer, Writer>();
 

@@ -48,16 +48,9 @@ export function partsOf(expression: Expression): Expression[] {
 /** Makes stand-ins and knows what they stand for. */
 export class Recorder {
   readonly #expressions = new WeakMap<object, Expression>();
-  #recording = false;
-
-  /** True while a step is being recorded. */
-  get recording(): boolean {
-    return this.#recording;
-  }
 
   /** Runs `build` on stand-ins for `inputs` and returns what its results stand for. */
   record(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Expression[] {
-    this.#recording = true;
     const kept: tf.Tensor[] = [];
     try {
       kept.push(...inputs.map(({ shape, dtype }, input) => this.standIn({ op: "input", input }, shape, dtype)));
@@ -65,7 +58,6 @@ export class Recorder {
       kept.push(...outputs);
       return outputs.map((output) => this.expressionOf(output));
     } finally {
-      this.#recording = false;
       tf.dispose(kept);
     }
   }

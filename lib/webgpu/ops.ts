@@ -1,7 +1,7 @@
-/** GPT-2's operations on WebGPU: recorded while a step is captured, tfjs's own ones otherwise. */
+/** GPT-2's operations on WebGPU: they are recorded while a step is captured, and have no other use. */
 
 import * as tf from "@tensorflow/tfjs";
-import { geluNew, plainOps } from "../backend/plain.ts";
+import { plainOps } from "../backend/plain.ts";
 import type { Ops, Rectangle } from "../backend/ops.ts";
 import type { Bucket, Recorder, Weight } from "./expression.ts";
 import type { Packer } from "./pack.ts";
@@ -26,15 +26,7 @@ export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["cop
       const [inputs, outputs] = values.shape, gelu = activation === "gelu_new";
       const weight: Weight = { ...packer.pack(values, dtype), inputs, outputs, transposed: false };
       return {
-        apply(x) {
-          if (recorder.recording) {
-            return recorder.standIn({ op: "linear", x: of(x), weight, bias, gelu }, [x.shape[0], outputs]);
-          }
-          return tf.tidy(() => {
-            const y: tf.Tensor2D = tf.add(tf.matMul(x, packer.unpack(weight)), bias);
-            return gelu ? geluNew(y) : y;
-          });
-        },
+        apply: (x) => recorder.standIn({ op: "linear", x: of(x), weight, bias, gelu }, [x.shape[0], outputs]),
         dispose: () => tf.dispose([weight.values, bias]),
       };
     },
@@ -44,11 +36,8 @@ export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["cop
       const weight: Weight = { ...packer.pack(wte.clone(), dtype), inputs, outputs, transposed: true };
       return {
         apply(x) {
-          if (recorder.recording) {
-            const product = { op: "linear", x: of(x), weight, bias: null, gelu: false } as const;
-            return [recorder.standIn(product, [x.shape[0], outputs])];
-          }
-          return [tf.tidy(() => tf.matMul(x, packer.unpack(weight), false, true))];
+          const product = { op: "linear", x: of(x), weight, bias: null, gelu: false } as const;
+          return [recorder.standIn(product, [x.shape[0], outputs])];
         },
         dispose: () => weight.values.dispose(),
       };

@@ -24,17 +24,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (i < arrayLength(&packed)) { packed[i] = rounded(2u * i) | (rounded(2u * i + 1u) << 16u); }
 }`;
 
-const UNPACK = `@group(0) @binding(0) var<storage, read> packed: array<u32>;
-@group(0) @binding(1) var<storage, read_write> unpacked: array<u32>;
-@compute @workgroup_size(${THREADS})
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  ${INDEX}
-  if (i >= arrayLength(&unpacked)) { return; }
-  let two = packed[i / 2u];
-  unpacked[i] = select(two << 16u, two & 0xffff0000u, i % 2u == 1u);
-}`;
-
-/** Packs weights, and unpacks them where tfjs's own operations need them. */
+/** Packs weights. */
 export class Packer {
   /** On this GPU. */
   constructor(private readonly tfjs: TfjsOnGpu) {}
@@ -43,22 +33,14 @@ export class Packer {
   pack(values: tf.Tensor2D, dtype: Dtype): Pick<Weight, "values" | "format"> {
     if (dtype !== "bfloat16") return { values, format: "float32" };
     const packed = this.tfjs.empty([Math.ceil(values.size / 2)], "int32");
-    this.#run("pack", PACK, { packed, unpacked: values });
+    this.#run(packed, values);
     values.dispose();
     return { values: packed, format: "bfloat16" };
   }
 
-  /** The weight in float32: [K, M], or [M, K] if it is transposed. A new tensor. */
-  unpack({ values, format, inputs, outputs, transposed }: Weight): tf.Tensor2D {
-    if (format === "float32") return values.clone() as tf.Tensor2D;
-    const unpacked = this.tfjs.empty(transposed ? [outputs, inputs] : [inputs, outputs], "float32");
-    this.#run("unpack", UNPACK, { packed: values, unpacked });
-    return unpacked as tf.Tensor2D;
-  }
-
-  /** Runs a kernel on both tensors, in pieces that can be bound. */
-  #run(label: string, code: string, { packed, unpacked }: { packed: tf.Tensor; unpacked: tf.Tensor }): void {
-    const { device } = this.tfjs.gpu, pipeline = this.tfjs.pipeline(code, label);
+  /** Runs the kernel on both tensors, in pieces that can be bound. */
+  #run(packed: tf.Tensor, unpacked: tf.Tensor): void {
+    const { device } = this.tfjs.gpu, pipeline = this.tfjs.pipeline(PACK, "pack");
     const buffers = { packed: this.tfjs.bufferOf(packed), unpacked: this.tfjs.bufferOf(unpacked) };
     const most = Math.floor(device.limits.maxStorageBufferBindingSize / 8 / 64) * 64; // words of the packed one
     this.tfjs.flush();

@@ -68,10 +68,14 @@ export class Page implements AsyncDisposable {
     };
   }
 
-  /** Opens a page of this size in CSS pixels. */
-  static async open({ path, env }: Chromium, size: { width: number; height: number }): Promise<Page> {
+  /** Opens a page of this size in CSS pixels; with `webgpu`, on a GPU that is a program on the processor. */
+  static async open(
+    { path, env }: Chromium,
+    { webgpu = false, ...size }: { width: number; height: number; webgpu?: boolean },
+  ): Promise<Page> {
     const profile = await Deno.makeTempDir();
-    const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--hide-scrollbars"];
+    const flags = ["--headless", "--no-sandbox", "--remote-debugging-port=0", "--hide-scrollbars"];
+    flags.push(...webgpu ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"] : ["--disable-gpu"]);
     const child = new Deno.Command(path, {
       args: [...flags, `--user-data-dir=${profile}`, "about:blank"],
       env,
@@ -108,8 +112,11 @@ export class Page implements AsyncDisposable {
     return result.value;
   }
 
-  /** Waits until an expression is true in the page, and gives its value. Its error says what was waited for. */
-  async until<T>(what: string, expression: string, seconds = 60): Promise<T> {
+  /**
+   * Waits until an expression is true in the page, and gives its value. Its error says what was waited for. The limit ends
+   * what hangs; it is no judgement of a machine that is busy.
+   */
+  async until<T>(what: string, expression: string, seconds = 180): Promise<T> {
     for (const end = performance.now() + seconds * 1000; performance.now() < end;) {
       const value = await this.evaluate<T | false>(expression).catch(() => false as const);
       if (value) return value;
@@ -123,11 +130,12 @@ export class Page implements AsyncDisposable {
   async click(selector: string, text?: string): Promise<void> {
     const find = `[...document.querySelectorAll(${JSON.stringify(selector)})]
       .find((one) => ${text === undefined} || one.textContent.trim() === ${JSON.stringify(text)})`;
-    // It must be there, on top, and where it was a moment ago: an application may still be arranging itself.
+    // It must be there, on top, in use, and where it was a moment ago: an application may still be arranging itself.
     const where = `(() => {
       const one = ${find}, { x, y, width, height } = one.getBoundingClientRect();
       const middle = { x: x + width / 2, y: y + height / 2 };
-      return one.contains(document.elementFromPoint(middle.x, middle.y)) && middle;
+      const usable = !one.disabled && one.ariaDisabled !== "true";
+      return usable && one.contains(document.elementFromPoint(middle.x, middle.y)) && middle;
     })()`;
     const { x, y } = await this.until<{ x: number; y: number }>(
       `${selector} ${text ?? ""} to click on`,

@@ -56,7 +56,8 @@ export class FakeHub implements AsyncDisposable {
   onBytes: (bytesSent: number) => void = () => {};
   readonly repository: string;
   readonly commit: string;
-  readonly #large: (name: string) => boolean;
+  /** Which files the second server has. */
+  readonly isLarge: (name: string) => boolean;
   readonly #hub: Deno.HttpServer<Deno.NetAddr>;
   readonly #storage: Deno.HttpServer<Deno.NetAddr>;
   readonly #stop = new AbortController();
@@ -65,7 +66,7 @@ export class FakeHub implements AsyncDisposable {
   constructor(readonly files: Map<string, Uint8Array>, options: FakeHubOptions = {}) {
     this.repository = options.repository ?? "tester/tiny";
     this.commit = options.commit ?? "c0ffee".padEnd(40, "0");
-    this.#large = options.large ?? ((name) => name.endsWith(".safetensors"));
+    this.isLarge = options.large ?? ((name) => name.endsWith(".safetensors"));
     const serve = (server: "hub" | "storage") =>
       Deno.serve(
         { port: 0, hostname: "127.0.0.1", signal: this.#stop.signal, onListen() {}, onError: () => new Response() },
@@ -114,7 +115,7 @@ export class FakeHub implements AsyncDisposable {
       rfilename,
       size: bytes.length,
       blobId: gitChecksum(bytes),
-      ...this.#large(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length, pointerSize: 134 } },
+      ...this.isLarge(rfilename) && { lfs: { sha256: sha256(bytes), size: bytes.length, pointerSize: 134 } },
     }));
     const text = fault.body as string ?? JSON.stringify({ id: this.repository, sha: this.commit, siblings });
     return new Response(fault.trickle ? trickle(text, fault.trickle) : text);
@@ -125,7 +126,7 @@ export class FakeHub implements AsyncDisposable {
     const known = seen.path === `/${this.repository}/resolve/${this.commit}/${seen.file}`;
     if (!bytes || !known) return new Response(null, { status: 404, headers: { "x-error-code": "EntryNotFound" } });
     const facts = { "x-repo-commit": this.commit };
-    if (!this.#large(seen.file)) return this.#content(seen, fault, { ...facts, etag: `"${gitChecksum(bytes)}"` });
+    if (!this.isLarge(seen.file)) return this.#content(seen, fault, { ...facts, etag: `"${gitChecksum(bytes)}"` });
     return new Response(null, {
       status: 302,
       headers: {

@@ -19,7 +19,7 @@ from jupyter_client import KernelManager
 sys.path.insert(0, str(Path(__file__).parents[2] / "lib" / "jupyter"))
 from execute import MARK  # noqa: E402
 
-SECONDS = 60
+SECONDS = 180
 
 
 class Session:

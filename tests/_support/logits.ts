@@ -13,6 +13,28 @@ export async function logitsOf(model: GPT2, prompts: readonly (readonly number[]
   return logits.map((row) => Array.from(row));
 }
 
+/**
+ * The logits after the last token of each text, of which none ever has company: they are fed one by one, each in one step.
+ * The model is causal, so what a text that begins another gets comes out of the other's step.
+ */
+export async function logitsAlone(model: GPT2, texts: readonly (readonly number[])[]): Promise<number[][]> {
+  const begins = (text: readonly number[], other: readonly number[]) => text.every((token, i) => token === other[i]);
+  const whole: { tokens: readonly number[]; parts: number[] }[] = [], results: number[][] = [];
+  for (const i of [...texts.keys()].sort((a, b) => texts[b].length - texts[a].length)) {
+    const longer = whole.find(({ tokens }) => begins(texts[i], tokens));
+    if (longer) longer.parts.push(i);
+    else whole.push({ tokens: texts[i], parts: [i] });
+  }
+  for (const { tokens, parts } of whole) {
+    using cache = new KvCache(model);
+    const [row] = cache.admit({ slots: [tokens.length] });
+    const wanted = tokens.map((_, after) => ({ after })); // of all, so that a size of one means a size of the other
+    const logits = await Runner.of(model).logits(cache, [{ row, tokens, wanted }]);
+    for (const i of parts) results[i] = Array.from(logits[texts[i].length - 1]);
+  }
+  return results;
+}
+
 /** The largest difference between two rows of numbers. NaN if there is a NaN. */
 export function distance(a: readonly number[], b: readonly number[]): number {
   assert.equal(a.length, b.length);

@@ -6,7 +6,13 @@ import type { SamplingOps } from "../../lib/backend/sampling.ts";
 import { plainSamplingOps } from "../../lib/backend/plain_sampling.ts";
 import { probabilities } from "../../lib/engine/probabilities.ts";
 import { SampledRow } from "../../lib/engine/sampled_row.ts";
-import { hasFilters, isGreedy, type SamplingOptions, samplingSettings } from "../../lib/engine/sampling.ts";
+import {
+  hasFilters,
+  isGreedy,
+  type SamplingOptions,
+  type SamplingSettings,
+  samplingSettings,
+} from "../../lib/engine/sampling.ts";
 import { tensorflowSamplingOps } from "../../lib/tensorflow/sampling.ts";
 import { openTensorflow } from "../../lib/tensorflow/tfjs/backend.ts";
 import { seededNormal, seededRandom } from "../../lib/util/random.ts";
@@ -25,9 +31,14 @@ export async function samplingOpsOf({ name }: Pick<Backend, "name">): Promise<Sa
   return name === "tensorflow" ? tensorflowSamplingOps(await openTensorflow()) : plainSamplingOps;
 }
 
+/** The row's settings, complete. */
+export function settingsOf({ options, logits }: TestRow): SamplingSettings {
+  return samplingSettings(options, { vocabSize: logits.length });
+}
+
 /** The row as the sampler wants it. `choice` is which of the answers it is. */
-export function sampledRow({ options, prompt, answer, endIds, logits }: TestRow, choice = 0): SampledRow {
-  const settings = samplingSettings(options, { vocabSize: logits.length });
+export function sampledRow(test: TestRow, choice = 0, settings = settingsOf(test)): SampledRow {
+  const { prompt, answer, endIds } = test;
   const row = new SampledRow(settings, { prompt, choice, endIds });
   for (const token of answer) row.add(token);
   return row;
@@ -77,9 +88,8 @@ export function randomRows(seed: number, count: number, vocabSize: number): Test
 }
 
 /** The order in which a row's cumulative distribution goes through its tokens. */
-function drawOrder(likely: Float64Array, { options, logits }: TestRow): number[] {
+function drawOrder(likely: Float64Array, settings: SamplingSettings): number[] {
   const ids = Array.from(likely.keys());
-  const settings = samplingSettings(options, { vocabSize: logits.length });
   return hasFilters(settings) ? ids.sort((a, b) => likely[b] - likely[a] || a - b) : ids;
 }
 
@@ -88,11 +98,11 @@ function drawOrder(likely: Float64Array, { options, logits }: TestRow): number[]
  * infinitely far if `id` cannot come at all.
  */
 export function missedBy(id: number, row: TestRow, uniform = sampledRow(row).uniform): number {
-  const likely = probabilities(row.logits, samplingSettings(row.options, { vocabSize: row.logits.length }), row);
+  const settings = settingsOf(row), likely = probabilities(row.logits, settings, row);
   if (!(likely[id] > 0)) return Infinity;
-  if (isGreedy(samplingSettings(row.options, { vocabSize: row.logits.length }))) return 0;
+  if (isGreedy(settings)) return 0;
   let before = 0;
-  for (const other of drawOrder(likely, row)) {
+  for (const other of drawOrder(likely, settings)) {
     if (other === id) break;
     before += likely[other];
   }

@@ -1,7 +1,9 @@
 /** The notebooks as they are stored. */
 
+import assert from "node:assert/strict";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { jupyterEnvironment } from "../../lib/jupyter/environment.ts";
 
 /** Where they lie. */
 export const NOTEBOOKS = fileURLToPath(new URL("../../notebooks", import.meta.url));
@@ -36,6 +38,16 @@ export async function storedNotebooks(): Promise<{ name: string; path: string; t
     const text = await Deno.readTextFile(path);
     return { name: basename(path, ".ipynb"), path, text, notebook: JSON.parse(text) };
   }));
+}
+
+/** All of them as nbconvert makes them HTML: a new folder in which each has a page, `04_batching.html`. */
+export async function convertedNotebooks(): Promise<{ folder: string } & AsyncDisposable> {
+  const { python, env } = await jupyterEnvironment(), folder = await Deno.makeTempDir();
+  const paths = (await storedNotebooks()).map(({ path }) => path);
+  const args = ["-m", "nbconvert", "--to", "html", "--output-dir", folder, ...paths];
+  const { success, stderr } = await new Deno.Command(python, { args, env }).output();
+  assert.ok(success, new TextDecoder().decode(stderr));
+  return { folder, [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }) };
 }
 
 /** The charts among a notebook's outputs, in order. */

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import type { Dtype } from "../../backend/ops.ts";
-import type { Contestant, Missing } from "./compare.ts";
+import type { Contestant, Missing } from "./rounds.ts";
 import { BENCH_FOLDER, installLlamaCpp, installPython, type Package } from "./environment.ts";
 import { Peer } from "./protocol.ts";
 

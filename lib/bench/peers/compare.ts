@@ -1,28 +1,9 @@
-/** Measures peers in turns, and says how one stands to the others. */
+/** The same prompt in batches of several sizes: measures peers in turns, and says how one stands to the others. */
 
 import { median } from "../../util/median.ts";
 import type { Dtype } from "../../backend/ops.ts";
-import type { Generation, Generator } from "./protocol.ts";
-
-/** Someone who takes part. */
-export interface Contestant {
-  /** Its software. */
-  name: string;
-  /** Its precision. */
-  dtype: Dtype;
-  /** The running worker. */
-  generator: Generator;
-}
-
-/** Someone who does not, and why. */
-export interface Missing {
-  /** Its software. */
-  name: string;
-  /** The precision that was asked for. */
-  dtype: Dtype;
-  /** What went wrong. */
-  reason: string;
-}
+import type { Generation } from "./protocol.ts";
+import { type Contestant, inTurns, type TurnOptions } from "./rounds.ts";
 
 /** What one contestant did with one batch size: medians of the counted runs. Rates are tokens per second. */
 export interface Point {
@@ -61,19 +42,13 @@ export interface Standing {
 }
 
 /** What to measure. */
-export interface CompareOptions {
+export interface CompareOptions extends TurnOptions {
   /** The prompt of every row. */
   ids: readonly number[];
   /** Rows. */
   batchSizes: readonly number[];
   /** New tokens of every row. */
   maxTokens: number;
-  /** Rounds that count. One more, before them, does not. */
-  repeats: number;
-  /** Between two runs, so that threads of the last one that still wait for work have gone to sleep. Default 0.05. */
-  pauseSeconds?: number;
-  /** Called before each run with how many of all are done, and which comes next. */
-  onProgress?: (done: number, total: number, next: string) => void;
 }
 
 /**
@@ -82,33 +57,17 @@ export interface CompareOptions {
  */
 export const SAME_MODEL = 0.005;
 
-/**
- * In every round, every batch size and every contestant has one run, so that a slow minute of the machine falls on all
- * of them; who comes first changes from round to round. The reference is the first contestant in float32.
- */
+/** Measures every batch size with every contestant, in turns. The reference is the first contestant in float32. */
 export async function compare(contestants: readonly Contestant[], options: CompareOptions): Promise<Standing[]> {
-  const { ids, batchSizes, maxTokens, repeats, pauseSeconds = 0.05, onProgress } = options;
-  const logits = await inTurn(contestants, ({ generator }) => generator.logits(ids));
-  const runs = contestants.map(() => batchSizes.map((): Generation[] => []));
-  const total = (1 + repeats) * batchSizes.length * contestants.length;
-  let done = 0;
-  for (let round = 0; round <= repeats; round++) {
-    for (const [size, batchSize] of batchSizes.entries()) {
-      for (let turn = 0; turn < contestants.length; turn++) {
-        const who = (turn + round) % contestants.length, { name, dtype, generator } = contestants[who];
-        onProgress?.(done++, total, `${name} ${dtype}, batch ${batchSize}`);
-        await new Promise((resolve) => setTimeout(resolve, pauseSeconds * 1000));
-        const run = await generator.generate({ ids, batchSize, maxTokens }).catch((error) => {
-          throw new Error(
-            `${name} ${dtype} failed at batch ${batchSize} (${error.message}). Leave it out with --peers.`,
-          );
-        });
-        if (round === 0) checkShape(run, batchSize, maxTokens, name);
-        runs[who][size].push(run);
-      }
-    }
-  }
-  onProgress?.(total, total, "");
+  const { ids, batchSizes, maxTokens } = options;
+  const logits: number[][] = [];
+  for (const { generator } of contestants) logits.push(await generator.logits(ids));
+  const tasks = batchSizes.map((batchSize) => ({ batchSize, name: `batch ${batchSize}` }));
+  const runs = await inTurns(contestants, tasks, options, async ({ generator }, { batchSize }) => {
+    const run = await generator.generate({ ids, batchSize, maxTokens });
+    checkShape(run, batchSize, maxTokens);
+    return run;
+  });
   const reference = Math.max(0, contestants.findIndex(({ dtype }) => dtype === "float32"));
   const referenceTokens = runs[reference][0][0].tokens[0];
   return contestants.map(({ name, dtype }, i) => {
@@ -204,14 +163,8 @@ function toPoint(batchSize: number, maxTokens: number, runs: Generation[]): Poin
   };
 }
 
-function checkShape({ tokens }: Generation, batchSize: number, maxTokens: number, name: string): void {
+function checkShape({ tokens }: Generation, batchSize: number, maxTokens: number): void {
   if (tokens.length === batchSize && tokens.every((row) => row.length === maxTokens)) return;
   const rows = `${tokens.length} rows of ${tokens[0]?.length} tokens`;
-  throw new Error(`${name} made ${rows} where ${batchSize} rows of ${maxTokens} were asked for.`);
-}
-
-async function inTurn<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
-  const results = [];
-  for (const item of items) results.push(await work(item));
-  return results;
+  throw new Error(`it made ${rows} where ${batchSize} rows of ${maxTokens} were asked for.`);
 }

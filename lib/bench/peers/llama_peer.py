@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import deque
 from os.path import join
 from time import perf_counter
 
@@ -27,47 +28,76 @@ class Llama:
         self.about = f"{'q8_0' if dtype == 'int8' else 'f32'} weights, f16 cache, flash attention; one llama_batch a step"
 
     def context(self, *key):
-        """An empty context for a number of sequences and of tokens in each. It is kept: what is new is slow at first."""
+        """An empty context for a number of sequences, of tokens in each, and of tokens in a step. It is kept: what is new is
+        slow at first."""
         if key not in self.contexts:
-            batch_size, slots = key
+            sequences, slots, tokens = key
             params = self.library.llama_context_default_params()
-            params.n_seq_max = batch_size
-            params.n_ctx = batch_size * slots
-            params.n_batch = params.n_ubatch = batch_size * slots
+            params.n_seq_max = sequences
+            params.n_ctx = sequences * slots
+            params.n_batch = params.n_ubatch = tokens
             params.n_threads = params.n_threads_batch = self.threads
             self.contexts[key] = self.library.llama_init_from_model(self.model, params) or fail("it has no context")
         context = self.contexts[key]
         self.library.llama_memory_clear(self.library.llama_get_memory(context), False)
         return context
 
-    def decode(self, context, tokens, position):
-        """tokens [B, T], the first of them at `position` -> the logits after the last of each row, [B, V]."""
-        B, T = tokens.shape
-        token = numpy.ascontiguousarray(tokens, numpy.int32)
-        pos = numpy.tile(numpy.arange(position, position + T, dtype=numpy.int32), B)
-        counts = numpy.ones(B * T, numpy.int32)
-        rows = numpy.repeat(numpy.arange(B, dtype=numpy.int32), T)
-        pointers = rows.ctypes.data + 4 * numpy.arange(B * T, dtype=numpy.uintp)
-        wanted = numpy.zeros((B, T), numpy.int8)
-        wanted[:, -1] = 1
-        arrays = [array.ctypes.data for array in (pos, counts, pointers, wanted)]
-        if self.library.llama_decode(context, Batch(B * T, token.ctypes.data, None, *arrays)):
+    def decode(self, context, tokens, positions, sequences, wanted):
+        """tokens [N] of some sequences, each at its position -> the logits after those that are wanted."""
+        arrays = [numpy.array(values, numpy.int32) for values in (tokens, positions, sequences)]
+        token, position, sequence = arrays
+        counts, wanted = numpy.ones(len(tokens), numpy.int32), numpy.array(wanted, numpy.int8)
+        pointers = sequence.ctypes.data + 4 * numpy.arange(len(tokens), dtype=numpy.uintp)
+        data = [array.ctypes.data for array in (position, counts, pointers, wanted)]
+        if self.library.llama_decode(context, Batch(len(tokens), token.ctypes.data, None, *data)):
             fail("llama_decode did not work")
-        return numpy.ctypeslib.as_array(self.library.llama_get_logits(context), (B, self.vocabulary))
+        shape = int(wanted.sum()), self.vocabulary
+        return numpy.ctypeslib.as_array(self.library.llama_get_logits(context), shape)
+
+    def run(self, context, requests, seats, budget):
+        """Answers requests, each a prompt and how many tokens it gets: those with a seat get a token in every step, and what
+        is left of its `budget` of tokens goes to new ones, as in llama.cpp's own server."""
+        seconds, answers = [[] for _ in requests], [[] for _ in requests]
+        waiting, free, seated, start = deque(range(len(requests))), list(range(seats))[::-1], {}, perf_counter()
+        while waiting or seated:
+            feeds = [(seat, [answers[i][-1]], len(requests[i][0]) + len(answers[i]) - 1) for seat, i in seated.items()]
+            room = budget - len(feeds)
+            while waiting and free and len(requests[waiting[0]][0]) <= room:
+                i, seat = waiting.popleft(), free.pop()
+                seated[seat] = i
+                feeds.append((seat, requests[i][0], 0))
+                room -= len(requests[i][0])
+            chosen = self.decode(
+                context,
+                [token for _, tokens, _ in feeds for token in tokens],
+                [first + k for _, tokens, first in feeds for k in range(len(tokens))],
+                [seat for seat, tokens, _ in feeds for _ in tokens],
+                [k == len(tokens) - 1 for _, tokens, _ in feeds for k in range(len(tokens))],
+            ).argmax(-1)
+            now = perf_counter() - start
+            for (seat, _, _), token in zip(feeds, chosen.tolist()):
+                i = seated[seat]
+                seconds[i].append(now)
+                answers[i].append(token)
+                if len(answers[i]) == requests[i][1]:
+                    self.library.llama_memory_seq_rm(self.library.llama_get_memory(context), seat, -1, -1)
+                    free.append(seat)
+                    del seated[seat]
+        return seconds, answers
 
     def generate(self, ids, batch_size, max_tokens):
-        context = self.context(batch_size, len(ids) + max_tokens)
-        start = perf_counter()
-        tokens = [self.decode(context, numpy.array([ids] * batch_size), 0).argmax(-1)]
-        first = perf_counter()
-        while len(tokens) < max_tokens:
-            logits = self.decode(context, tokens[-1][:, None], len(ids) + len(tokens) - 1)
-            tokens.append(logits.argmax(-1))
-        rows = numpy.stack(tokens, 1).tolist()
-        return first - start, perf_counter() - first, rows
+        size = batch_size * (len(ids) + max_tokens)
+        context = self.context(batch_size, len(ids) + max_tokens, size)
+        seconds, tokens = self.run(context, [(ids, max_tokens)] * batch_size, batch_size, size)
+        return seconds[0][0], seconds[0][-1] - seconds[0][0], tokens
+
+    def serve(self, requests, seats, batching):
+        longest = max(len(prompt) + count for prompt, count in requests)
+        return self.run(self.context(seats, longest, 512), requests, seats, 512)
 
     def logits(self, ids):
-        return self.decode(self.context(1, len(ids)), numpy.array([ids]), 0)[0]
+        last = [False] * (len(ids) - 1) + [True]
+        return self.decode(self.context(1, len(ids), len(ids)), ids, range(len(ids)), [0] * len(ids), last)[0]
 
 
 def fail(reason):

@@ -1,9 +1,11 @@
 /**
  * How the bench talks to a peer: a process that reads a line of JSON and answers with one. It first says that it is
- * ready, {@link Introduction}; then it answers each {@link Work} with a {@link Generation}, and each prompt alone,
- * `{"ids": […]}`, with `{"logits": […]}`. Whatever goes wrong ends it; the last line on its stderr says why.
+ * ready, {@link Introduction}; then it answers each {@link Work} with a {@link Generation}, each {@link Traffic} with what it
+ * {@link Served}, and each prompt alone, `{"ids": […]}`, with `{"logits": […]}`. Whatever goes wrong ends it; the last line on
+ * its stderr says why.
  */
 
+import type { StepRecord } from "../../engine/timeline.ts";
 import { writeAll } from "../../util/files.ts";
 import { lines } from "../../util/lines.ts";
 
@@ -35,10 +37,43 @@ export interface Generation {
   tokens: number[][];
 }
 
+/** A request. The end-of-text token is a token like any other. */
+export interface Asked {
+  /** Its tokens. */
+  prompt: readonly number[];
+  /** How many it gets. */
+  maxTokens: number;
+  /** When it comes, in seconds from the beginning. */
+  arrivalSeconds: number;
+}
+
+/** `static`: as many as there are seats at a time, in order, until the last of them has ended. `continuous`: whoever ends leaves. */
+export type Batching = "static" | "continuous";
+
+/** Requests of different lengths, each of which comes at its time. */
+export interface Traffic {
+  batching: Batching;
+  /** How many are answered at once, at most. */
+  seats: number;
+  requests: readonly Asked[];
+}
+
+/** What a peer made of some traffic. */
+export interface Served {
+  /** For each request, when each of its tokens was there, in seconds from the beginning. */
+  seconds: number[][];
+  /** The tokens themselves. */
+  tokens: number[][];
+  /** What its steps were, where it tells. */
+  steps?: StepRecord[];
+}
+
 /** Something that generates: a {@link Peer}, or a stand-in. */
 export interface Generator {
   /** Generates greedily. */
   generate(work: Work): Promise<Generation>;
+  /** Answers requests, greedily too. Not everybody can. */
+  serve?(traffic: Traffic): Promise<Served>;
   /** The logits after the last token of a prompt. */
   logits(ids: readonly number[]): Promise<number[]>;
 }
@@ -74,6 +109,11 @@ export class Peer implements Generator, AsyncDisposable {
   /** Generates greedily. */
   async generate(work: Work): Promise<Generation> {
     return await this.ask<Generation>(work);
+  }
+
+  /** Answers requests. */
+  async serve(traffic: Traffic): Promise<Served> {
+    return await this.ask<Served>(traffic);
   }
 
   /** The logits after the last token of a prompt. */
@@ -116,11 +156,9 @@ export async function serve(introduction: Introduction, generator: Generator): P
   const answer = (message: unknown) => writeAll(Deno.stdout, new TextEncoder().encode(JSON.stringify(message) + "\n"));
   await answer(introduction);
   for await (const line of lines(Deno.stdin.readable)) {
-    const request: Work = JSON.parse(line);
-    await answer(
-      request.batchSize ? await generator.generate(request) : {
-        logits: await generator.logits(request.ids),
-      },
-    );
+    const request = JSON.parse(line);
+    if (request.requests) await answer(await generator.serve!(request));
+    else if (request.batchSize) await answer(await generator.generate(request));
+    else await answer({ logits: await generator.logits(request.ids) });
   }
 }

@@ -2,8 +2,9 @@
 
 import { type Chart, stackCharts, throughputChart } from "../../chart.ts";
 import { table } from "../../util/table.ts";
-import { DTYPES } from "../../backend/ops.ts";
-import { type Missing, percent, type Point, type Ratio, ratiosOf, type Standing } from "./compare.ts";
+import { type Dtype, DTYPES } from "../../backend/ops.ts";
+import type { Missing } from "./rounds.ts";
+import { percent, type Point, type Ratio, ratiosOf, type Standing } from "./compare.ts";
 
 /** The rates that are reported, with their headings. */
 export const RATES: readonly [heading: string, rate: (point: Point) => number | null][] = [
@@ -87,8 +88,9 @@ function finding(group: readonly Standing[]): string {
     : group.map((one) => one.name).join(", ");
 }
 
-function byDtype(standings: readonly Standing[]): [string, Standing[]][] {
-  return DTYPES.map((dtype): [string, Standing[]] => [dtype, standings.filter((one) => one.dtype === dtype)])
+/** What belongs to each precision that there is. */
+export function byDtype<T extends { dtype: Dtype }>(standings: readonly T[]): [string, T[]][] {
+  return DTYPES.map((dtype): [string, T[]] => [dtype, standings.filter((one) => one.dtype === dtype)])
     .filter(([, group]) => group.length);
 }
 
@@ -96,6 +98,7 @@ function spread({ repeats, totalSeconds }: Point): string {
   return `${Math.round((Math.max(...repeats) - Math.min(...repeats)) / totalSeconds * 50)}%`;
 }
 
-function times(ratio: number): string {
+/** `1.5` -> `1.50x` */
+export function times(ratio: number): string {
   return `${ratio.toFixed(2)}x`;
 }

@@ -13,8 +13,9 @@ import sys
 
 def serve(load):
     """Answers requests until the input ends. `load(model, cache, dtype, threads)` gives the peer: an object with `about`
-    and `versions`, `generate(ids, batch_size, max_tokens)` -> (prefill seconds, decode seconds, tokens of each row) and
-    `logits(ids)` -> the logits after the last of one prompt's tokens."""
+    and `versions`, `generate(ids, batch_size, max_tokens)` -> (prefill seconds, decode seconds, tokens of each row),
+    `serve(requests, seats, batching)`, if it takes requests of different lengths, -> (seconds of each one's tokens, the
+    tokens), and `logits(ids)` -> the logits after the last of one prompt's tokens."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is for people, not for the bench
     peer = load(**json.loads(sys.argv[1]))
@@ -26,6 +27,11 @@ def serve(load):
     answer({"about": peer.about, "versions": peer.versions})
     for line in sys.stdin:
         request = json.loads(line)
+        if "requests" in request:
+            work = [(one["prompt"], one["maxTokens"]) for one in request["requests"]]
+            seconds, tokens = peer.serve(work, request["seats"], request["batching"])
+            answer({"seconds": seconds, "tokens": tokens})
+            continue
         if "batchSize" not in request:
             answer({"logits": [float(value) for value in peer.logits(request["ids"])]})
             continue

@@ -118,6 +118,24 @@ export class TensorflowBinding {
     return readValues(this.#c, this.#tensors.onDevice(id, "read"), this.#status);
   }
 
+  /**
+   * Copies bytes of one tensor into another, or the same one elsewhere, where both are in host memory: `blocks` are a number of
+   * bytes each, and where they are in the target and in the source. Throws a TypeError for a tensor that a capture is to compute.
+   */
+  copyBytes(targetId: number, sourceId: number, blocks: Iterable<{ to: number; from: number; length: number }>): void {
+    const [target, source] = [targetId, sourceId].map((id) =>
+      HostTensor.resolve(this.#c, this.#tensors.onDevice(id, "copy").handle, this.#status)
+    );
+    try {
+      for (const { to, from, length } of blocks) {
+        this.#c.copyWithin(target.at(to, length), source.at(from, length), BigInt(length));
+      }
+    } finally {
+      target[Symbol.dispose]();
+      source[Symbol.dispose]();
+    }
+  }
+
   /** Runs an operation; inside a capture, puts it into the graph instead. Throws TensorFlow's message. */
   executeOp(
     name: string,

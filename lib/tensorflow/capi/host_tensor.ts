@@ -38,6 +38,15 @@ export class HostTensor {
     return new Uint8Array(data ? Deno.UnsafePointerView.getArrayBuffer(data, length) : new ArrayBuffer(0));
   }
 
+  /** Where `length` bytes begin that are all the tensor's. Throws a RangeError if they are not. */
+  at(offset: number, length: number): Deno.PointerObject {
+    const size = Number(this.c.TF_TensorByteSize(this.pointer));
+    if (!(offset >= 0 && offset + length <= size)) {
+      throw new RangeError(`Cannot copy bytes ${offset} to ${offset + length} of a tensor: it has ${size}.`);
+    }
+    return Deno.UnsafePointer.offset(this.c.TF_TensorData(this.pointer)!, offset)!;
+  }
+
   /**
    * Uninitialised memory for a tensor of numbers. Throws a RangeError when the shape is none, when there is not enough
    * memory, or over 4 GB, and a TypeError for another dtype.

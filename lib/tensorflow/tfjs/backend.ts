@@ -161,6 +161,12 @@ export class TensorflowBackend {
     return this.#node.createOutputTensor(await this.binding.createFilledTensor(shape, DataType.float, fillBytes));
   }
 
+  /** Copies bytes of one tensor into another, or the same one elsewhere; see {@link TensorflowBinding.copyBytes}. Not on a GPU. */
+  copyBytes(target: tf.Tensor, source: tf.Tensor, blocks: Parameters<TensorflowBinding["copyBytes"]>[2]): void {
+    const [to, from] = this.#node.getInputTensorIds([target, source]);
+    this.binding.copyBytes(to, from, blocks);
+  }
+
   /**
    * Runs `build` on stand-ins for `inputs`, computing nothing, and keeps its operations as one function. Other tensors
    * that `build` uses must outlive the function. TensorFlow's errors name the enclosing `tf.tidy("name", …)`.

@@ -1,0 +1,46 @@
+/** What `--max-batch` and `--kv-cache-bytes` mean: shared by the commands that answer requests as they come. */
+
+import { basename, resolve } from "node:path";
+import { Answerer } from "../batch/answer.ts";
+import { Engine } from "../engine/engine.ts";
+import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
+import { type Flag, wholeNumber } from "./command.ts";
+import { chosenParallelism, loadModel, type ModelFlagValues } from "./model_flags.ts";
+
+/** The flags that say how an engine runs. */
+export const engineFlags = {
+  "max-batch": { type: "string", value: "N", help: "the most requests under way at once (default 32)" },
+  "kv-cache-bytes": {
+    type: "string",
+    value: "N",
+    help: "the most memory for the KV cache (default: half of what is free)",
+  },
+} as const satisfies Record<string, Flag>;
+
+/** What the flags were set to. */
+export type EngineFlagValues = { [K in keyof typeof engineFlags]?: string };
+
+/** An engine that answers the entries of a batch, and how many of them to give it at once. */
+export interface OpenedAnswerer extends AsyncDisposable {
+  answerer: Answerer;
+  limit: number;
+}
+
+/** Opens the model that the flags ask for, with an engine. */
+export async function openAnswerer(flags: ModelFlagValues & EngineFlagValues): Promise<OpenedAnswerer> {
+  const maxBatch = wholeNumber(flags["max-batch"], "max-batch", 32);
+  const bytes = flags["kv-cache-bytes"];
+  const kvCacheBytes = bytes === undefined ? undefined : wholeNumber(bytes, "kv-cache-bytes", 1);
+  const { model, folder } = await loadModel(flags.model ?? "small", flags);
+  const tokenizer = await AutoTokenizer.fromPretrained(folder), parallelism = chosenParallelism(flags, model);
+  const engine = new Engine({ model, maxBatch, ...kvCacheBytes && { kvCacheBytes }, parallelism });
+  const served = { name: basename(resolve(folder)), config: model.config, tokenizer };
+  return {
+    answerer: new Answerer(engine, served),
+    limit: 4 * maxBatch, // whoever leaves, somebody waits
+    async [Symbol.asyncDispose]() {
+      await engine[Symbol.asyncDispose]();
+      model[Symbol.dispose]();
+    },
+  };
+}

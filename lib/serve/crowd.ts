@@ -1,0 +1,62 @@
+/**
+ * `POST /crowd`, for the live page: many completions over one connection, since a browser opens no more than six to a server.
+ * Each is an event when it has ended.
+ */
+
+import * as z from "zod";
+import { completionRequest, submitCompletion } from "../openai/completion_request.ts";
+import { ApiError, apiError } from "../openai/error.ts";
+import { mapAsEnded } from "../util/map_as_ended.ts";
+import { readJson } from "./body.ts";
+import { eventResponse } from "./completions.ts";
+import { EventStream } from "./event_stream.ts";
+import type { Service } from "./service.ts";
+
+/** Bodies for `/v1/completions`, and how many of them are under way at most. */
+const Crowd = z.object({
+  at_once: z.int().min(1).max(256),
+  bodies: z.array(z.unknown()).min(1).max(256),
+});
+
+/** What the page hears of one that has ended: its tokens, milliseconds to the first, and milliseconds a token after it. */
+interface Passenger {
+  tokens: number;
+  ttft: number;
+  tpot?: number;
+}
+
+/** Sends a crowd on its way. Throws an {@link ApiError} for a body that is no crowd; what is wrong with one of it, an event tells. */
+export async function crowd({ request, service }: { request: Request; service: Service }): Promise<Response> {
+  const { engine, model } = service.loaded, { limits } = service;
+  const parsed = Crowd.safeParse(await readJson(request, limits.body));
+  if (!parsed.success) throw new ApiError(400, `This is no crowd: ${z.prettifyError(parsed.error)}`);
+  const { at_once, bodies } = parsed.data, place = service.begin(), work = new AbortController();
+  const stream = new EventStream({ idleMilliseconds: limits.idleMilliseconds, onGone: () => work.abort() });
+  const ride = async (body: unknown): Promise<Passenger> => {
+    const asked = await completionRequest(body, model);
+    const [answer] = submitCompletion(engine, asked, { signal: work.signal });
+    const { tokens } = await answer.result, { asked: start, firstToken = start, lastToken = start } = answer.times;
+    service.metrics.answered(answer);
+    const decoded = tokens.length - 1;
+    return {
+      tokens: tokens.length,
+      ttft: firstToken - start,
+      ...decoded > 0 && { tpot: (lastToken - firstToken) / decoded },
+    };
+  };
+  const send = async () => {
+    try {
+      const passengers = mapAsEnded(bodies, Math.min(at_once, engine.limits.maxQueue), ride);
+      for await (const passenger of passengers) await stream.send(JSON.stringify(passenger));
+      await stream.send("[DONE]");
+    } catch (error) {
+      if (!work.signal.aborted) await stream.send(JSON.stringify(apiError(error)));
+    } finally {
+      work.abort(); // what is still under way
+      stream.close();
+      place[Symbol.dispose]();
+    }
+  };
+  void send().catch(() => {}); // whoever asked has gone
+  return eventResponse(stream);
+}

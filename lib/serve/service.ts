@@ -1,0 +1,121 @@
+/** What the routes of a server share: the engine once it is there, who is being served, and the limits. */
+
+import type { Engine } from "../engine/engine.ts";
+import type { ServedModel } from "../openai/completion_request.ts";
+import { ApiError } from "../openai/error.ts";
+import type { Access } from "./access.ts";
+import type { BodyLimits } from "./body.ts";
+import { Metrics } from "./metrics.ts";
+
+/** A model that is ready to answer. */
+export interface Loaded {
+  engine: Engine;
+  model: ServedModel;
+}
+
+/** What a server allows its clients. */
+export interface ServiceLimits {
+  /** A request's body. */
+  body: BodyLimits;
+  /** The longest that a request may take, its wait in the queue included. */
+  requestMilliseconds: number;
+  /** The longest that a reader may take nothing of what waits for him. */
+  idleMilliseconds: number;
+}
+
+/** One line of the log: what was asked and what it took, but none of its text. */
+export interface LogEntry {
+  time: string;
+  /** The completion's, as the client knows it. */
+  id?: string;
+  method: string;
+  path: string;
+  status: number;
+  seconds: number;
+  /** What went wrong, as a word. */
+  error?: string;
+  stream?: boolean;
+  answers?: number;
+  promptTokens?: number;
+  completionTokens?: number;
+  firstTokenSeconds?: number;
+}
+
+/** The most that may follow the timeline at once. */
+const MOST_FOLLOWERS = 16;
+/** When who was refused for lack of room may try again. */
+export const RETRY_SECONDS = 1;
+
+/** The state of a server. */
+export class Service {
+  readonly metrics = new Metrics();
+  /** When it was made, in seconds since 1970. */
+  readonly created = Math.floor(Date.now() / 1000);
+  /** Set while it takes requests. */
+  #loaded?: Loaded;
+  #draining = false;
+  #completions = 0;
+  readonly #followers = new Set<() => void>();
+
+  constructor(
+    readonly access: Access,
+    readonly limits: ServiceLimits,
+    private readonly write: (entry: LogEntry) => void,
+  ) {}
+
+  /** Takes requests from now on. */
+  open(loaded: Loaded): void {
+    this.#loaded = loaded;
+    this.metrics.watch(loaded.engine);
+  }
+
+  /** Takes no more requests. */
+  close(): void {
+    this.#draining = true;
+  }
+
+  /** The model, to be asked. Throws an {@link ApiError} of status 503 while there is none, and when the end has begun. */
+  get loaded(): Loaded {
+    if (this.#draining) throw unavailable("The server is shutting down. Ask another one.", "shutting_down");
+    if (!this.#loaded) throw unavailable("The model is being loaded. Try again soon.", "loading");
+    if (this.#loaded.engine.closed) throw unavailable("The server failed and must be started again.", "failed");
+    return this.#loaded;
+  }
+
+  /** Counts a completion that is under way until it is disposed. Throws an {@link ApiError} of status 429 if there are too many. */
+  begin(): Disposable {
+    const { maxBatch, maxQueue } = this.loaded.engine.limits, most = maxBatch + maxQueue;
+    if (this.#completions >= most) {
+      throw new ApiError(429, `Cannot take the request: ${most} are under way. Try again later.`, {
+        code: "queue_full",
+      });
+    }
+    this.#completions++;
+    return { [Symbol.dispose]: () => void this.#completions-- };
+  }
+
+  /** Counts somebody who follows the timeline; `end` is called when the server ends. Throws as {@link Service.begin}. */
+  follow(end: () => void): Disposable {
+    if (this.#followers.size >= MOST_FOLLOWERS) {
+      throw new ApiError(429, `Cannot show the timeline: ${MOST_FOLLOWERS} are watching it. Try again later.`);
+    }
+    this.#followers.add(end);
+    return { [Symbol.dispose]: () => void this.#followers.delete(end) };
+  }
+
+  /** Ends the streams of who follows the timeline. */
+  dismissFollowers(): void {
+    for (const end of [...this.#followers]) end();
+  }
+
+  /** Notes a request that was answered. */
+  note(entry: LogEntry, route: string): void {
+    this.metrics.request(route, entry.status);
+    const probe = entry.status === 200 && (route === "/health" || route === "/metrics");
+    if (!probe) this.write(entry);
+  }
+}
+
+function unavailable(message: string, code: string): ApiError {
+  return new ApiError(503, message, { code });
+}

@@ -1,0 +1,31 @@
+/** Draws live charts in a page, with a box that tells the numbers under the pointer. */
+
+import * as vega from "vega";
+import { compile } from "vega-lite";
+import type { Chart } from "../../chart/specification.ts";
+
+/** Draws a chart into an element. */
+export async function drawChart(chart: Chart, place: HTMLElement): Promise<void> {
+  const view = new vega.View(vega.parse(compile(chart as never).spec), {
+    renderer: "svg",
+    container: place,
+    hover: true,
+    tooltip: (_, event, __, value) => tooltip.show(event as MouseEvent, value),
+  });
+  await view.runAsync();
+}
+
+/** The one box that all charts share. */
+const tooltip = {
+  box: undefined as HTMLElement | undefined,
+  show({ clientX, clientY }: MouseEvent, value: unknown) {
+    this.box ??= document.body.appendChild(
+      Object.assign(document.createElement("div"), { className: "chart-tooltip" }),
+    );
+    const lines = typeof value === "object" && value ? Object.entries(value).map(([k, v]) => `${k}: ${v}`) : [value];
+    this.box.hidden = value === undefined || value === null || value === "";
+    this.box.textContent = lines.join("\n");
+    this.box.style.left = `${Math.min(clientX + 12, innerWidth - this.box.offsetWidth - 8)}px`;
+    this.box.style.top = `${clientY + 12}px`;
+  },
+};

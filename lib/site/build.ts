@@ -1,0 +1,103 @@
+/** The book: the stored notebooks as pages of a static site, with the library's reference beside them. */
+
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { runToEnd } from "../util/child.ts";
+import { lockFile } from "../util/lock.ts";
+import { bundleScripts } from "./bundle.ts";
+import { pythonEnvironment } from "../util/python_environment.ts";
+
+const PROJECT = fileURLToPath(new URL("../../", import.meta.url)), HERE = join(PROJECT, "lib", "site");
+
+/** What is used for building, and kept for the next time. */
+const WORKSHOP = join(PROJECT, ".site");
+
+/**
+ * Builds the site into `folder`, which is replaced when the new one is whole. Returns the Python that built it.
+ *
+ * Throws an Error if a tool cannot be had, or a page has a mistake: a link to nowhere, a word that is not in the glossary.
+ */
+export async function buildSite(folder: string, log: (line: string) => void = console.error): Promise<string> {
+  await Deno.mkdir(WORKSHOP, { recursive: true });
+  using _lock = await lockFile(join(WORKSHOP, "lock"));
+  const python = await pythonEnvironment(join(WORKSHOP, "venv"), {
+    requirements: join(HERE, "requirements.txt"),
+    name: "Sphinx",
+    size: "60 MB",
+    log,
+  });
+  const source = join(WORKSHOP, "source"), unfinished = join(WORKSHOP, "html");
+  for (const old of [source, unfinished]) await Deno.remove(old, { recursive: true }).catch(ignoreMissing);
+  await gatherSources(source);
+  await tool(python, ["-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", source, unfinished]);
+  await Deno.remove(folder, { recursive: true }).catch(ignoreMissing);
+  await Deno.mkdir(dirname(folder), { recursive: true });
+  await Deno.rename(unfinished, folder);
+  return python;
+}
+
+/** All that Sphinx reads, in one folder: it takes nothing from outside. */
+async function gatherSources(folder: string): Promise<void> {
+  const pages = join(HERE, "pages"), api = join(folder, "extra", "api"), styles = join(folder, "_static");
+  await copyTree(pages, folder, /\.md$/);
+  await copyTree(join(PROJECT, "notebooks"), join(folder, "notebooks"), /\.(ipynb|svg|json)$/);
+  await copyTree(join(PROJECT, "lib"), join(folder, "lib"), /\.(ts|md)$/); // what the chapters link to
+  for (const name of ["conf.py", "stored_notebooks.py"]) await Deno.copyFile(join(HERE, name), join(folder, name));
+  await Deno.writeTextFile(join(folder, "chapters.md"), await chapters(join(folder, "notebooks")));
+  for (const made of [styles, dirname(api)]) await Deno.mkdir(made, { recursive: true });
+  await Deno.copyFile(join(HERE, "book.css"), join(styles, "book.css"));
+  await bundleScripts(styles);
+  const modules = ["mod.ts", "chart.ts", "tensorflow/mod.ts"].map((name) => join("lib", name));
+  await tool(Deno.execPath(), ["doc", "--quiet", "--html", "--name=Omnibus", `--output=${api}`, ...modules]);
+}
+
+/** A card for each chapter: its picture, its title, its first sentences. */
+async function chapters(notebooks: string): Promise<string> {
+  const names = Array.from(Deno.readDirSync(notebooks), ({ name }) => name).filter((name) => name.endsWith(".ipynb"));
+  const cards = await Promise.all(
+    names.sort().map(async (file) => {
+      const { cells } = JSON.parse(await Deno.readTextFile(join(notebooks, file))), name = basename(file, ".ipynb");
+      const [heading, first] = cells[0].source.join("").split(/\n\n+/);
+      const title = `${name.slice(0, 2)} ${heading.replace(/^# /, "")}`;
+      const options = [
+        `link: notebooks/${name}`,
+        "link-type: doc",
+        `img-top: notebooks/images/${name}.svg`,
+        "img-alt: ",
+      ];
+      return [
+        `:::{grid-item-card} ${title}`,
+        ...options.map((option) => `:${option}`),
+        "",
+        sentences(first, 150),
+        ":::",
+      ].join("\n");
+    }),
+  );
+  return ["::::{grid} 1 1 2 2", ":gutter: 3", "", ...cards, "::::", ""].join("\n");
+}
+
+/** The first sentences of a text, as few as have so many characters. */
+function sentences(text: string, characters: number): string {
+  const end = text.slice(characters).search(/[.?!]( |$)/);
+  return end < 0 ? text : text.slice(0, characters + end + 1);
+}
+
+async function copyTree(from: string, to: string, files: RegExp): Promise<void> {
+  await Deno.mkdir(to, { recursive: true });
+  for await (const { name, isDirectory } of Deno.readDir(from)) {
+    if (name.startsWith(".")) continue;
+    if (isDirectory) await copyTree(join(from, name), join(to, name), files);
+    else if (files.test(name)) await Deno.copyFile(join(from, name), join(to, name));
+  }
+}
+
+/** Runs a tool to its end. Its error is what it said. */
+async function tool(program: string, args: string[]): Promise<void> {
+  const { success, stderr } = await runToEnd(program, { args, cwd: PROJECT, stdout: "null", stderr: "piped" });
+  if (!success) throw new Error(`Cannot build the site: ${new TextDecoder().decode(stderr).trim()}`);
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!(error instanceof Deno.errors.NotFound)) throw error;
+}

@@ -1,0 +1,138 @@
+/** `deno task serve` as a process: signals, clients that are killed, and what it refuses to start with. */
+
+import assert from "node:assert/strict";
+import { lines } from "../lib/util/lines.ts";
+
+const full = Deno.env.has("OMNIBUS_FULL"), windows = Deno.build.os === "windows";
+
+function start(...args: string[]) {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "lib/cli/serve.ts", "--port", "0", ...args],
+    env: { NO_COLOR: "1" },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  return { child, said: lines(child.stderr) };
+}
+
+/** Starts a server and waits until it answers. */
+async function running(...args: string[]) {
+  const { child, said } = start(...args), logged = new Response(child.stdout).text();
+  for (let line; !(line = await said.next()).done;) {
+    const url = line.value.match(/^(http:\S+)\/v1 answers/)?.[1];
+    if (!url) continue;
+    const rest = (async () => {
+      for await (const _ of said);
+    })();
+    return { child, url, logged, ended: Promise.all([child.status, rest]) };
+  }
+  throw new Error(`It ended: ${(await child.status).code}`);
+}
+
+const long = { prompt: "Call me", max_tokens: 250, ignore_eos: true, stream: true };
+const post = (url: string, body: unknown) =>
+  fetch(`${url}/v1/completions`, { method: "POST", body: JSON.stringify(body) });
+
+Deno.test({
+  name: "at SIGTERM the server answers what it has and nothing new, and ends with 0; it logs a line a request",
+  ignore: windows,
+  async fn() {
+    const { child, url, logged, ended } = await running();
+    const stream = await post(url, long), reader = stream.body!.pipeThrough(new TextDecoderStream()).getReader();
+    let text = (await reader.read()).value!;
+    child.kill("SIGTERM");
+    let late: Response;
+    do {
+      late = await post(url, { prompt: "a", max_tokens: 1 }); // until the signal was heard
+      await late.body?.cancel();
+    } while (late.status === 200);
+    assert.equal(late.status, 503);
+    for (let part; !(part = await reader.read()).done;) text += part.value;
+    assert.match(text, /"finish_reason":"length".*\n\ndata: \[DONE\]\n\n$/s);
+    const [{ code }] = await ended;
+    assert.equal(code, 0);
+    const entries = (await logged).trim().split("\n").map((line) => JSON.parse(line));
+    const streamed = entries.find(({ stream }) => stream);
+    assert.deepEqual([streamed.status, streamed.promptTokens, streamed.completionTokens], [200, 2, 250]);
+    assert.equal(entries.at(-1).status === 200 || entries.some(({ error }) => error === "shutting_down"), true);
+  },
+});
+
+Deno.test({
+  name: "a second signal ends the server at once",
+  ignore: windows,
+  async fn() {
+    const { child, url, ended } = await running("--max-batch", "1");
+    const streams = await Promise.all(Array.from({ length: 8 }, () => post(url, long)));
+    child.kill("SIGTERM");
+    while ((await fetch(`${url}/health`).then((r) => r.body!.cancel().then(() => r.status))) === 200);
+    child.kill("SIGTERM");
+    const [{ code }] = await ended;
+    assert.equal(code, 1);
+    for (const stream of streams) await stream.text().catch(() => {});
+  },
+});
+
+Deno.test({
+  name: "clients that are killed in mid-stream leave neither seats nor memory taken",
+  ignore: windows,
+  async fn() {
+    const { child, url, ended } = await running("--max-batch", "4");
+    const client = `const response = await fetch("${url}/v1/completions", { method: "POST", body: '${
+      JSON.stringify(long)
+    }' });
+for await (const _ of response.body) console.log("part");`;
+    const value = (metrics: string, name: string) => Number(metrics.match(new RegExp(`^${name} (\\S+)$`, "m"))?.[1]);
+    const metrics = async () => await (await fetch(`${url}/metrics`)).text();
+    const idle = async () => {
+      for (;;) {
+        const text = await metrics();
+        if (value(text, "omnibus_seats_taken") + value(text, "omnibus_queue_length") === 0) return text;
+      }
+    };
+    const memory: number[] = [], rounds = full ? 100 : 2, each = full ? 5 : 3;
+    let killed = 0;
+    for (let i = 0; i < rounds; i++) {
+      const clients = Array.from(
+        { length: each },
+        () => new Deno.Command(Deno.execPath(), { args: ["eval", client], stdout: "piped", stderr: "null" }).spawn(),
+      );
+      await Promise.all(clients.map(async (one) => {
+        const reader = one.stdout.getReader();
+        if (!(await reader.read()).done) killed++; // it is in mid-stream
+        one.kill("SIGKILL");
+        await reader.cancel();
+        await one.status;
+      }));
+      const text = await idle();
+      memory.push(value(text, "process_resident_memory_bytes"));
+      assert.ok(value(text, "omnibus_kv_cache_bytes") <= value(text, "omnibus_kv_cache_limit_bytes"));
+    }
+    const text = await metrics(), cut = value(text, 'omnibus_requests_total\\{path="/v1/completions",status="499"\\}');
+    assert.ok(killed >= rounds && cut > 0 && cut <= rounds * each, `${killed} killed, ${cut} noticed`);
+    const [middle, last] = [memory[Math.floor(rounds / 2)], memory.at(-1)!];
+    console.log({ killed, noticed: cut, megabytesBefore: middle / 1e6, megabytesAfter: last / 1e6 });
+    if (full) assert.ok(last - middle < 50e6, `${last - middle} bytes`);
+    child.kill("SIGTERM");
+    assert.equal((await ended)[0].code, 0);
+  },
+});
+
+Deno.test("the server does not start where it cannot listen, without a key in the file, or without a model", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const folder = await Deno.makeTempDir(), empty = `${folder}/keys`;
+  await Deno.writeTextFile(empty, "\n \n");
+  const cases: [RegExp, ...string[]][] = [
+    [/Cannot listen on 127\.0\.0\.1:\d+: another program does/, "--port", `${taken.addr.port}`],
+    [/--api-key-file has no key/, "--api-key-file", empty],
+    [/Cannot read --api-key-file/, "--api-key-file", `${folder}/none`],
+    [/There is no model "none"/, "--model", "none"],
+    [/--port must be 65535 or less/, "--port", "70000"],
+  ];
+  await Promise.all(cases.map(async ([message, ...args]) => {
+    const { child, said } = start(...args), [first] = await Promise.all([said.next(), child.stdout.cancel()]);
+    assert.match(first.value!, message);
+    for await (const _ of said);
+    assert.equal((await child.status).code, 2, args.join(" "));
+  }));
+});
