@@ -77,6 +77,16 @@ Deno.test("steps that are started one after another give each row the tokens tha
   assert.equal(Runner.of(other).captures - before, 2, "a prefill, and a step that feeds the next one");
 });
 
+Deno.test("several answers to one prompt are rows that were copied within the cache, and sampled as by single operations", async () => {
+  using one = await loadGPT2(folder, { backend: plain });
+  using other = await loadGPT2(folder, { backend: compiled });
+  const inputs = padBatch(prompts.slice(0, 2), { padTokenId: 0 });
+  const options = { maxTokens: 6, ignoreEos: true, n: 2, temperature: 0.8, seed: 3 };
+  const wanted = await generateBatch(one, inputs, options), got = await generateBatch(other, inputs, options);
+  assert.deepEqual(got.map(({ tokens }) => tokens), wanted.map(({ tokens }) => tokens));
+  assert.notDeepEqual(wanted[0].tokens, wanted[1].tokens);
+});
+
 Deno.test("compiled steps leave no tensors behind", async () => {
   using model = await loadGPT2(folder, { backend: compiled });
   const inputs = padBatch(prompts, { padTokenId: 0 });
