@@ -23,6 +23,7 @@ export { BACKENDS } from "./backend/types.ts";
 export type { Backend, BackendName, Parallelism } from "./backend/types.ts";
 export { DTYPES } from "./backend/ops.ts";
 export type { Dtype } from "./backend/ops.ts";
+export type { ActivationRanges } from "./backend/int8.ts";
 
 // Text to tokens and back, and prompts as a batch.
 export { AutoTokenizer } from "./tokenizer/tokenizer.ts";
@@ -33,7 +34,7 @@ export type { Batch, PaddingSide } from "./tokenizer/batch.ts";
 
 // Models: from a folder, of a published size with random weights, in low precision, and one that hides nothing.
 export { AutoModelForCausalLM, loadGPT2, randomGPT2 } from "./pretrained.ts";
-export type { LoadOptions } from "./gpt2/load.ts";
+export type { LoadOptions } from "./pretrained.ts";
 export type { GPT2 } from "./gpt2/model.ts";
 export { GPT2_SIZES, gpt2Config, parameterCount } from "./gpt2/config.ts";
 export type { GPT2Config, GPT2Size } from "./gpt2/config.ts";

@@ -1,10 +1,25 @@
-/** Models as users get them: with what was measured of this machine before, as far as that was kept. */
+/** Models as users get them: with what was measured before of this machine and of the weights, and else is measured now. */
 
+import type { ActivationRanges } from "./backend/int8.ts";
+import { rangesOfFolder, rangesOfSeed, type RangesOptions } from "./bench/model_ranges.ts";
 import { storedPlan } from "./bench/stored_plan.ts";
+import { useBackend } from "./backend/select.ts";
 import { Runner } from "./engine/runner.ts";
 import type { GPT2Config } from "./gpt2/config.ts";
-import { loadGPT2 as load, type LoadOptions, randomGPT2 as random } from "./gpt2/load.ts";
+import { loadGPT2 as load, type LoadOptions as BaseOptions, randomGPT2 as random } from "./gpt2/load.ts";
 import type { GPT2 } from "./gpt2/model.ts";
+
+/** How a model is loaded. */
+export interface LoadOptions extends BaseOptions {
+  /**
+   * How int8 layers scale their inputs: `static`, by constants that are measured once for the weights, where neither their
+   * file nor the cache has them; or `dynamic`, each row as it comes, which is slower. Default `static`, where the backend
+   * has it.
+   */
+  activations?: "static" | "dynamic";
+  /** Called with one line about what was measured. Default: stderr. */
+  log?: (line: string) => void;
+}
 
 /**
  * Loads the model in a folder with `config.json` and its weights as safetensors.
@@ -21,7 +36,8 @@ import type { GPT2 } from "./gpt2/model.ts";
  * ```
  */
 export async function loadGPT2(folder: string, options: LoadOptions = {}): Promise<GPT2> {
-  return await withPlan(await load(folder, options));
+  const whole = await withRanges(options, (how) => rangesOfFolder(folder, how));
+  return await withPlan(await load(folder, whole));
 }
 
 /** Loads models under the name that Hugging Face's transformers gives to this. */
@@ -39,7 +55,18 @@ export const AutoModelForCausalLM: { fromPretrained: typeof loadGPT2 } = { fromP
  * ```
  */
 export async function randomGPT2(config: GPT2Config, options: LoadOptions & { seed?: number } = {}): Promise<GPT2> {
-  return await withPlan(await random(config, options));
+  const { seed = 0 } = options, whole = await withRanges(options, (how) => rangesOfSeed(config, seed, how));
+  return await withPlan(await random(config, { ...whole, seed }));
+}
+
+/** Options with the ranges of activations that int8 layers are to have. */
+async function withRanges(
+  options: LoadOptions,
+  find: (options: RangesOptions) => Promise<ActivationRanges>,
+): Promise<BaseOptions> {
+  const { backend = await useBackend(), dtype, activations = "static", log = console.error } = options;
+  if (dtype !== "int8" || !backend.ops.takesInputRanges || options.activationRanges) return { ...options, backend };
+  return { ...options, backend, activationRanges: activations === "static" ? await find({ backend, log }) : new Map() };
 }
 
 /** Has the model follow the plan of lanes and threads that was kept for it. */

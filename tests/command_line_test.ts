@@ -96,6 +96,7 @@ Deno.test("generate refuses what it cannot do, in one line", async () => {
   ];
   for (const [message, ...flags] of badValues) await assertRefused(message, ...prompt, ...flags);
   await assertRefused(/There is no dtype "int3"/, "generate", "--prompt", "a", "--dtype", "int3");
+  await assertRefused(/no activations "some": use static or dynamic/, ...prompt, "--activations", "some");
   await assertRefused(
     /Cannot use int8 on the cpu backend/,
     "generate",
@@ -309,6 +310,25 @@ Deno.test("an output that cannot be written is refused before anything is measur
   const quantize = ["--dtype", "int8", "--output", `${file}/model`];
   await assertRefused(/Cannot write to .*file\/model: /, "quantize", model, ...quantize);
   await assertRefused(/Cannot put a model into .*file: /, "model", "gpt2", "--into", file);
+});
+
+Deno.test("perplexity says how well a text is predicted, and beside float32 what another dtype costs", async () => {
+  await assertRefused(/Name one file/, "perplexity");
+  const text = "models/small/heldout/kjv.txt",
+    flags = ["--max-tokens", "256", "--window", "64", "--backend", "tensorflow"];
+  const noise = await temporaryFile("noise.txt", "zq xv ".repeat(400));
+  await assertRefused(/The text has \d+ tokens, and 9999 are needed/, "perplexity", noise, "--window", "9999");
+  const plain = await command("perplexity", text, ...flags),
+    [, own] = plain.stdout.match(/^float32: perplexity (\S+) on 256 /)!;
+  const odd = await command("perplexity", noise, ...flags),
+    [, far] = odd.stdout.match(/^float32: perplexity (\S+) on 256 /)!;
+  assert.ok(Number(own) > 10 && Number(own) < 200 && Number(far) > 2 * Number(own), `${own}, ${far}`);
+  const { stdout } = await command("perplexity", text, ...flags, "--dtype", "bfloat16");
+  const [, rounded, exact, change] = stdout.match(
+    /^bfloat16: perplexity (\S+) on 256 tokens\nfloat32: perplexity (\S+)\. bfloat16 changes it by (\S+)%/,
+  )!;
+  assert.equal(exact, own);
+  assert.ok(Math.abs(100 * (Number(rounded) / Number(exact) - 1) - Number(change)) < 0.01);
 });
 
 Deno.test("where its results cannot be kept, as in a read-only clone, a sweep shows them all the same", async () => {

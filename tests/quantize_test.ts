@@ -150,13 +150,13 @@ Deno.test({
         "attn.c_proj": { rows: heads, columns: [whole] },
         "mlp.c_fc": { rows: whole, columns: hidden.map((range) => [range]) },
         "mlp.c_proj": { rows: hidden, columns: [whole] },
-        "head": { rows: whole, columns: [[[0, V]]] },
+        "lm_head": { rows: whole, columns: [[[0, V]]] },
       };
       for (const [name, linears] of made) {
         const { rows, columns, query = 0 } = parts[name.replace(/^h\.\d\./, "")],
-          stored = name === "head" ? "wte" : name;
+          stored = name === "lm_head" ? "wte" : name;
         const { data, shape } = tensors.get(`${stored}.weight`)!, scale = tensors.get(`${stored}.weight.scale`)!.data;
-        const expected = (k: number, m: number) => name === "head" ? data[m * D + k] : data[k * shape[1] + m];
+        const expected = (k: number, m: number) => name === "lm_head" ? data[m * D + k] : data[k * shape[1] + m];
         assert.equal(linears.length, Math.max(rows.length, columns.length), name);
         for (const [g, linear] of linears.entries()) {
           const [first, end] = rows[g] ?? rows[0],

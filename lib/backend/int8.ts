@@ -14,6 +14,12 @@ export interface Int8Weight {
   readonly scale: Float32Array;
 }
 
+/**
+ * The largest magnitude of the inputs of linear layers, by the layers' names in the checkpoint (`h.0.mlp.c_fc`; the head is
+ * `lm_head`): what 127 stands for in their int8 inputs. A layer that is missing scales each row as it comes.
+ */
+export type ActivationRanges = ReadonlyMap<string, number>;
+
 /** Weights of that shape -> the nearest int8 ones. Rounds as TensorFlow's QuantizeV2 does, in float32 and halves to even. */
 export function quantizeInt8(weights: Float32Array, shape: readonly [number, number], axis: 0 | 1): Int8Weight {
   const limit = new Float32Array(shape[axis]).fill(1e-12); // a channel of zeros has a scale too

@@ -42,6 +42,11 @@ export interface LinearOptions {
   dtype: Dtype;
   /** How many numbers the whole model has: memory may be spent on the speed of small ones. Default: few. */
   modelSize?: number;
+  /**
+   * The largest magnitude that an int8 layer takes its inputs to have, measured beforehand; larger ones are cut off. Default:
+   * each row's own largest, found as it comes.
+   */
+  inputRange?: number;
 }
 
 /**
@@ -119,6 +124,10 @@ export interface Ops {
   int8Linear?(weight: Int8Weight, bias: tf.Tensor1D, options: Omit<LinearOptions, "dtype">): Linear;
   /** Likewise the head, of an embedding [V, D]. */
   int8Head?(wte: Int8Weight, options: Omit<LinearOptions, "dtype">): DividedLinear;
+  /** True where {@link LinearOptions.inputRange} is of use. */
+  readonly takesInputRanges?: boolean;
+  /** [N, K] -> [N, M]: one layer after the other. What goes from the first to the second is the backend's own business. */
+  chain(first: Linear, second: Linear, x: tf.Tensor2D): tf.Tensor2D;
   /** a, b [N, D] -> [N, D]: their sum. */
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */

@@ -43,6 +43,10 @@ export const plainOps: Ops = {
     return { apply: (x) => [tf.matMul(x, wte, false, true)], dispose() {} };
   },
 
+  chain(first, second, x) {
+    return second.apply(first.apply(x));
+  },
+
   add(a, b) {
     return tf.add(a, b);
   },

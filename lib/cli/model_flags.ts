@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type Backend, type BackendName, BACKENDS } from "../backend/types.ts";
 import { useBackend } from "../backend/select.ts";
 import { GPT2_SIZES, gpt2Config, type GPT2Size } from "../gpt2/config.ts";
-import { loadGPT2, randomGPT2 } from "../pretrained.ts";
+import { loadGPT2, type LoadOptions, randomGPT2 } from "../pretrained.ts";
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { folderName, isKnownModel, isRepository, MODELS_FOLDER } from "../hub/name.ts";
@@ -18,6 +18,11 @@ export const modelFlags = {
   model: { type: "string", value: "DIR|NAME", help: "a model's folder, or the name of one in models/" },
   backend: { type: "string", value: "NAME", help: `auto (default), ${BACKENDS.join(", ")}` },
   dtype: { type: "string", value: "TYPE", help: `of the weights: ${DTYPES.join(", ")} (default float32)` },
+  activations: {
+    type: "string",
+    value: "KIND",
+    help: "with int8, what goes into its layers is scaled by constants (static, default) or by row (dynamic)",
+  },
   threads: { type: "string", value: "N", help: "threads for libtensorflow, one a core at most (default: all cores)" },
   lanes: {
     type: "string",
@@ -70,15 +75,23 @@ export async function existingModelFolder(name: string): Promise<string> {
 /** Loads a model from a folder. Throws a UsageError if there is none. */
 export async function loadModel(name: string, flags: ModelFlagValues): Promise<{ model: GPT2; folder: string }> {
   const folder = await existingModelFolder(name);
-  return { model: await loadGPT2(folder, { backend: await chosenBackend(flags), dtype: dtypeOf(flags) }), folder };
+  return { model: await loadGPT2(folder, await chosenOptions(flags)), folder };
 }
 
 /** Loads a model, or, when it is a published size that is not in `models/`, makes it with random weights. */
 export async function loadOrMakeModel(name: string, flags: ModelFlagValues): Promise<{ model: GPT2; random: boolean }> {
   const published = Object.hasOwn(GPT2_SIZES, name);
   if (!published || await modelFolder(name)) return { model: (await loadModel(name, flags)).model, random: false };
-  const options = { backend: await chosenBackend(flags), dtype: dtypeOf(flags) };
-  return { model: await randomGPT2(gpt2Config(name as GPT2Size), options), random: true };
+  return { model: await randomGPT2(gpt2Config(name as GPT2Size), await chosenOptions(flags)), random: true };
+}
+
+/** How the flags want a model to be loaded. Throws a UsageError. */
+async function chosenOptions(flags: ModelFlagValues): Promise<LoadOptions> {
+  const { activations = "static" } = flags, dtype = dtypeOf(flags);
+  if (activations !== "static" && activations !== "dynamic") {
+    throw new UsageError(`There are no activations "${activations}": use static or dynamic.`);
+  }
+  return { backend: await chosenBackend(flags), dtype, activations };
 }
 
 function dtypeOf({ dtype = "float32" }: ModelFlagValues): Dtype {

@@ -2,8 +2,10 @@
 
 import { quantizeModel } from "../gpt2/quantize.ts";
 import { formatBytes } from "../util/format.ts";
+import type { ActivationRanges } from "../backend/int8.ts";
+import { rangesOfFolder } from "../bench/model_ranges.ts";
 import { run, UsageError, userPath } from "./command.ts";
-import { existingModelFolder } from "./model_flags.ts";
+import { chosenBackend, existingModelFolder } from "./model_flags.ts";
 
 await run({
   name: "quantize",
@@ -19,8 +21,17 @@ await run({
   if (dtype !== "int8" && dtype !== "bfloat16") throw new UsageError("Say --dtype int8 or --dtype bfloat16.");
   if (!output) throw new UsageError("Say where the new model goes: --output DIR.");
   const folder = userPath(output);
-  await quantizeModel(await existingModelFolder(models[0]), folder, dtype);
+  const source = await existingModelFolder(models[0]);
+  await quantizeModel(source, folder, dtype, { activationRanges: () => findRanges(source) });
   const { size } = await Deno.stat(`${folder}/model.safetensors`);
   console.log(`${folder} is ready: ${dtype}, ${formatBytes(size)}.`);
   console.log(`Try it: deno task generate --model ${folder} --dtype ${dtype} --prompt "Once upon a time"`);
 });
+
+/** What goes into the layers, for the file to say so; nothing where int8 does not run. */
+async function findRanges(folder: string): Promise<ActivationRanges> {
+  const backend = await chosenBackend({});
+  if (backend.ops.takesInputRanges) return await rangesOfFolder(folder, { backend, log: console.error });
+  console.error(`The file does not say what goes into the layers: int8 does not run on ${backend.name}.`);
+  return new Map();
+}

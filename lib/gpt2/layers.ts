@@ -52,11 +52,11 @@ export class HeadGroup {
 /** Some hidden units of the MLP: two linear layers with a GELU in between, which `c_fc` applies (checkpoint prefix `mlp`). */
 export class HiddenGroup {
   /** `c_fc` goes from D to these units, `c_proj` from them back to D. */
-  constructor(private readonly c_fc: Linear, private readonly c_proj: Linear) {}
+  constructor(private readonly ops: Ops, private readonly c_fc: Linear, private readonly c_proj: Linear) {}
 
   /** [N, D] -> [N, D]. */
   apply(x: tf.Tensor2D): tf.Tensor2D {
-    return this.c_proj.apply(this.c_fc.apply(x));
+    return this.ops.chain(this.c_fc, this.c_proj, x);
   }
 }
 

@@ -4,7 +4,7 @@ import * as tf from "@tensorflow/tfjs";
 import { onBackend } from "../backend/current.ts";
 import type { Backend } from "../backend/types.ts";
 import { useBackend } from "../backend/select.ts";
-import { cutInt8, type Int8Weight } from "../backend/int8.ts";
+import { type ActivationRanges, cutInt8, type Int8Weight } from "../backend/int8.ts";
 import { type Activation, BYTES_PER_WEIGHT, type DividedLinear, type Dtype, type Linear } from "../backend/ops.ts";
 import { checkAvailable } from "../backend/memory.ts";
 import { type GPT2Config, parameterCount } from "./config.ts";
@@ -13,7 +13,14 @@ import { type Range, ranges } from "../util/ranges.ts";
 import { cut } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
 import { GPT2 } from "./model.ts";
-import { checkpointWeights, quickWeights, randomWeights, weightShapes, type WeightSource } from "./weights.ts";
+import {
+  checkpointWeights,
+  layerName,
+  quickWeights,
+  randomWeights,
+  weightShapes,
+  type WeightSource,
+} from "./weights.ts";
 
 /** How a model is loaded. */
 export interface LoadOptions {
@@ -21,6 +28,11 @@ export interface LoadOptions {
   backend?: Backend;
   /** Element type of the linear layers' weights. Default `float32`. */
   dtype?: Dtype;
+  /**
+   * For int8 weights: what the layers take their inputs to range over, where the backend can make use of that. Default: what
+   * the file says, and where it says nothing each row's own range.
+   */
+  activationRanges?: ActivationRanges;
 }
 
 /**
@@ -47,12 +59,12 @@ export async function randomGPT2(
 
 /** A model of these sizes with the weights of a source. */
 export async function buildGPT2(config: GPT2Config, source: WeightSource, options: LoadOptions): Promise<GPT2> {
-  const { backend = await useBackend(), dtype = "float32" } = options;
+  const { backend = await useBackend(), dtype = "float32", activationRanges = source.activationRanges } = options;
   if (!backend.dtypes.includes(dtype)) {
     throw new RangeError(`Cannot use ${dtype} on the ${backend.name} backend: it has ${backend.dtypes.join(", ")}.`);
   }
   checkWeightMemory(config, backend, dtype);
-  const loader = new Loader(config, source, backend, dtype);
+  const loader = new Loader(config, source, backend, dtype, activationRanges);
   try {
     const wte = await loader.weight<tf.Tensor2D>("wte.weight");
     const wpe = await loader.weight<tf.Tensor2D>("wpe.weight");
@@ -96,6 +108,7 @@ class Loader {
     private readonly source: WeightSource,
     private readonly backend: Backend,
     private readonly dtype: Dtype,
+    private readonly activationRanges: ActivationRanges,
   ) {
     this.headRanges = ranges(config.n_head, backend.groups);
     this.#shapes = weightShapes(config);
@@ -124,7 +137,7 @@ class Loader {
     division: Division,
     change?: (values: Float32Array) => void,
   ): Promise<Linear[]> {
-    const { ops } = this.backend, options = { name, activation, dtype: this.dtype, modelSize: this.#modelSize };
+    const { ops } = this.backend, options = { ...this.#options(name), activation };
     const int8 = await this.#int8(`${name}.weight`);
     if (int8) {
       change?.(int8.scale); // the same for the product
@@ -146,10 +159,15 @@ class Loader {
   }
 
   async head(wte: tf.Tensor2D): Promise<DividedLinear> {
-    const { ops } = this.backend, options = { name: "head", dtype: this.dtype, modelSize: this.#modelSize };
+    const { ops } = this.backend, options = this.#options(layerName("wte.weight"));
     const int8 = await this.#int8("wte.weight");
     const head = onBackend(this.backend, () => int8 ? ops.int8Head!(int8, options) : ops.head(wte, options));
     return this.#own(head);
+  }
+
+  /** What all linear layers are made with. */
+  #options(name: string) {
+    return { name, dtype: this.dtype, modelSize: this.#modelSize, inputRange: this.activationRanges.get(name) };
   }
 
   /** A weight that the file has as int8, where it is to be int8 too. */
@@ -185,7 +203,7 @@ class Loader {
     const groups = ranges(this.config.n_inner, this.headRanges.length, unit).map((range) => [range]);
     const c_fc = await this.linears(`${h}.c_fc`, "gelu_new", { axis: 1, groups });
     const c_proj = await this.linears(`${h}.c_proj`, "none", { axis: 0, groups });
-    return groups.map((_, g) => new HiddenGroup(c_fc[g], c_proj[g]));
+    return groups.map((_, g) => new HiddenGroup(this.backend.ops, c_fc[g], c_proj[g]));
   }
 
   #own<T extends { dispose(): void }>(part: T): T {

@@ -9,8 +9,8 @@
 import { basename, dirname, join, resolve } from "node:path";
 import { readConfig } from "./config_file.ts";
 import { streamSafetensors, type TensorDeclaration } from "../safetensors/reader.ts";
-import { checkpointWeights, outputAxis, weightShapes, type WeightSource } from "./weights.ts";
-import { quantizeInt8 } from "../backend/int8.ts";
+import { checkpointWeights, inputScale, layerName, outputAxis, weightShapes, type WeightSource } from "./weights.ts";
+import { type ActivationRanges, quantizeInt8 } from "../backend/int8.ts";
 import type { Dtype } from "../backend/ops.ts";
 
 /** What weights can be made. */
@@ -21,7 +21,9 @@ const COMPANIONS = ["tokenizer.json", "tokenizer_config.json"];
 
 /**
  * Writes the model in `folder` to `output`, a folder that must not exist, with weights of type `dtype`. It appears whole or
- * not at all. Throws a RangeError if `output` is there or cannot be made, and what loading the model would throw.
+ * not at all. An int8 file says too what the layers' inputs range over, if that is known or `activationRanges` finds out,
+ * which is called once it is clear that the output can be written.
+ * Throws a RangeError if `output` is there or cannot be made, and what loading the model would throw.
  *
  * @example
  * ```ts
@@ -33,7 +35,12 @@ const COMPANIONS = ["tokenizer.json", "tokenizer_config.json"];
  * using model = await loadGPT2(output);
  * ```
  */
-export async function quantizeModel(folder: string, output: string, dtype: LowPrecisionDtype): Promise<void> {
+export async function quantizeModel(
+  folder: string,
+  output: string,
+  dtype: LowPrecisionDtype,
+  { activationRanges }: { activationRanges?: () => Promise<ActivationRanges> } = {},
+): Promise<void> {
   if (await Deno.lstat(output).then(() => true, () => false)) {
     throw new RangeError(`Cannot write to ${output}: it is there already. Name a new folder.`);
   }
@@ -47,7 +54,9 @@ export async function quantizeModel(folder: string, output: string, dtype: LowPr
         if (!(error instanceof Deno.errors.NotFound)) throw error;
       });
     }
-    await writeLowPrecision(join(work, "model.safetensors"), weights, weightShapes(config), dtype);
+    let ranges: ActivationRanges = new Map();
+    if (dtype === "int8") ranges = await activationRanges?.() ?? weights.activationRanges;
+    await writeLowPrecision(join(work, "model.safetensors"), weights, weightShapes(config), dtype, ranges);
     await Deno.chmod(work, 0o755).catch(() => {}); // temporary folders are private; Windows has no modes
     await Deno.rename(work, whole);
   } catch (error) {
@@ -72,12 +81,16 @@ async function writeLowPrecision(
   weights: WeightSource,
   shapes: ReadonlyMap<string, number[]>,
   dtype: LowPrecisionDtype,
+  activationRanges: ActivationRanges,
 ): Promise<void> {
+  const rangeOf = (weight: string) =>
+    outputAxis(weight) === undefined ? undefined : activationRanges.get(layerName(weight));
   const declared = new Map<string, TensorDeclaration>();
   for (const [name, shape] of shapes) {
     const axis = outputAxis(name);
     declared.set(name, { dtype: axis === undefined ? "F32" : dtype === "int8" ? "I8" : "BF16", shape });
     if (axis !== undefined && dtype === "int8") declared.set(`${name}.scale`, { dtype: "F32", shape: [shape[axis]] });
+    if (rangeOf(name)) declared.set(inputScale(layerName(name)), { dtype: "F32", shape: [1] });
   }
   const quantization = dtype === "int8" ? "int8, symmetric, one scale per output channel" : "bfloat16";
   await streamSafetensors(path, declared, { format: "pt", quantization }, async (put) => {
@@ -93,6 +106,8 @@ async function writeLowPrecision(
         const { values, scale } = await weights.int8(name) ?? quantizeInt8(await read(), [shape[0], shape[1]], axis);
         await put(name, values);
         await put(`${name}.scale`, scale);
+        const range = rangeOf(name);
+        if (range) await put(inputScale(layerName(name)), new Float32Array([range / 127]));
       }
     }
   });

@@ -1,7 +1,7 @@
 /** Where a model's weights come from: a checkpoint, or a seed. */
 
 import * as tf from "@tensorflow/tfjs";
-import { dequantizeInt8, type Int8Weight } from "../backend/int8.ts";
+import { type ActivationRanges, dequantizeInt8, type Int8Weight } from "../backend/int8.ts";
 import { fillNormal } from "../util/random.ts";
 import type { GPT2Config } from "./config.ts";
 import { openWeights, SafetensorsError, type Weights } from "../safetensors/reader.ts";
@@ -14,6 +14,8 @@ export interface WeightSource extends Disposable {
   int8(name: string): Promise<Int8Weight | null>;
   /** The matrix by tfjs's operations on the current backend, as it is used there; where it is not filled on the host. */
   make?(shape: [number, number]): tf.Tensor2D;
+  /** What is known of the inputs of the linear layers. */
+  readonly activationRanges: ActivationRanges;
 }
 
 /**
@@ -23,7 +25,8 @@ export interface WeightSource extends Disposable {
  * with values that are infinite or no numbers.
  *
  * Linear weights and the embedding may be I8 with an F32 vector `NAME.scale`, one number for each output channel, as
- * lib/gpt2/quantize.ts writes them: they are read as value · scale, or as they are.
+ * lib/gpt2/quantize.ts writes them: they are read as value · scale, or as they are. With them may come what a step of a layer's
+ * int8 inputs stands for, F32 [1], as `LAYER.input.scale`.
  */
 export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
   return await weightsOf(await openWeights(folder), folder, config);
@@ -41,6 +44,7 @@ export async function weightsOf(file: Weights, folder: string, config: GPT2Confi
     }
     const expected = weightShapes(config);
     const scales = new Map<string, Float32Array>(); // of the weights that are int8
+    const activationRanges = new Map<string, number>();
     for (const [name, shape] of expected) {
       const info = file.tensors.get(stored.get(name) ?? "");
       if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}. Is the download complete?`);
@@ -57,9 +61,14 @@ export async function weightsOf(file: Weights, folder: string, config: GPT2Confi
         throw new SafetensorsError(folder, `${says}. The two files belong to different models.`);
       }
       if (isInt8) scales.set(name, await readScale(file, stored, `${name}.scale`, shape[axis], folder));
+      const layer = axis === undefined ? "" : layerName(name);
+      if (!layer || !stored.has(inputScale(layer))) continue;
+      const [step] = await readScale(file, stored, inputScale(layer), 1, folder);
+      activationRanges.set(layer, 127 * step);
     }
     const unknown = [...stored.keys()].filter((name) =>
-      !expected.has(name) && !scales.has(name.replace(/\.scale$/, ""))
+      !expected.has(name) && !scales.has(name.replace(/\.scale$/, "")) &&
+      !activationRanges.has(name.replace(/\.input\.scale$/, ""))
     );
     if (unknown.length) {
       const more = unknown.length > 3 ? ` and ${unknown.length - 3} more` : "";
@@ -73,6 +82,7 @@ export async function weightsOf(file: Weights, folder: string, config: GPT2Confi
     };
     return {
       int8,
+      activationRanges,
       async fill(name, values) {
         const quantized = await int8(name);
         if (quantized) return dequantizeInt8(quantized, values);
@@ -89,7 +99,7 @@ export async function weightsOf(file: Weights, folder: string, config: GPT2Confi
   }
 }
 
-/** The scales of an int8 weight, one for each of its output channels. Throws a SafetensorsError if they are not good. */
+/** Scales of int8 numbers, as many as there are channels. Throws a SafetensorsError if they are not good. */
 async function readScale(
   file: Weights,
   stored: ReadonlyMap<string, string>,
@@ -101,7 +111,7 @@ async function readScale(
   if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}, which int8 weights need.`);
   if (info.dtype !== "F32" || `${info.shape}` !== `${channels}`) {
     const says = `${name} is ${info.dtype} [${info.shape}]`;
-    throw new SafetensorsError(folder, `${says}, and F32 [${channels}] is needed: a number for each output channel.`);
+    throw new SafetensorsError(folder, `${says}, and F32 [${channels}] is needed.`);
   }
   const scale = await file.readFloat32(stored.get(name)!);
   // 128 times a scale must be finite too: int8 goes down to -128.
@@ -117,6 +127,16 @@ async function readScale(
 export function outputAxis(name: string): 0 | 1 | undefined {
   if (name === "wte.weight") return 0;
   return /\.c_(attn|proj|fc)\.weight$/.test(name) ? 1 : undefined;
+}
+
+/** The layer that a weight with {@link outputAxis} belongs to. The head's is the embedding. */
+export function layerName(weight: string): string {
+  return weight === "wte.weight" ? "lm_head" : weight.replace(/\.weight$/, "");
+}
+
+/** The name of what a step of a layer's int8 inputs stands for. */
+export function inputScale(layer: string): string {
+  return `${layer}.input.scale`;
 }
 
 /** The first index of an infinity or a NaN; -1 if there is none, which one pass without branches finds out. */
@@ -137,6 +157,7 @@ export function randomWeights(seed: number): WeightSource {
       return Promise.resolve();
     },
     int8: () => Promise.resolve(null),
+    activationRanges: new Map(),
     [Symbol.dispose]() {},
   };
 }

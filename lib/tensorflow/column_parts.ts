@@ -20,6 +20,14 @@ export interface ColumnPart {
   bias: tf.Tensor1D | null;
 }
 
+/** What else there is to know of parts. */
+export interface ColumnPartOptions {
+  /** Their weights are [m, K], not [K, m]. */
+  transposed?: boolean;
+  /** How many numbers the whole model has. Default: few. */
+  modelSize?: number;
+}
+
 /** A part has at least so many columns. */
 const LEAST_COLUMNS = 32;
 

@@ -12,7 +12,7 @@ import { compiledAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
-import { cast } from "./low_precision.ts";
+import { cast } from "./raw.ts";
 import { tensorflowOps } from "./ops.ts";
 import { tensorflowSamplingOps } from "./sampling.ts";
 import type { TensorMetadata } from "./capi/tensors.ts";

@@ -4,7 +4,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Activation, DividedLinear, Dtype, Linear, Ops } from "../backend/ops.ts";
+import type { Activation, DividedLinear, Dtype, Linear, LinearOptions, Ops } from "../backend/ops.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { cutInt8 } from "../backend/int8.ts";
@@ -13,11 +13,19 @@ import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { attentionParts } from "./attention.ts";
 import { dynamicOperations } from "./dynamic.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, type ColumnPartOptions, int8Linear, int8Part, quantizedPart } from "./low_precision.ts";
+import { bfloat16Linear } from "./bfloat16.ts";
+import { applyInt8Chain, Int8Linear, int8Part, quantizedPart } from "./int8.ts";
 import { keepsPacked } from "./packing.ts";
 import type { PrivateKernel } from "./probe.ts";
 import { tensorflowSamplingOps } from "./sampling.ts";
-import { type ColumnPart, columnParts, columnRanges, disposeParts, wholePart } from "./column_parts.ts";
+import {
+  type ColumnPart,
+  type ColumnPartOptions,
+  columnParts,
+  columnRanges,
+  disposeParts,
+  wholePart,
+} from "./column_parts.ts";
 
 const { float, int32 } = DataType;
 const T = attr.type("T", float);
@@ -27,6 +35,7 @@ const PACKED_ROWS = 40;
 
 /** The operations on a TensorFlow backend; in captures, with those of the faster kernels that work. */
 export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<PrivateKernel> = new Set()): Ops {
+  const usesRanges = kernels.has("staticInt8");
   const has = (kernel: PrivateKernel) => backend.binding.isCapturing && kernels.has(kernel);
   const { run, gather, shapeOf, concat, rows } = dynamicOperations(backend);
   const ofAttention = attentionParts(backend);
@@ -76,10 +85,18 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
     };
   }
 
+  /** Options without the range that the kernels here cannot use. */
+  const known = <O extends { inputRange?: number }>(options: O): O =>
+    usesRanges ? options : { ...options, inputRange: undefined };
+
   /** By dtype: parts, which are taken over -> a layer that makes a part of its output with each. */
   const divided: Record<
     Dtype,
-    (parts: readonly ColumnPart[], activation: Activation, options: ColumnPartOptions) => DividedLinear
+    (
+      parts: readonly ColumnPart[],
+      activation: Activation,
+      options: ColumnPartOptions & Pick<LinearOptions, "inputRange">,
+    ) => DividedLinear
   > = {
     float32: float32Linear,
     bfloat16: (parts, activation, options) => {
@@ -89,7 +106,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
     },
     int8: (parts, activation, options) => {
       const quantized = parts.map((part) => quantizedPart(backend, part, options));
-      const layer = int8Linear(backend, quantized, activation, options);
+      const layer = new Int8Linear(backend, quantized, activation, known(options));
       for (const { weight } of parts) weight.dispose();
       return layer;
     },
@@ -98,31 +115,40 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
   return {
     ...plainOps,
     writesInPlace: true,
+    takesInputRanges: usesRanges,
     sampling: tensorflowSamplingOps(backend),
 
     embed(table, ids) {
       return gather(table, ids);
     },
 
-    linear(weight, bias, { name, activation = "none", dtype, modelSize }) {
-      return undivided(divided[dtype]([wholePart(name, weight, bias)], activation, { modelSize }));
+    linear(weight, bias, { name, activation = "none", dtype, ...options }) {
+      return new Undivided(divided[dtype]([wholePart(name, weight, bias)], activation, options));
     },
 
-    head(wte, { name, dtype, modelSize }) {
+    head(wte, { name, dtype, ...options }) {
       const noBias = dtype === "float32" ? tf.fill<tf.Rank.R1>([wte.shape[0]], 0) : null; // low-precision ones need none
       const parts = columnParts(backend, name, wte, noBias, { transposed: true });
       noBias?.dispose();
-      return divided[dtype](parts, "none", { transposed: true, modelSize });
+      return divided[dtype](parts, "none", { ...options, transposed: true });
     },
 
-    int8Linear(weight, bias, { name, activation = "none", modelSize }) {
-      return undivided(int8Linear(backend, [int8Part(backend, name, weight, bias)], activation, { modelSize }));
+    int8Linear(weight, bias, { name, activation = "none", ...options }) {
+      const part = int8Part(backend, name, weight, bias);
+      return new Undivided(new Int8Linear(backend, [part], activation, known(options)));
     },
 
-    int8Head(wte, { name, modelSize }) {
+    int8Head(wte, { name, ...options }) {
       const parts = columnRanges(backend, wte.shape[0])
         .map((range) => int8Part(backend, name, cutInt8(wte, 0, [range]), null));
-      return int8Linear(backend, parts, "none", { modelSize });
+      return new Int8Linear(backend, parts, "none", known(options));
+    },
+
+    chain(first, second, x) {
+      const [a, b] = [first, second].map((layer) => layer instanceof Undivided ? layer.divided : layer);
+      const isStatic = (layer: unknown) => layer instanceof Int8Linear && layer.inputRange !== undefined;
+      if (isStatic(a) && isStatic(b)) return applyInt8Chain(backend, a as Int8Linear, b as Int8Linear, x);
+      return second.apply(first.apply(x));
     },
 
     layerNorm(x, gain, bias, epsilon) {
@@ -181,6 +207,14 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
 }
 
 /** A layer of one part as one whose output is whole. */
-function undivided({ apply, dispose }: DividedLinear): Linear {
-  return { apply: (x) => apply(x)[0], dispose };
+class Undivided implements Linear {
+  constructor(readonly divided: DividedLinear) {}
+
+  apply(x: tf.Tensor2D): tf.Tensor2D {
+    return this.divided.apply(x)[0];
+  }
+
+  dispose(): void {
+    this.divided.dispose();
+  }
 }

@@ -9,11 +9,12 @@ import type { DividedLinear } from "../backend/ops.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import type { RunOptions } from "./capi/binding.ts";
 import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
-import { bfloat16Linear, int8Linear, quantizedPart } from "./low_precision.ts";
+import { bfloat16Linear } from "./bfloat16.ts";
+import { applyInt8Chain, Int8Linear, quantizedPart } from "./int8.ts";
 import type { ColumnPart } from "./column_parts.ts";
 
 /** The kernels that may be there. */
-export const PRIVATE_KERNELS = ["layerNorm", "linear", "attention", "bfloat16", "int8"] as const;
+export const PRIVATE_KERNELS = ["layerNorm", "linear", "attention", "bfloat16", "int8", "staticInt8"] as const;
 
 /** One of {@link PRIVATE_KERNELS}. */
 export type PrivateKernel = typeof PRIVATE_KERNELS[number];
@@ -32,6 +33,8 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Pr
   const flat = (scores: tf.Tensor) => tf.reshape(scores, [3, 5]) as tf.Tensor2D;
   const scores = tf.tidy(() => flat(tf.matMul(query(x), keys, false, true)));
   const part = (name: string): ColumnPart => ({ name: `probe.${name}`, weight, bias });
+  const back = tf.tidy(() => tf.mul(random<tf.Rank.R2>(7, 32, 16), 0.1)) as tf.Tensor2D; // from the hidden units
+  const chain = tf.tidy(() => tf.matMul(linear, back)) as tf.Tensor2D;
   const nothing = () => {};
   const trials: Record<PrivateKernel, [make: () => DividedLinear, expected: tf.Tensor2D, tolerance: number]> = {
     layerNorm: [
@@ -54,15 +57,31 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Pr
     ],
     bfloat16: [() => bfloat16Linear(backend, [part("bfloat16")], activation), linear, 0.2],
     int8: [
-      () => int8Linear(backend, [quantizedPart(backend, { ...part("int8"), bias: bias.clone() })], activation),
+      () => new Int8Linear(backend, [quantizedPart(backend, { ...part("int8"), bias: bias.clone() })], activation),
       linear,
       0.3,
+    ],
+    staticInt8: [
+      () => int8Chain(backend, part("first"), { name: "probe.second", weight: back, bias: null }),
+      chain,
+      0.2,
     ],
   };
   const working = new Set<PrivateKernel>();
   for (const kernel of PRIVATE_KERNELS) if (await agrees(backend, x, ...trials[kernel])) working.add(kernel);
-  tf.dispose([x, gain, shift, weight, bias, keys, scores, layerNorm, linear]);
+  tf.dispose([x, gain, shift, weight, bias, keys, scores, layerNorm, linear, back, chain]);
   return working;
+}
+
+/** Two int8 layers with constant ranges, of weights that stay the caller's, with a GELU in between. */
+function int8Chain(backend: TensorflowBackend, first: ColumnPart, second: ColumnPart): DividedLinear {
+  const quantized = (part: ColumnPart) => [quantizedPart(backend, { ...part, bias: part.bias && part.bias.clone() })];
+  const a = new Int8Linear(backend, quantized(first), "gelu_new", { inputRange: 4 });
+  const b = new Int8Linear(backend, quantized(second), "none", { inputRange: 16 });
+  return {
+    apply: (x) => [applyInt8Chain(backend, a, b, x)],
+    dispose: () => [a, b].forEach((layer) => layer.dispose()),
+  };
 }
 
 /** Whether XLA compiles what is captured: it needs NVIDIA's libdevice and ptxas, which not every installation has. */

@@ -162,12 +162,17 @@ export class Graph {
     if (rank > 0) this.#c.TF_GraphGetTensorShape(this.#graph, struct, sizes, rank, this.#status.pointer);
     this.#status.check();
     const shape = Array.from(sizes, Number);
-    if (rank < 0 || shape.some((size) => size < 0)) {
-      throw new TypeError(
-        `Cannot capture ${op}: the shape of its output depends on values. Run it outside the capture.`,
-      );
-    }
-    return { node, output, dtype, shape };
+    if (rank >= 0 && shape.every((size) => size >= 0)) return { node, output, dtype, shape };
+    return {
+      node,
+      output,
+      dtype,
+      get shape(): number[] {
+        throw new TypeError(
+          `Cannot capture ${op}: the shape of its output depends on values. Run it outside the capture.`,
+        );
+      },
+    };
   }
 }
 

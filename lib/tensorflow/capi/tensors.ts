@@ -39,7 +39,13 @@ export class Tensors {
 
   /** Gives a tensor its number, and tells what it is. */
   describe(tensor: Tensor): TensorMetadata {
-    return { id: this.add(tensor), shape: tensor.shape, dtype: tensor.dtype };
+    return {
+      id: this.add(tensor),
+      get shape() {
+        return tensor.shape;
+      },
+      dtype: tensor.dtype,
+    };
   }
 
   /** The tensor of that number. Throws a ReferenceError when there is none any more. */
