@@ -17,6 +17,7 @@ import { writeTinyModel } from "./_support/tiny_models.ts";
 const plain = await useBackend("tensorflow"), compiled = await tensorflowOnGpu(await openTensorflow());
 const folder = await writeTinyModel({ seed: 1 });
 const prompts = [[1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12, 13]];
+const OPTIONS = { maxTokens: 12, ignoreEos: true };
 
 Deno.test("steps compiled by XLA generate what steps of single operations do, from padded prompts and beyond a bucket", async () => {
   assert.match(compiled.description, /compiled by XLA/);
@@ -75,6 +76,15 @@ Deno.test("steps that are started one after another give each row the tokens tha
   assert.deepEqual(await tokens(other), wanted);
   assert.deepEqual(wanted.map(({ length }) => length), [9, 40, 3]);
   assert.equal(Runner.of(other).captures - before, 2, "a prefill, and a step that feeds the next one");
+});
+
+Deno.test("steps that follow each other move the positions of every bucket", async () => {
+  const apart = { ...compiled, cachePolicy: { ...compiled.cachePolicy, bucketCost: 0 } };
+  using one = await loadGPT2(folder, { backend: plain });
+  using other = await loadGPT2(folder, { backend: apart });
+  const long = Array.from({ length: 40 }, (_, i) => i + 1), inputs = padBatch([...prompts, long], { padTokenId: 0 });
+  const tokens = async (model: GPT2) => (await generateBatch(model, inputs, OPTIONS)).map(({ tokens }) => tokens);
+  assert.deepEqual(await tokens(other), await tokens(one));
 });
 
 Deno.test("several answers to one prompt are rows that were copied within the cache, and sampled as by single operations", async () => {

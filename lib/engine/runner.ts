@@ -13,6 +13,7 @@ import {
   type Feed,
   inputsOf,
   layoutOf,
+  positionsIn,
   type StepLayout,
   type StepNumbers,
   stepNumbers,
@@ -109,11 +110,14 @@ export class Runner {
   }
 
   /**
-   * Feeds rows of `cache` a token each, and then `count` − 1 times their most likely next one. Gives the tokens that came next,
-   * for each step one for each feed. Where the backend can, every step is on its way before the host knows what came of the first.
-   * If it throws, the rows are as they were.
+   * Feeds every row of `cache` a token, and then `count` − 1 times their most likely next one, on a backend that chains steps: each
+   * is on its way before the host knows what came of the first. Gives the tokens that came next, for each step one for each feed.
+   * If it throws, the rows are as they were; a RangeError says that not every row is fed one token.
    */
   async greedySteps(cache: KvCache, feeds: readonly Feed[], count: number): Promise<NextToken[][]> {
+    if (feeds.length !== cache.rows.length || feeds.some(({ tokens }) => tokens.length !== 1)) {
+      throw new RangeError(`Cannot chain steps unless each of the cache's ${cache.rows.length} rows is fed one token.`);
+    }
     const next = Array.from({ length: count }, () => feeds.map((): NextToken => ({ id: 0 })));
     await this.#lanes(cache, feeds, async (numbers, mine) => {
       for (const [i, ids] of (await this.#chain(numbers, cache.parallelism, count)).entries()) {
@@ -185,15 +189,17 @@ export class Runner {
   /** A step that feeds each row one token, and `count` − 1 more that are fed what came of the one before: the ids, by step. */
   async #chain(numbers: StepNumbers, parallelism: Parallelism, count: number): Promise<ArrayLike<number>[]> {
     const { backend } = this.model, chosen: tf.Tensor[] = [], between: tf.Tensor[] = [];
-    const { all: [tokens, positions, ...rest], own } = onBackend(backend, () => toTensors(numbers));
+    const { all, own } = onBackend(backend, () => toTensors(numbers)), layout = layoutOf(numbers);
+    const moving = positionsIn(all, layout, this.#sizes);
     try {
-      let feed = [tokens, positions, ...rest];
-      const step = this.#captured(layoutOf(numbers), numbers.tokens.length, feed, "next step");
+      let feed = all;
+      const step = this.#captured(layout, numbers.tokens.length, all, "next step");
       for (let i = 0; i < count; i++) {
-        const [ids, next] = await step.run(feed, parallelism);
+        const [ids, ...positions] = await step.run(feed, parallelism);
         chosen.push(ids);
-        between.push(next);
-        feed = [ids, next, ...rest];
+        between.push(...positions);
+        feed = feed.with(0, ids);
+        moving.forEach((at, p) => feed = feed.with(at, positions[p]));
       }
       return await Promise.all(chosen.map((ids) => ids.data()));
     } finally {
@@ -307,19 +313,25 @@ export class Runner {
    * ids [M], ids and log-probabilities [M], or logits [M, V] in parts.
    */
   #build(tensors: readonly tf.Tensor[], layout: StepLayout, end: End): tf.Tensor[] {
-    const { backend: { ops }, headGroups, config: { n_layer } } = this.model;
-    const step = new StepContext(ops, inputsOf(tensors, layout, { groups: headGroups.length, layers: n_layer }));
+    const { ops } = this.model.backend, step = new StepContext(ops, inputsOf(tensors, layout, this.#sizes));
     const written = () => step.written.flatMap(({ keys, values }) => [...keys, ...values]);
     try {
       const logits = this.model.forward(step); // [M, V]
       if (end === "logits") return [...written(), ...logits];
       const ids = ops.argMax(logits);
-      if (end === "next step") return [ids, tf.add(step.inputs.positions, tf.scalar(1, "int32"))];
+      if (end === "next step") {
+        const at = positionsIn(tensors, layout, this.#sizes);
+        return [ids, ...at.map((i) => tf.add(tensors[i], tf.scalar(1, "int32")))];
+      }
       return end === "ids" ? [...written(), ids] : [...written(), ids, ops.maxLogprob(logits)];
     } catch (error) {
       tf.dispose(written()); // they are kept
       throw error;
     }
+  }
+
+  get #sizes(): { groups: number; layers: number } {
+    return { groups: this.model.headGroups.length, layers: this.model.config.n_layer };
   }
 
   #captured(layout: StepLayout, tokens: number, inputs: readonly tf.Tensor[], end: End): CapturedStep {

@@ -145,6 +145,16 @@ export function layoutOf({ parts, wanted }: StepNumbers): StepLayout {
   return { rectangles: parts.map(({ rectangle }) => rectangle !== null), picks: wanted !== null };
 }
 
+/** Which of a step's tensors are positions: of all tokens, and where there are several buckets of each one's. */
+export function positionsIn(
+  tensors: readonly tf.Tensor[],
+  layout: StepLayout,
+  sizes: { groups: number; layers: number },
+): number[] {
+  const { positions, buckets } = inputsOf(tensors, layout, sizes);
+  return [...new Set([positions, ...buckets.map((bucket) => bucket.positions)])].map((one) => tensors.indexOf(one));
+}
+
 /** Undoes {@link toTensors}, for a model with so many groups of heads and layers. */
 export function inputsOf(
   tensors: readonly tf.Tensor[],
