@@ -111,17 +111,15 @@ Deno.test({
   ignore: !full || !await runs("guidellm", "--help"),
   async fn() {
     await using it = await served();
-    const folder = await Deno.makeTempDir(), report = join(folder, "report.json");
+    const report = join(await Deno.makeTempDir(), "report.json");
     await output("guidellm", [
-      ...["benchmark", "run", "--target", it.server.url, "--model", "small"],
-      ...["--processor", new URL("models/small", root).pathname, "--rate-type", "concurrent", "--rate", "4"],
-      ...["--max-requests", "24", "--data", "prompt_tokens=32,output_tokens=16", "--request-type", "text_completions"],
-      ...["--outputs", "json", "--output-dir", folder, "--disable-console"],
+      ...["run", "--backend", `kind=openai_http,target=${it.server.url},model=small,request_format=/v1/completions`],
+      ...["--profile", "kind=concurrent,streams=4", "--constraint", "kind=max_requests,count=24"],
+      ...["--tokenizer", `kind=huggingface_auto,model=${new URL("models/small", root).pathname}`],
+      ...["--data", "kind=synthetic_text,prompt_tokens=32,output_tokens=16"],
+      ...["--output", `kind=json,path=${report}`, "--disable-console"],
     ], { HF_HUB_OFFLINE: "1" });
-    const [file] = [...Deno.readDirSync(folder)].map(({ name }) => join(folder, name)).filter((name) =>
-      name.endsWith(".json")
-    );
-    const { benchmarks: [{ metrics }] } = JSON.parse(await Deno.readTextFile(file ?? report));
+    const { benchmarks: [{ metrics }] } = JSON.parse(await Deno.readTextFile(report));
     const totals = metrics.request_totals;
     assert.deepEqual([totals.errored, totals.incomplete], [0, 0]);
     assert.ok(totals.successful >= 24);

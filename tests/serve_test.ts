@@ -258,6 +258,48 @@ Deno.test("a full queue is answered with 429 and when to come again, and OpenAI'
   for (const response of await Promise.all(busy)) await response.body?.cancel();
 });
 
+Deno.test({
+  name: "at twice what it can do the server keeps its queue short, refuses the rest, and serves who is in as before",
+  ignore: !full,
+  async fn() {
+    await using it = await served({ maxBatch: 8, maxQueue: 8 });
+    const body = { prompt: "Call me", max_tokens: 64, ignore_eos: true, stream: true };
+    /** So many clients that ask again and again, for some seconds: seconds a token of each answer, and refusals. */
+    const load = async (clients: number, seconds: number) => {
+      const tpot: number[] = [], end = performance.now() + 1000 * seconds;
+      let refused = 0, longest = 0;
+      await Promise.all(Array.from({ length: clients }, async () => {
+        while (performance.now() < end) {
+          const response = await it.post("/v1/completions", body);
+          longest = Math.max(longest, it.engine.waiting);
+          if (response.status === 429) {
+            refused++;
+            await response.body?.cancel();
+            await new Promise((resolve) => setTimeout(resolve, 200));
+            continue;
+          }
+          assert.equal(response.status, 200);
+          const times: number[] = [];
+          for await (const _ of response.body!) times.push(performance.now());
+          tpot.push((times.at(-1)! - times[0]) / 63);
+        }
+      }));
+      return {
+        p99: tpot.sort((a, b) => a - b)[Math.ceil(0.99 * tpot.length) - 1],
+        answers: tpot.length,
+        refused,
+        longest,
+      };
+    };
+    const atCapacity = await load(8, 30), over = await load(32, 120);
+    console.log({ atCapacity, over, ratio: over.p99 / atCapacity.p99 });
+    assert.equal(atCapacity.refused, 0);
+    assert.ok(over.refused > 0 && over.longest === 8 && over.answers > 0);
+    await until(() => it.engine.seated + it.engine.waiting === 0);
+    assert.ok((await load(1, 1)).refused === 0);
+  },
+});
+
 Deno.test("a request that takes too long ends with 503, in a stream with an event, and frees its seat", async () => {
   await using it = await served({ requestTimeoutSeconds: 0.15 });
   const body = { prompt: "Call me", max_tokens: 250, ignore_eos: true };

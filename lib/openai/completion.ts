@@ -15,7 +15,7 @@ export interface Completion {
   /** The model's name. */
   model: string;
   choices: CompletionChoice[];
-  /** What the body took. In chunks null but in the last, if it was asked for. */
+  /** What the body took. In chunks, if it was asked for: null but in the last, or in each what it took so far. */
   usage?: Usage | null;
 }
 
@@ -74,11 +74,16 @@ export async function streamCompletion(
   answers: readonly Answering[],
   send: (chunk: Completion) => void | Promise<void>,
 ): Promise<void> {
-  const noUsage = request.includeUsage ? { usage: null } : {};
-  const sendChoice = (choice: CompletionChoice) => send({ ...head, choices: [choice], ...noUsage });
+  const soFar = () => usage(request, answers.map(({ answer }) => answer));
+  const sendChoice = (choice: CompletionChoice) =>
+    send({
+      ...head,
+      choices: [choice],
+      ...request.includeUsage && { usage: request.continuousUsage ? soFar() : null },
+    });
   await Promise.all(answers.map((answering, i) => streamChoice(new Choice(request, i), answering, sendChoice)));
   if (!request.includeUsage) return;
-  await send({ ...head, choices: [], usage: usage(request, answers.map(({ answer }) => answer)) });
+  await send({ ...head, choices: [], usage: soFar() });
 }
 
 async function streamChoice(

@@ -22,9 +22,10 @@ export interface CompletionRequest {
   /** In the order of the body. */
   prompts: Prompt[];
   n: number;
-  /** Send the answers as they come; then also what they took, if `includeUsage`. */
+  /** Send the answers as they come; then also what they took, if `includeUsage`, and so far in each chunk, if `continuousUsage`. */
   stream: boolean;
   includeUsage: boolean;
+  continuousUsage: boolean;
   /** Begin each answer's text with the prompt's. */
   echo: boolean;
   /** Give log-probabilities: of the tokens, and of so many of the most likely ones. */
@@ -164,7 +165,6 @@ export async function completionRequest(body: unknown, served: ServedModel): Pro
   if (minTokens !== undefined && minTokens > maxTokens) {
     throw new ApiError(400, `Cannot use min_tokens ${minTokens}: max_tokens is ${maxTokens}.`, { param: "min_tokens" });
   }
-  if (streaming?.continuous_usage_stats) throw unsupported("stream_options.continuous_usage_stats");
   const options = optionsOf(withoutNulls(data), served), prompts: Prompt[] = [];
   for (const prompt of promptsIn(data.prompt)) {
     if (prompts.length) await nextTurn(); // many long texts are not to keep others waiting
@@ -176,6 +176,7 @@ export async function completionRequest(body: unknown, served: ServedModel): Pro
     n: data.n ?? 1,
     stream: data.stream ?? false,
     includeUsage: streaming?.include_usage ?? false,
+    continuousUsage: streaming?.continuous_usage_stats ?? false,
     echo: echo ?? false,
     logprobs: data.logprobs ?? undefined,
     promptOnly: maxTokens === 0,
