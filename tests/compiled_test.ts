@@ -5,6 +5,8 @@ import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../lib/backend/select.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { generateBatch, generateTokenKvCaching } from "../lib/engine/generate.ts";
+import { Runner } from "../lib/engine/runner.ts";
+import type { GPT2 } from "../lib/gpt2/model.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import type { Dtype } from "../lib/backend/ops.ts";
 import { openTensorflow } from "../lib/tensorflow/tfjs/backend.ts";
@@ -61,6 +63,28 @@ Deno.test("bfloat16 weights in compiled steps are close to float32 ones; int8 on
   assertClose(bfloat16, float32, 0.02, "log-probabilities");
   assert.notDeepEqual(bfloat16, float32);
   await assert.rejects(logprobs("int8"), /Cannot use int8 on the tensorflow backend: it has float32, bfloat16/);
+});
+
+Deno.test("steps that are started one after another give each row the tokens that single steps do, however many each wants", async () => {
+  using one = await loadGPT2(folder, { backend: plain });
+  using other = await loadGPT2(folder, { backend: compiled });
+  const rows = [{ maxTokens: 9 }, { maxTokens: 40 }, { maxTokens: 3 }];
+  const inputs = padBatch(prompts, { padTokenId: 0 }), options = { maxTokens: 40, ignoreEos: true, rows };
+  const tokens = async (model: GPT2) => (await generateBatch(model, inputs, options)).map(({ tokens }) => tokens);
+  const wanted = await tokens(one), before = Runner.of(other).captures;
+  assert.deepEqual(await tokens(other), wanted);
+  assert.deepEqual(wanted.map(({ length }) => length), [9, 40, 3]);
+  assert.equal(Runner.of(other).captures - before, 2, "a prefill, and a step that feeds the next one");
+});
+
+Deno.test("several answers to one prompt are rows that were copied within the cache, and sampled as by single operations", async () => {
+  using one = await loadGPT2(folder, { backend: plain });
+  using other = await loadGPT2(folder, { backend: compiled });
+  const inputs = padBatch(prompts.slice(0, 2), { padTokenId: 0 });
+  const options = { maxTokens: 6, ignoreEos: true, n: 2, temperature: 0.8, seed: 3 };
+  const wanted = await generateBatch(one, inputs, options), got = await generateBatch(other, inputs, options);
+  assert.deepEqual(got.map(({ tokens }) => tokens), wanted.map(({ tokens }) => tokens));
+  assert.notDeepEqual(wanted[0].tokens, wanted[1].tokens);
 });
 
 Deno.test("compiled steps leave no tensors behind", async () => {

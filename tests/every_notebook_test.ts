@@ -17,6 +17,6 @@ for (const { name, notebook: { cells } } of await storedNotebooks()) {
     const sources = [...code, ...answers].map((source) => source.replaceAll(/(["`])\.\.\//g, "$1../../"));
     const path = await writeNotebook(folder, name, sources);
     const { failure } = await executeNotebook(path, await jupyterEnvironment(), { quick: true });
-    if (failure) assert.fail(`${failure.message}\n${failure.source}\n${failure.traceback}`);
+    assert.equal(failure, undefined, `${failure?.message}\n${failure?.source}\n${failure?.traceback}`);
   });
 }

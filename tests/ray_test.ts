@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { readLines } from "../lib/batch/lines.ts";
 import { rayPython } from "../lib/batch/ray/environment.ts";
 import { seededRandom } from "../lib/util/random.ts";
 import { batchLines, choicesById, differing, resultsIn } from "./_support/batch_lines.ts";
@@ -48,6 +49,43 @@ async function outputOf(folder: string): Promise<string> {
 
 const request = (id: string, prompt = id) =>
   JSON.stringify({ custom_id: id, method: "POST", url: "/v1/completions", body: { prompt } });
+
+Deno.test({
+  name:
+    `wherever a file is cut into ranges, its lines are those that batch reads, and what cannot be run is refused at once${needs}`,
+  ignore,
+  async fn() {
+    const text = `\uFEFFa\r\n\n \t\nb\n${"c".repeat(50)}\n\x0b\né\nlast`, data = new TextEncoder().encode(text);
+    const code = `
+import io, json, random, sys
+sys.path.insert(0, "lib/batch/ray")
+import pyarrow as pa
+from lines import lines_between
+data = sys.stdin.buffer.read()
+def cut(at):
+    return [line for ends in zip(at, at[1:]) for line in lines_between(pa.PythonFile(io.BytesIO(data), "r"), *ends)]
+whole = cut([0, len(data)])
+for seed in range(300):
+    some = random.Random(seed)
+    at = [0, *sorted(some.sample(range(1, len(data)), some.randint(1, 12))), len(data)]
+    assert cut(at) == whole, at
+print(json.dumps([line.decode() for _, line in whole]))`;
+    const child = new Deno.Command(python!, { args: ["-Bc", code], cwd: root, stdin: "piped", stdout: "piped" })
+      .spawn();
+    const writer = child.stdin.getWriter();
+    await writer.write(data);
+    await writer.close();
+    const read = await Array.fromAsync(readLines(new Blob([data]).stream()));
+    const { stdout } = await child.output();
+    assert.deepEqual(JSON.parse(new TextDecoder().decode(stdout)), read.map(({ text }) => text!.replace(/\r$/, "")));
+
+    const options = await driverOptions([request("a")], 2);
+    const input = join(options.output, "none.jsonl"), none = await drive({ ...options, input });
+    assert.deepEqual([none.code, none.stderr], [2, `batch: --input names no file: ${input}.\n`]);
+    const { code: many, stderr } = await drive({ ...options, least: 9 });
+    assert.deepEqual([many, stderr.split(":")[1]], [2, " --min-actors can be at most 4"]);
+  },
+});
 
 Deno.test({
   name: `on Ray, every line gets one result, a poison request its error, and nothing is done again${needs}`,

@@ -158,6 +158,10 @@ export interface Ops {
    * row is then both. In place where the backend writes in place: then it is `cache` itself, and only these rows cost anything.
    */
   copyRows(cache: tf.Tensor4D, to: readonly number[], source: tf.Tensor4D, from: readonly number[]): tf.Tensor4D;
+  /** Where steps take int32 tensors from elsewhere than tfjs keeps them: a tensor there, which many steps are given. Takes it over. */
+  keepForSteps?<T extends tf.Tensor>(x: T): T;
+  /** What a cache holds now, as a tensor that tfjs's operations take; the caller frees it. */
+  readCache(cache: tf.Tensor4D): tf.Tensor4D;
   /** The first rows of a cache: where the backend writes in place, the same memory. */
   firstRows(cache: tf.Tensor4D, count: number): tf.Tensor4D;
 }

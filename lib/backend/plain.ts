@@ -108,6 +108,10 @@ export const plainOps: Ops = {
     });
   },
 
+  readCache(cache) {
+    return cache.clone();
+  },
+
   firstRows(cache, count) {
     return tf.slice(cache, [0, 0, 0, 0], [count, -1, -1, -1]);
   },

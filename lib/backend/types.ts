@@ -62,6 +62,8 @@ export interface Backend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     options: CaptureOptions,
   ): CapturedStep;
+  /** What a captured step gives can go into the next one before its values are known: many steps, and one wait. */
+  readonly chainsSteps?: boolean;
   /** Captures hold any operation of tfjs, not just those of {@link Ops}. */
   readonly capturesAll?: boolean;
   /** Captures, runs that once and says when each operation ran; missing where the backend cannot. */

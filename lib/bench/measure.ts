@@ -9,7 +9,7 @@
 import { cpus } from "node:os";
 import { type Batch, padBatch, paddingShare } from "../tokenizer/batch.ts";
 import { FOX } from "./fox.ts";
-import { decodeStep, prefill } from "../engine/generate.ts";
+import { decodeSteps, prefill } from "../engine/generate.ts";
 import { parameterCount } from "../gpt2/config.ts";
 import { KvCache } from "../engine/kv_cache.ts";
 import type { Parallelism } from "../backend/types.ts";
@@ -215,7 +215,7 @@ export async function timeGeneration(
   const start = performance.now();
   using generation = await prefill(model, inputs, { maxTokens, ignoreEos: true, parallelism });
   const first = performance.now();
-  while (!generation.finished) await decodeStep(model, generation);
+  while (!generation.finished) await decodeSteps(model, generation);
   return { prefillSeconds: (first - start) / 1000, decodeSeconds: (performance.now() - first) / 1000 };
 }
 

@@ -116,7 +116,7 @@ export function rooflineChart(series: readonly RooflineSeries[], { title, subtit
         },
       },
       ...ridges.flatMap((ridge, i) =>
-        overLines({
+        ridges.slice(0, i).some((other) => sameRidge(ridge, other)) ? [] : overLines({
           data: { values: [{ ...ridge, text: `ridge point ${formatNumber(ridge.intensity)}` }] },
           mark: { type: "text", dy: -9 - 14 * overlapping(ridges, i), fontSize: 12, fontWeight: "bold" },
           encoding: { text: { field: "text" } },
@@ -162,8 +162,18 @@ function placeLabels(points: readonly Measured[], xDomain: readonly number[], yD
   });
 }
 
+interface Ridge {
+  intensity: number;
+  billions: number;
+}
+
+/** Whether two roofs are one: it has one name. */
+function sameRidge(a: Ridge, b: Ridge): boolean {
+  return a.intensity === b.intensity && a.billions === b.billions;
+}
+
 /** How many of the ridges before this one are in the place where its name would stand. */
-function overlapping(ridges: readonly { intensity: number; billions: number }[], index: number): number {
+function overlapping(ridges: readonly Ridge[], index: number): number {
   const near = (a: number, b: number) => Math.abs(Math.log(a / b)) < Math.log(1.8);
   const { intensity, billions } = ridges[index];
   return ridges.slice(0, index).filter((ridge) => near(ridge.intensity, intensity) && near(ridge.billions, billions))

@@ -17,7 +17,10 @@ export interface CacheLayout extends CachePolicy {
 }
 
 /** What caches ask of a backend. */
-export type CacheOps = Pick<Ops, "writesInPlace" | "emptyCaches" | "resizeCache" | "copyRows" | "firstRows">;
+export type CacheOps = Pick<
+  Ops,
+  "writesInPlace" | "emptyCaches" | "resizeCache" | "copyRows" | "keepForSteps" | "readCache" | "firstRows"
+>;
 
 /**
  * What a row is doing: being fed its prompt, generating, or waiting for somebody whose prompt begins like its text. Rows of
@@ -190,12 +193,13 @@ export class Bucket {
   #makeInUse(): Tensors {
     const { ops, headGroups, roomFor } = this.layout, S = this.#slots;
     const R = roomFor ? this.#room : this.rows.length;
+    const kept = <T extends tf.Tensor>(x: T) => ops.keepForSteps?.(x) ?? x;
     const starts = (heads: number) =>
-      tf.tensor2d(Int32Array.from({ length: R * heads }, (_, i) => i * S), [R, heads], "int32");
+      kept(tf.tensor2d(Int32Array.from({ length: R * heads }, (_, i) => i * S), [R, heads], "int32"));
     const firstRows = (caches: tf.Tensor4D[]) =>
       R < this.#room ? caches.map((cache) => ops.firstRows(cache, R)) : caches;
     return {
-      slots: tf.range(0, S, 1, "int32"),
+      slots: kept(tf.range(0, S, 1, "int32")),
       rowStarts: headGroups.map(starts),
       keys: firstRows(this.#keys),
       values: firstRows(this.#values),

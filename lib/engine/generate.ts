@@ -62,7 +62,7 @@ export interface Step {
  */
 export async function generateBatch(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generated[]> {
   using generation = await prefill(model, inputs, options);
-  while (!generation.finished) await decodeStep(model, generation);
+  while (!generation.finished) await decodeSteps(model, generation);
   return generation.rows;
 }
 
@@ -124,6 +124,21 @@ export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptio
 export async function decodeStep(model: GPT2, generation: Generation): Promise<Step> {
   generation.options.signal?.throwIfAborted();
   return generation.add(await interruptibleStep(model, generation.cache, generation.feeds, generation.options));
+}
+
+/** The most steps that are started at once: nobody hears of a signal before they are done. */
+const MAX_CHAIN = 32;
+
+/**
+ * The same once or several times: where the backend chains steps, as often as it is certain that every row goes on, and that it
+ * takes its most likely token. Throws the signal's reason if it is aborted.
+ */
+export async function decodeSteps(model: GPT2, generation: Generation): Promise<void> {
+  const { options, cache, feeds, certainSteps } = generation;
+  const count = model.backend.chainsSteps ? Math.min(MAX_CHAIN, certainSteps) : 1;
+  if (count === 1) return void await decodeStep(model, generation);
+  options.signal?.throwIfAborted();
+  for (const next of await interruptible(() => Runner.of(model).greedySteps(cache, feeds, count))) generation.add(next);
 }
 
 /**
@@ -250,7 +265,7 @@ async function feedPrompts(
   const chunk = prefillChunk(config, prompts.length, width, promptLogprobs);
   const stepOptions = { ...options, logprobs: options.logprobs || promptLogprobs };
   for (let start = 0; start < width; start += chunk) {
-    const feeds: (Feed & { wanted: Wanted[] })[] = [];
+    const feeds: (Feed & { i: number; wanted: Wanted[] })[] = [];
     for (const [i, prompt] of prompts.entries()) {
       const tokens = prompt.slice(start, start + chunk), last = tokens.length - 1, wanted: Wanted[] = [];
       if (tokens.length === 0) continue;
@@ -261,12 +276,11 @@ async function feedPrompts(
       if (start + tokens.length === prompt.length) {
         wanted.push(...(choosers?.[i] ?? [undefined]).map((next) => ({ after: last, next })));
       }
-      feeds.push({ row: rows[i], tokens, wanted });
+      feeds.push({ i, row: rows[i], tokens, wanted });
     }
     const chosen = await interruptibleStep(model, cache, feeds, stepOptions);
     let at = 0;
-    for (const { row, wanted } of feeds) {
-      const i = rows.indexOf(row);
+    for (const { i, wanted } of feeds) {
       for (const { next: chooser } of wanted) {
         const token = chosen[at++];
         if (typeof chooser === "number") scores[i].push(token);
@@ -285,26 +299,31 @@ export function acceptTokens(
   next: readonly NextToken[],
 ): Step {
   const step: Step = { index, tokens: requests.map(() => null), texts: requests.map(() => "") };
+  const places = new Map(requests.map((request, i) => [request, i]));
   for (const [i, request] of open.entries()) {
-    const place = requests.indexOf(request);
+    const place = places.get(request)!;
     step.texts[place] = request.accept(next[i]);
     step.tokens[place] = next[i].id;
   }
   return step;
 }
 
-/** A step that gives the event loop a turn; in a notebook, one that the stop button makes the last. */
-async function interruptibleStep(
+function interruptibleStep(
   model: GPT2,
   cache: KvCache,
   feeds: readonly Feed[],
   options: StepOptions,
 ): Promise<NextToken[]> {
+  return interruptible(() => Runner.of(model).step(cache, feeds, options));
+}
+
+/** Does what gives the event loop a turn; in a notebook, one that the stop button makes the last. */
+async function interruptible<T>(work: () => Promise<T>): Promise<T> {
   const stop = interruptSignal();
-  const next = await Runner.of(model).step(cache, feeds, options);
+  const done = await work();
   await nextTurn();
   stop.throwIfAborted();
-  return next;
+  return done;
 }
 
 /** A batch that is being generated. Made by {@link prefill}; frees its cache with `using` or `[Symbol.dispose]()`. */
@@ -336,6 +355,13 @@ export class Generation implements Disposable {
   /** True when no row wants another token. */
   get finished(): boolean {
     return this.#open.length === 0;
+  }
+
+  /** After how many steps the first row can end, if all take their most likely tokens and nothing else is asked of them; else 1. */
+  get certainSteps(): number {
+    const { logprobs, topLogprobs } = this.options, requests = this.#open.map(({ request }) => request);
+    if (logprobs || topLogprobs || !requests.every(({ sampled }) => sampled.takesLargest)) return 1;
+    return Math.min(...requests.map(({ certainTokens }) => certainTokens));
   }
 
   /** What to feed next: the last token of each row that goes on. */

@@ -243,11 +243,11 @@ export class KvCache {
     }
     using _ = this.lifetime.use();
     const { bucket, length } = this.rows[row], place = bucket.rows.indexOf(this.rows[row]);
-    const groups = this.#layout.headGroups.length;
+    const { headGroups: { length: groups }, ops } = this.#layout;
     const sideBySide = (caches: readonly tf.Tensor4D[]) =>
       tf.tidy(() => {
         const parts = caches.slice(layer * groups, (layer + 1) * groups).map((cache) => {
-          const tokens = tf.slice(cache, [place, 0, 0, 0], [1, -1, length, -1]); // [1, heads, T, D/H]
+          const tokens = tf.slice(ops.readCache(cache), [place, 0, 0, 0], [1, -1, length, -1]); // [1, heads, T, D/H]
           return tf.reshape(tf.transpose(tokens, [0, 2, 1, 3]), [length, -1]);
         });
         return tf.concat(parts, 1) as tf.Tensor2D; // [T, D]

@@ -84,6 +84,12 @@ export class Request {
     return this.answer.finishReason !== null;
   }
 
+  /** How many tokens it is going to get whatever they are: all that are left, or one if a token or a text may end it. */
+  get certainTokens(): number {
+    const { maxTokens, stop } = this.options;
+    return this.#ends.size || stop !== undefined ? 1 : maxTokens - this.answer.tokens.length;
+  }
+
   /** The most tokens that are ever fed of it: all but the last of its answer. */
   get mostFed(): number {
     return this.prompt.length + this.options.maxTokens - 1;

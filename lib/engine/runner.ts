@@ -39,8 +39,11 @@ export interface StepOptions {
   topLogprobs?: number;
 }
 
-/** Where a captured step ends: at the most likely tokens, at these and their log-probabilities, or at the logits. */
-type End = "ids" | "ids and logprobs" | "logits";
+/**
+ * Where a captured step ends: at the most likely tokens, at these and their log-probabilities, at the logits, or at what the next
+ * step is fed: the most likely tokens and their positions.
+ */
+type End = "ids" | "ids and logprobs" | "logits" | "next step";
 
 /** What distinguishes captured steps: the tensors that go in and come out, and kernels that depend on the size. */
 interface StepKind extends StepLayout {
@@ -105,6 +108,21 @@ export class Runner {
     return next.flat();
   }
 
+  /**
+   * Feeds rows of `cache` a token each, and then `count` − 1 times their most likely next one. Gives the tokens that came next,
+   * for each step one for each feed. Where the backend can, every step is on its way before the host knows what came of the first.
+   * If it throws, the rows are as they were.
+   */
+  async greedySteps(cache: KvCache, feeds: readonly Feed[], count: number): Promise<NextToken[][]> {
+    const next = Array.from({ length: count }, () => feeds.map((): NextToken => ({ id: 0 })));
+    await this.#lanes(cache, feeds, async (numbers, mine) => {
+      for (const [i, ids] of (await this.#chain(numbers, cache.parallelism, count)).entries()) {
+        numbers.choices.forEach(({ feed }, row) => feed >= 0 && (next[i][mine[feed]] = { id: ids[row] }));
+      }
+    }, count - 1);
+    return next;
+  }
+
   /** The same, but what comes back are the logits after each token that something is wanted after: V numbers. */
   async logits(cache: KvCache, feeds: readonly Feed[]): Promise<Float32Array[]> {
     const results = feeds.map((): Float32Array[] => []);
@@ -141,23 +159,46 @@ export class Runner {
     return { inputs: all, build, dispose };
   }
 
-  /** Has `work` done for the feeds of each lane, whose places among all of them are `mine`. */
+  /**
+   * Has `work` done for the feeds of each lane, whose places among all of them are `mine`. It adds `later` tokens to each row
+   * besides those that it is fed.
+   */
   async #lanes(
     cache: KvCache,
     feeds: readonly Feed[],
     work: (numbers: StepNumbers, mine: readonly number[]) => Promise<void>,
+    later = 0,
   ): Promise<void> {
     using _ = this.model.lifetime.use();
     const { backend } = this.model;
     await cache.exclusively(async () => {
-      cache.reserve(feeds.map(({ row }) => row), feeds.map(({ tokens }) => tokens.length));
+      cache.reserve(feeds.map(({ row }) => row), feeds.map(({ tokens }) => tokens.length + later));
       const laneStep = ({ buckets }: Lane) => {
         const mine = [...feeds.keys()].filter((i) => buckets.includes(feeds[i].row.bucket));
         return mine.length ? work(stepNumbers(mine.map((i) => feeds[i]), backend.sizeFor), mine) : undefined;
       };
       await Promise.all(onBackend(backend, () => cache.lanes.map(laneStep)));
-      for (const { row, tokens } of feeds) row.length += tokens.length;
+      for (const { row, tokens } of feeds) row.length += tokens.length + later;
     });
+  }
+
+  /** A step that feeds each row one token, and `count` − 1 more that are fed what came of the one before: the ids, by step. */
+  async #chain(numbers: StepNumbers, parallelism: Parallelism, count: number): Promise<ArrayLike<number>[]> {
+    const { backend } = this.model, chosen: tf.Tensor[] = [], between: tf.Tensor[] = [];
+    const { all: [tokens, positions, ...rest], own } = onBackend(backend, () => toTensors(numbers));
+    try {
+      let feed = [tokens, positions, ...rest];
+      const step = this.#captured(layoutOf(numbers), numbers.tokens.length, feed, "next step");
+      for (let i = 0; i < count; i++) {
+        const [ids, next] = await step.run(feed, parallelism);
+        chosen.push(ids);
+        between.push(next);
+        feed = [ids, next, ...rest];
+      }
+      return await Promise.all(chosen.map((ids) => ids.data()));
+    } finally {
+      tf.dispose([...own, ...chosen, ...between]);
+    }
   }
 
   /** The next token for each of the M that are wanted. */
@@ -273,6 +314,7 @@ export class Runner {
       const logits = this.model.forward(step); // [M, V]
       if (end === "logits") return [...written(), ...logits];
       const ids = ops.argMax(logits);
+      if (end === "next step") return [ids, tf.add(step.inputs.positions, tf.scalar(1, "int32"))];
       return end === "ids" ? [...written(), ids] : [...written(), ids, ops.maxLogprob(logits)];
     } catch (error) {
       tf.dispose(written()); // they are kept

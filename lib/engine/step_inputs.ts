@@ -52,13 +52,14 @@ export type SizeFor = (count: number) => number;
 export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumbers {
   const byBucket = new Map<Bucket, number[]>(); // the feeds of each
   for (const [i, { row: { bucket } }] of feeds.entries()) {
-    byBucket.set(bucket, [...byBucket.get(bucket) ?? [], i]);
+    const members = byBucket.get(bucket);
+    if (members) members.push(i);
+    else byBucket.set(bucket, [i]);
   }
   const step: StepNumbers = { tokens: [], wanted: [], choices: [], parts: [] };
   for (const [bucket, members] of byBucket) {
-    const order = members.map((i) => ({ i, place: bucket.rows.indexOf(feeds[i].row) })).sort((a, b) =>
-      a.place - b.place
-    );
+    const places = new Map(bucket.rows.map((row, place) => [row, place]));
+    const order = members.map((i) => ({ i, place: places.get(feeds[i].row)! })).sort((a, b) => a.place - b.place);
     const single = order.length === bucket.rows.length && order.every(({ i }) => feeds[i].tokens.length === 1);
     const part: Part = { bucket, positions: [], rectangle: single ? null : { tokens: [], rows: [], columns: [] } };
     const first = step.tokens.length;

@@ -13,7 +13,14 @@ import { type Range, ranges } from "../util/ranges.ts";
 import { cut } from "./groups.ts";
 import { Block, HeadGroup, HiddenGroup, LayerNorm } from "./layers.ts";
 import { GPT2 } from "./model.ts";
-import { checkpointWeights, layerName, randomWeights, weightShapes, type WeightSource } from "./weights.ts";
+import {
+  checkpointWeights,
+  layerName,
+  quickWeights,
+  randomWeights,
+  weightShapes,
+  type WeightSource,
+} from "./weights.ts";
 
 /** How a model is loaded. */
 export interface LoadOptions {
@@ -39,12 +46,14 @@ export async function loadGPT2(folder: string, options: LoadOptions = {}): Promi
   return await buildGPT2(config, weights, options);
 }
 
-/** A model with random weights: for timing, which does not depend on them, and for tests. */
+/**
+ * A model with random weights: for timing, which does not depend on them, and for tests. `quick` ones are made where the model runs.
+ */
 export async function randomGPT2(
   config: GPT2Config,
-  options: LoadOptions & { seed?: number } = {},
+  options: LoadOptions & { seed?: number; quick?: boolean } = {},
 ): Promise<GPT2> {
-  using weights = randomWeights(options.seed ?? 0);
+  using weights = (options.quick ? quickWeights : randomWeights)(options.seed ?? 0);
   return await buildGPT2(config, weights, options);
 }
 
@@ -112,6 +121,9 @@ class Loader {
 
   async #read<T extends tf.Tensor>(name: string, change?: (values: Float32Array) => void): Promise<T> {
     const shape = this.#shapes.get(name)!;
+    if (shape.length === 2 && this.source.make) {
+      return onBackend(this.backend, () => this.source.make!([shape[0], shape[1]])) as unknown as T;
+    }
     return await this.backend.createTensor(shape, async (values) => {
       await this.source.fill(name, values);
       change?.(values);

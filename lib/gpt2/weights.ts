@@ -1,5 +1,6 @@
 /** Where a model's weights come from: a checkpoint, or a seed. */
 
+import * as tf from "@tensorflow/tfjs";
 import { type ActivationRanges, dequantizeInt8, type Int8Weight } from "../backend/int8.ts";
 import { fillNormal } from "../util/random.ts";
 import type { GPT2Config } from "./config.ts";
@@ -11,6 +12,8 @@ export interface WeightSource extends Disposable {
   fill(name: string, values: Float32Array): Promise<void>;
   /** The tensor as it is stored, if it is int8; else null. The caller may change what it gets. */
   int8(name: string): Promise<Int8Weight | null>;
+  /** The matrix by tfjs's operations on the current backend, as it is used there; where it is not filled on the host. */
+  make?(shape: [number, number]): tf.Tensor2D;
   /** What is known of the inputs of the linear layers. */
   readonly activationRanges: ActivationRanges;
 }
@@ -156,6 +159,27 @@ export function randomWeights(seed: number): WeightSource {
     int8: () => Promise.resolve(null),
     activationRanges: new Map(),
     [Symbol.dispose]() {},
+  };
+}
+
+/**
+ * Weights of about the same size as {@link randomWeights}, but matrices are made where the model runs, in no time, and from few
+ * random numbers: for timing models that would take minutes to fill.
+ */
+export function quickWeights(seed: number): WeightSource {
+  let next = seed;
+  const random = (size: number, deviation: number) => {
+    const values = new Float32Array(size);
+    fillNormal(values, next++, deviation);
+    return tf.tensor1d(values);
+  };
+  return {
+    ...randomWeights(seed),
+    make: ([rows, columns]) =>
+      tf.tidy(() => {
+        const angles = tf.outerProduct(random(rows, 30), random(columns, 1));
+        return tf.mul(tf.sin(angles), 0.02 * Math.SQRT2);
+      }),
   };
 }
 

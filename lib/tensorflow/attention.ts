@@ -6,6 +6,7 @@ import { attr, DataType } from "./capi/attributes.ts";
 import { dynamicOperations } from "./dynamic.ts";
 import { dotProducts } from "./fused.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
+import { variables } from "./variables.ts";
 
 const T = attr.type("T", DataType.float);
 
@@ -31,23 +32,22 @@ export function attentionParts(backend: TensorflowBackend): AttentionParts {
 }
 
 /**
- * The same, but writing makes a new cache. XLA joins that with the copy that it makes anyway, and leaves out what lies beyond
- * the cache.
+ * The same for steps that XLA compiles: the caches are variables, whose new values go to the memory of the old ones. XLA leaves
+ * out what is written beyond the cache.
  */
-export function copyingAttentionParts(backend: TensorflowBackend): AttentionParts {
-  const { run, reshape, shapeOf } = dynamicOperations(backend);
+export function compiledAttentionParts(backend: TensorflowBackend): AttentionParts {
+  const { run, reshape, shapeOf } = dynamicOperations(backend), { read, assign } = variables(backend);
+  const attributes = [T, attr.type("Tindices", DataType.int32)];
   return {
     ...attentionParts(backend),
-    writer({ positions, rectangle, slots }, locations) {
-      if (!rectangle) {
-        const here = tf.equal(reshape(slots, [-1, 1]), reshape(positions, [-1, 1, 1, 1])); //      [R, 1, S, 1]
-        return (cache, update) =>
-          run("SelectV2", [T], [here, reshape(update, [-1, cache.shape[1], 1, cache.shape[3]]), cache]);
-      }
-      const numbers = reshape(locations, [-1, 1]), attributes = [T, attr.type("Tindices", DataType.int32)];
+    writer(_, locations) {
+      const numbers = reshape(locations, [-1, 1]);
       return (cache, update) => {
-        const size = cache.shape[3], flat = [reshape(cache, [-1, size]), numbers, reshape(update, [-1, size])];
-        return reshape(run("TensorScatterUpdate", attributes, flat), shapeOf(cache));
+        const before = read(cache), size = before.shape[3];
+        const flat = [reshape(before, [-1, size]), numbers, reshape(update, [-1, size])];
+        const written = reshape<tf.Tensor4D>(run("TensorScatterUpdate", attributes, flat), shapeOf(before));
+        assign(cache, written);
+        return written;
       };
     },
   };

@@ -2,14 +2,13 @@
  * GPT-2's operations for XLA, TensorFlow's compiler, which makes a few kernels of a whole captured step: on a GPU, starting
  * a kernel takes longer than most of a step's operations do.
  *
- * XLA compiles again for each shape, and its programs own what they compute, so the cache comes out of a step as new
- * tensors. Outside captures the operations run one by one, and mean the same.
+ * XLA compiles again for each shape. The caches are variables, which it changes in place. Outside captures the operations run one by one, and mean the same.
  */
 
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
-import { copyingAttentionParts } from "./attention.ts";
+import { compiledAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
@@ -17,15 +16,16 @@ import { cast } from "./raw.ts";
 import { tensorflowOps } from "./ops.ts";
 import { tensorflowSamplingOps } from "./sampling.ts";
 import type { TensorMetadata } from "./capi/tensors.ts";
+import { variables } from "./variables.ts";
 
 const { float, bfloat16 } = DataType;
 
 /** The operations on a TensorFlow backend whose captured steps XLA compiles. */
 export function compiledOps(backend: TensorflowBackend): Ops {
-  const parts = copyingAttentionParts(backend);
+  const parts = compiledAttentionParts(backend), { create, read, assign } = variables(backend);
   return {
     ...tensorflowOps(backend),
-    writesInPlace: false,
+    writesInPlace: true,
     sampling: tensorflowSamplingOps(backend, { compiled: true }),
 
     linear(weight, bias, options) {
@@ -41,11 +41,28 @@ export function compiledOps(backend: TensorflowBackend): Ops {
       return composeAttention(parts, bucket, group);
     },
 
-    copyRows: plainOps.copyRows,
-
     emptyCaches(shape, count) {
-      const zeros = tf.fill<tf.Rank.R4>(shape, 0); // a kernel for each would take longer than a step
-      return [zeros, ...Array.from({ length: count - 1 }, () => zeros.clone())];
+      const zeros = tf.fill<tf.Rank.R4>(shape, 0); // shared until the first step: a kernel for each would take longer than one
+      const caches = Array.from({ length: count }, () => create(zeros));
+      zeros.dispose();
+      return caches;
+    },
+
+    resizeCache(cache, rows, slots) {
+      return tf.tidy(() => create(plainOps.resizeCache(read(cache), rows, slots)));
+    },
+
+    copyRows(cache, to, source, from) {
+      tf.tidy(() => assign(cache, plainOps.copyRows(read(cache), to, read(source), from)));
+      return cache;
+    },
+
+    readCache: read,
+
+    keepForSteps(x) {
+      const copy = backend.copyToDevice(x) as typeof x;
+      x.dispose();
+      return copy;
     },
   };
 }

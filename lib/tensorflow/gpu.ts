@@ -31,6 +31,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
     availableMemory: () => backend.onGpu ? undefined : availableMemory(),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capturesAll: true,
+    ...compiled ? { chainsSteps: true } : {},
     capture(inputs, build) {
       const captured = backend.capture(inputs, build);
       return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };
@@ -39,8 +40,12 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
   };
 }
 
-/** XLA compiles a step for its sizes, so there are few of them: whole numbers of three binary digits, 1 to 8, 10, 12, 14, 16, … */
+/**
+ * XLA compiles a step for its sizes, so there are few of them: whole numbers of three binary digits, 2 to 8, 10, 12, 14, 16, … One
+ * would be slower than two: of a single row's product with a matrix XLA writes every term to memory before it adds them up.
+ */
 function sizeFor(count: number): number {
+  if (count === 1) return 2;
   const unit = 2 ** Math.max(0, Math.floor(Math.log2(count)) - 2);
   return unit * Math.ceil(count / unit);
 }

@@ -18,11 +18,15 @@ export interface Shared {
   readBack: ReadBack;
 }
 
-/** One dispatch, ready. */
-interface Dispatch {
+/** What a call runs, for certain sizes. */
+interface Program {
   pipeline: GPUComputePipeline;
-  bindGroup: GPUBindGroup;
   workgroups: readonly [x: number, y: number, z: number];
+}
+
+/** One dispatch, ready. */
+interface Dispatch extends Program {
+  bindGroup: GPUBindGroup;
 }
 
 /** All dispatches of a step, for certain sizes and buffers. */
@@ -37,12 +41,17 @@ interface Ready {
 
 /** Bind groups that are kept for caches that may come again. */
 const MAX_BIND_GROUPS = 1024;
+/** Sizes whose programs are kept: to write their source takes longer than a step. */
+const MAX_SIZES = 64;
 
 /** A step that was captured on WebGPU. */
 export class CapturedPlan {
   readonly #bound: readonly number[];
   #ready?: Ready;
   #bindGroups = new Map<string, GPUBindGroup>();
+  /** By sizes, the program of each call. */
+  readonly #programs = new Map<string, Program[]>();
+  readonly #pipelines: GPUComputePipeline[] = [];
 
   /** `onDispose` is called once, when it is not needed any more. */
   constructor(
@@ -98,6 +107,7 @@ export class CapturedPlan {
   dispose(): void {
     this.#ready = undefined;
     this.#bindGroups.clear();
+    this.#programs.clear();
     this.onDispose();
   }
 
@@ -119,7 +129,8 @@ export class CapturedPlan {
     try {
       scratch.reserve(plan.scratch.map((bytes) => bytes(sizes)), stepBytes);
       if (scratch.version !== version || this.#bindGroups.size > MAX_BIND_GROUPS) this.#bindGroups.clear();
-      const dispatches = plan.calls.map((call) => this.#dispatch(call, sizes, inputs));
+      const programs = this.#programsFor(sizes);
+      const dispatches = plan.calls.map((call, i) => this.#dispatch(call, programs[i], sizes, inputs));
       this.#ready = { sizes, inputs, version: scratch.version, dispatches };
     } catch (error) {
       thrown = error;
@@ -136,9 +147,23 @@ export class CapturedPlan {
     if (invalid) throw new Error(`The GPU (${gpu.name}) refused a step: ${invalid.message}`);
   }
 
-  #dispatch({ kernel, bindings }: Call, sizes: Sizes, inputs: Map<number, GPUBuffer>): Dispatch {
-    const { tfjs, scratch } = this.shared, { device, name } = tfjs.gpu;
-    const { name: label, code, workgroups } = kernel(sizes), pipeline = tfjs.pipeline(code, label);
+  #programsFor(sizes: Sizes): Program[] {
+    const key = [sizes.tokens, sizes.wanted, ...sizes.buckets].join();
+    let programs = this.#programs.get(key);
+    if (!programs) {
+      programs = this.plan.calls.map(({ kernel }) => {
+        const { name, code, workgroups } = kernel(sizes), pipeline = this.shared.tfjs.pipeline(code, name);
+        if (!this.#pipelines.includes(pipeline)) this.#pipelines.push(pipeline);
+        return { pipeline, workgroups };
+      });
+      if (this.#programs.size >= MAX_SIZES) this.#programs.clear();
+      this.#programs.set(key, programs);
+    }
+    return programs;
+  }
+
+  #dispatch({ bindings }: Call, program: Program, sizes: Sizes, inputs: Map<number, GPUBuffer>): Dispatch {
+    const { tfjs, scratch } = this.shared, { device, name } = tfjs.gpu, { pipeline } = program;
     const resources = [
       { buffer: scratch.step },
       ...bindings.map((binding) => this.#resource(binding, inputs)),
@@ -150,14 +175,15 @@ export class CapturedPlan {
           `${device.limits.maxStorageBufferBindingSize} is the most. Use fewer rows or tokens.`,
       );
     }
-    const key = [code, ...resources.map(({ buffer, offset = 0 }) => `${tfjs.numberOf(buffer)}+${offset}`)].join(" ");
+    const places = resources.map(({ buffer, offset = 0 }) => `${tfjs.numberOf(buffer)}+${offset}`);
+    const key = [this.#pipelines.indexOf(pipeline), ...places].join(" ");
     let bindGroup = this.#bindGroups.get(key);
     if (!bindGroup) {
       const entries = resources.map((resource, binding) => ({ binding, resource }));
       bindGroup = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
       this.#bindGroups.set(key, bindGroup);
     }
-    return { pipeline, bindGroup, workgroups };
+    return { ...program, bindGroup };
   }
 
   #resource(binding: Binding, inputs: Map<number, GPUBuffer>): GPUBufferBinding {

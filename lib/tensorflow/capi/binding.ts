@@ -3,7 +3,7 @@
  * libtensorflow's C API. And what tfjs-node does not have: captured functions.
  */
 
-import { type Attribute, AttributeType, DataType, interned } from "./attributes.ts";
+import { attr, type Attribute, AttributeType, DataType, interned } from "./attributes.ts";
 import { Capture, type CapturedFunction } from "./capture.ts";
 import { Context, type Threads } from "./context.ts";
 import { HostTensor, type HostValues, type ReadValues, readValues } from "./host_tensor.ts";
@@ -17,6 +17,9 @@ import type { OperationTime } from "./trace.ts";
 
 /** What TensorFlow keeps in host memory, also beside a GPU: int32 is for shapes and axes. */
 const onHost: readonly number[] = [DataType.int32, DataType.string, DataType.resource];
+
+/** The name of variables that end with the tensor that stands for them (`ResourceHandle::ANONYMOUS_NAME`). */
+const ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347";
 
 /** How to run a captured function. */
 export interface RunOptions {
@@ -164,6 +167,37 @@ export class TensorflowBinding {
     } finally {
       this.#c.TFE_DeleteOp(operation);
     }
+  }
+
+  /** A copy of a tensor where captured functions take it from: on a GPU that is its memory, int32 or not. */
+  copyToDevice(id: number): TensorMetadata {
+    const { handle, dtype, shape } = this.#tensors.onDevice(id, "copy"), { pointer, device } = this.#context;
+    const copy = this.#c.TFE_TensorHandleCopyToDevice(handle, pointer, interned(device), this.#status.pointer);
+    this.#status.check();
+    return this.#tensors.describe({ handle: copy, dtype, shape: [...shape] });
+  }
+
+  /**
+   * A variable that holds a tensor's values until something else is assigned to it. It ends with its tensor, whose shape is told
+   * as that of the values. Until they change, both share their memory.
+   */
+  createVariable(valueId: number): TensorMetadata {
+    const { dtype, shape } = this.#tensors.onDevice(valueId, "make a variable of");
+    const [made] = this.executeOp(
+      "VarHandleOp",
+      [
+        attr.type("dtype", dtype),
+        attr.shape("shape", []),
+        attr.string("container", ""),
+        attr.string("shared_name", ANONYMOUS),
+      ],
+      [],
+      1,
+    );
+    this.executeOp("AssignVariableOp", [attr.type("dtype", dtype)], [made.id, valueId], 0);
+    const { handle } = this.#tensors.onDevice(made.id, "use");
+    this.#tensors.remove(made.id);
+    return this.#tensors.describe({ handle, dtype: DataType.resource, shape: [...shape] });
   }
 
   /**

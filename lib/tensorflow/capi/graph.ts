@@ -5,7 +5,7 @@
  * dtypes and shapes that it would see if the operations ran.
  */
 
-import { attr, type Attribute, interned } from "./attributes.ts";
+import { attr, type Attribute, DataType, interned } from "./attributes.ts";
 import type { Threads } from "./context.ts";
 import type { HostTensor } from "./host_tensor.ts";
 import { cString, type Status, type Symbols } from "./library.ts";
@@ -29,6 +29,8 @@ export class Graph {
   readonly #graph: Deno.PointerValue;
   readonly #setters: AttributeSetters;
   readonly #inputs: GraphTensor[] = [];
+  /** Operations that give nothing, and so are there for what they do. */
+  readonly #effects: Deno.PointerValue[] = [];
   #nodes = 0;
 
   /** An empty graph. */
@@ -44,7 +46,8 @@ export class Graph {
   addInput(dtype: number, shape: readonly number[]): GraphTensor {
     const node = this.#begin("Placeholder", `input_${this.#inputs.length}`);
     this.#c.TF_SetAttrType(node, interned("dtype"), dtype);
-    this.#c.TF_SetAttrShape(node, interned("shape"), new BigInt64Array(shape.map(BigInt)), shape.length);
+    const own = dtype === DataType.resource ? [] : shape; // a variable is told by the shape of what it holds
+    this.#c.TF_SetAttrShape(node, interned("shape"), new BigInt64Array(own.map(BigInt)), own.length);
     const input = { node: this.#finish(node), output: 0, dtype, shape: [...shape] };
     this.#inputs.push(input);
     return input;
@@ -83,13 +86,18 @@ export class Graph {
     setAttributes(this.#setters, node, op, definition, scoped, this.#status);
     const finished = this.#finish(node), count = this.#c.TF_OperationNumOutputs(finished);
     if (count !== outputCount) throw wrongOutputCount(op, count, outputCount);
+    if (count === 0) this.#effects.push(finished);
+    if (op === "ReadVariableOp") this.#setShape(finished, inputs[0].shape);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
   }
 
-  /** The graph as a function, to be added to a context. Its outputs are `outputs`, its inputs those added so far. */
+  /**
+   * The graph as a function, to be added to a context. Its outputs are `outputs`, its inputs those added so far. Operations
+   * without outputs, which change variables, run too.
+   */
   toFunction(name: string, outputs: readonly GraphTensor[]): Deno.PointerValue {
     const all = -1;
-    const fn = this.#c.TF_GraphToFunction(
+    const fn = this.#c.TF_GraphToFunctionWithControlOutputs(
       this.#graph,
       cString(name),
       0,
@@ -99,6 +107,9 @@ export class Graph {
       toStructs(this.#inputs),
       outputs.length,
       toStructs(outputs),
+      null,
+      this.#effects.length,
+      new BigUint64Array(this.#effects.map((node) => Deno.UnsafePointer.value(node))),
       null,
       null,
       null,
@@ -133,6 +144,13 @@ export class Graph {
     const finished = this.#c.TF_FinishOperation(node, this.#status.pointer);
     this.#status.check();
     return finished;
+  }
+
+  /** Tells shape inference an output's shape, of which it knows nothing. */
+  #setShape(node: Deno.PointerValue, shape: readonly number[]): void {
+    const sizes = new BigInt64Array(shape.map(BigInt)), struct = toStruct({ node, output: 0 });
+    this.#c.TF_GraphSetTensorShape(this.#graph, struct, sizes, sizes.length, this.#status.pointer);
+    this.#status.check();
   }
 
   #describe(op: string, node: Deno.PointerValue, output: number): GraphTensor {

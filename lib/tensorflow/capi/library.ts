@@ -104,9 +104,14 @@ const symbols = {
   TF_OperationOutputType: { parameters: [output], result: i32 },
   TF_GraphGetTensorNumDims: { parameters: [pointer, output, pointer], result: i32 },
   TF_GraphGetTensorShape: { parameters: [pointer, output, buffer, i32, pointer], result: none },
-  TF_GraphToFunction: {
-    // graph, name, append hash, operations, inputs, outputs, output names, options, description, status
-    parameters: [pointer, buffer, u8, i32, pointer, i32, buffer, i32, buffer, pointer, pointer, pointer, pointer],
+  TF_GraphSetTensorShape: { parameters: [pointer, output, buffer, i32, pointer], result: none },
+  TF_GraphToFunctionWithControlOutputs: {
+    // graph, name, append hash, operations, inputs, outputs, output names, what must run too, its names, options,
+    // description, status
+    parameters: [
+      ...[pointer, buffer, u8, i32, pointer, i32, buffer, i32, buffer, pointer],
+      ...[i32, buffer, pointer, pointer, pointer, pointer],
+    ],
     result: pointer,
   },
   TF_DeleteFunction: { parameters: [pointer], result: none },

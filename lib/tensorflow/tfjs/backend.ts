@@ -129,6 +129,16 @@ export class TensorflowBackend {
     return this.binding.executeOp(op, attributes, ids, outputCount);
   }
 
+  /** A copy of a tensor; see {@link TensorflowBinding.copyToDevice}. */
+  copyToDevice(x: tf.Tensor): tf.Tensor {
+    return this.wrap(this.binding.copyToDevice(this.#node.getInputTensorIds([x])[0]));
+  }
+
+  /** A variable that holds the values of a tensor, which stays the caller's; see {@link TensorflowBinding.createVariable}. */
+  createVariable(values: tf.Tensor): tf.Tensor {
+    return this.wrap(this.binding.createVariable(this.#node.getInputTensorIds([values])[0]));
+  }
+
   /** A raw tensor as one of tfjs, which frees it from then on. */
   wrap(raw: TensorMetadata): tf.Tensor {
     return this.#node.createOutputTensor(raw);
