@@ -15,7 +15,7 @@ await run(command, async () => {
   await deno("fmt", "--check");
   await deno("lint");
   await deno("check", "lib/", "tests/");
-  await lintDocumentation("lib/mod.ts", "lib/chart.ts", "lib/tensorflow/mod.ts");
+  await lintDocumentation("lib/mod.ts", "lib/chart.ts", "lib/tensorflow/mod.ts", "lib/serve/server.ts");
   await deno("run", "-A", "lib/cli/run_tests.ts");
 });
 

@@ -84,6 +84,7 @@ export class QueueFull extends Error {
 
 /** Thrown where a request alone would need more KV cache than the engine may take. */
 export class TooLarge extends RangeError {
+  /** The class's name. */
   override name = "TooLarge";
 }
 

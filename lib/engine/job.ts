@@ -35,8 +35,11 @@ export interface Answering {
 
 /** Moments of an answer, in milliseconds. */
 export interface AnswerTimes {
+  /** When it was asked for. */
   asked: number;
+  /** When its first token came. */
   firstToken?: number;
+  /** When its latest token came. */
   lastToken?: number;
 }
 

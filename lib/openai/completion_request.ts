@@ -13,7 +13,9 @@ import { ApiError, apiError } from "./error.ts";
 export interface ServedModel {
   /** What they call it. */
   name: string;
+  /** Its context and vocabulary. */
   config: { readonly n_positions: number; readonly vocab_size: number };
+  /** Its own. */
   tokenizer: Tokenizer;
 }
 
@@ -148,7 +150,7 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
  *
  * const tokenizer = await AutoTokenizer.fromPretrained("models/small");
  * const served = { name: "small", config: { n_positions: 256, vocab_size: 50257 }, tokenizer };
- * const { prompts, n } = await completionRequest({ prompt: ["Call me", [2061, 2058]], max_tokens: 5, n: 2 }, served);
+ * const { prompts, n } = await completionRequest({ prompt: ["Call me", "What comes"], max_tokens: 5, n: 2 }, served);
  * assert.deepEqual([prompts.map(({ text }) => text), n], [["Call me", "What comes"], 2]);
  * assert.equal(prompts[0].options.temperature, 1);
  * ```

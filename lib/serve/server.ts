@@ -22,6 +22,7 @@
 import { routes } from "./app.ts";
 import { type Loaded, type LogEntry, Service } from "./service.ts";
 
+export type { ServedModel } from "../openai/completion_request.ts";
 export type { Loaded, LogEntry } from "./service.ts";
 
 /** How to serve. */

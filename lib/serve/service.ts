@@ -9,7 +9,9 @@ import { Metrics } from "./metrics.ts";
 
 /** A model that is ready to answer. */
 export interface Loaded {
+  /** Answers; the caller's. */
   engine: Engine;
+  /** What clients know of it. */
   model: ServedModel;
 }
 
@@ -25,19 +27,29 @@ export interface ServiceLimits {
 
 /** One line of the log: what was asked and what it took, but none of its text. */
 export interface LogEntry {
+  /** When it came, as ISO 8601. */
   time: string;
   /** The completion's, as the client knows it. */
   id?: string;
+  /** HTTP's. */
   method: string;
+  /** Without its query. */
   path: string;
+  /** HTTP's; 499 if the client went away. */
   status: number;
+  /** Until the end of the answer. */
   seconds: number;
   /** What went wrong, as a word. */
   error?: string;
+  /** Whether the answer was streamed. */
   stream?: boolean;
+  /** How many were asked for. */
   answers?: number;
+  /** Of all prompts. */
   promptTokens?: number;
+  /** Of all answers. */
   completionTokens?: number;
+  /** Until the first token of any answer. */
   firstTokenSeconds?: number;
 }
 
