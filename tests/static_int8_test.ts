@@ -106,7 +106,7 @@ Deno.test({
       using weights = await checkpointWeights(output, await readConfig(output));
       assert.deepEqual([...weights.activationRanges.keys()].sort(), [...first.keys()].sort());
       for (const [layer, range] of first) assert.ok(Math.abs(weights.activationRanges.get(layer)! / range - 1) < 1e-6);
-      const texts = [[1, 2, 3, 40], [5], [96, 7, 8]], load = { backend, dtype: "int8" } as const;
+      const texts = [[1, 2, 3, 40], [5], [96, 7, 8]], load = { backend, dtype: "int8", activations: "static" } as const;
       using fromFile = await pretrained.loadGPT2(output, { ...load, log: options.log });
       using atLoad = await pretrained.loadGPT2(folder, { ...load, log: options.log });
       using dynamic = await pretrained.loadGPT2(folder, { ...load, activations: "dynamic" });
@@ -161,7 +161,7 @@ Deno.test({
 
 Deno.test({
   name:
-    "static int8 costs less than 0.5% of perplexity on held-out text, from a file and at load, in one batch and alone",
+    "static int8 costs less than 1% of perplexity on held-out text, from a file and at load, in one batch and alone",
   ignore,
   async fn() {
     const { ranges, clippedShare } = await measured(), rows = await windows(0, 8), few = rows.slice(0, 6);
@@ -186,7 +186,7 @@ Deno.test({
         } in a million cut off, ${folder}: ` +
           `perplexity ${(100 * loss).toFixed(2)}%`,
       );
-      assert.ok(Math.abs(loss) <= 0.005, `${loss}`);
+      assert.ok(Math.abs(loss) <= 0.01, `${loss}`);
       assert.ok(Math.abs(together.perplexity - exact.perplexity) > 1e-4, "it was really rounded");
     }
   },
