@@ -6,11 +6,11 @@ import { storedPlan } from "./bench/stored_plan.ts";
 import { useBackend } from "./backend/select.ts";
 import { Runner } from "./engine/runner.ts";
 import type { GPT2Config } from "./gpt2/config.ts";
-import { loadGPT2 as load, type LoadOptions as BaseOptions, randomGPT2 as random } from "./gpt2/load.ts";
+import { type BuildOptions, loadGPT2 as load, randomGPT2 as random } from "./gpt2/load.ts";
 import type { GPT2 } from "./gpt2/model.ts";
 
 /** How a model is loaded. */
-export interface LoadOptions extends BaseOptions {
+export interface LoadOptions extends BuildOptions {
   /**
    * How int8 layers scale their inputs: `static`, by constants that are measured once for the weights, where neither their
    * file nor the cache has them, which is faster; or `dynamic`, each row as it comes, which is nearer to float32. Default
@@ -63,7 +63,7 @@ export async function randomGPT2(config: GPT2Config, options: LoadOptions & { se
 async function withRanges(
   options: LoadOptions,
   find: (options: RangesOptions) => Promise<ActivationRanges>,
-): Promise<BaseOptions> {
+): Promise<BuildOptions> {
   const { backend = await useBackend(), dtype, activations = "dynamic", log = console.error } = options;
   if (dtype !== "int8" || !backend.ops.takesInputRanges || options.activationRanges) return { ...options, backend };
   return { ...options, backend, activationRanges: activations === "static" ? await find({ backend, log }) : new Map() };

@@ -8,7 +8,7 @@ import type { ActivationRanges } from "../backend/int8.ts";
 import type { Linear, Ops } from "../backend/ops.ts";
 import { plainOps } from "../backend/plain.ts";
 import type { Backend } from "../backend/types.ts";
-import type { LoadOptions } from "../gpt2/load.ts";
+import type { BuildOptions } from "../gpt2/load.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { generateBatch } from "../engine/generate.ts";
 import { padBatch } from "../tokenizer/batch.ts";
@@ -50,7 +50,7 @@ const OWN_TEXT = { rows: 16, length: 128 };
  * would take the steps of all others.
  */
 export async function measureActivationRanges(
-  load: (options: LoadOptions) => Promise<GPT2>,
+  load: (options: BuildOptions) => Promise<GPT2>,
   backend: Backend,
   rows?: readonly (readonly number[])[],
 ): Promise<MeasuredRanges> {
@@ -106,8 +106,8 @@ export async function measureActivationRanges(
 }
 
 async function withModel<T>(
-  load: (options: LoadOptions) => Promise<GPT2>,
-  options: LoadOptions,
+  load: (options: BuildOptions) => Promise<GPT2>,
+  options: BuildOptions,
   use: (model: GPT2) => Promise<T>,
 ): Promise<T> {
   using model = await load({ ...options, dtype: "int8" });

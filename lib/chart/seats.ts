@@ -5,6 +5,7 @@ import { type Chart, type ChartOptions, makeChart } from "./specification.ts";
 
 /** A step; those of an engine's timeline are such. */
 export interface SeatStep {
+  /** Who was fed in it. */
   rows: readonly {
     /** Counts the requests. */
     request: number;

@@ -79,6 +79,7 @@ export interface SubmitOptions extends AnswerOptions, StepOptions {
 
 /** Thrown where a request would have to wait in a queue that is full. */
 export class QueueFull extends Error {
+  /** The class's name. */
   override name = "QueueFull";
 }
 

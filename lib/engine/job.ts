@@ -8,6 +8,7 @@ import type { Feed, Wanted } from "./step_inputs.ts";
 
 /** One more token of an answer. */
 export interface Piece {
+  /** The token. */
   token: number;
   /** The text that is certain with it, where there is a tokenizer; a stop text is no part of it. */
   text: string;

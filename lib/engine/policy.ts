@@ -14,10 +14,10 @@ export interface Waiting {
 export type Policy = (a: Waiting, b: Waiting) => number;
 
 /** In the order in which they came: everybody's turn comes. */
-export const firstCome: Policy = () => 0;
+export const firstCome: Policy = (): number => 0;
 
 /** Short prompts first: the mean wait is shorter, and a long prompt may wait for as long as short ones keep coming. */
-export const shortestPrompt: Policy = (a, b) => a.promptLength - b.promptLength;
+export const shortestPrompt: Policy = (a, b): number => a.promptLength - b.promptLength;
 
 /** The highest priority first; low ones may wait for as long as higher ones keep coming. */
-export const byPriority: Policy = (a, b) => b.priority - a.priority;
+export const byPriority: Policy = (a, b): number => b.priority - a.priority;

@@ -25,6 +25,7 @@ export type Plan = readonly (Parallelism & { batchSize: number })[];
 
 /** A token that was chosen, or given. */
 export interface NextToken {
+  /** The token. */
   id: number;
   /** The natural logarithm of its probability, before temperature, penalties and filters; if asked for. */
   logprob?: number;

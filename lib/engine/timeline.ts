@@ -4,6 +4,7 @@
 export interface StepRow {
   /** Counts an engine's requests, from 0. */
   request: number;
+  /** Counts seats, from 0. */
   seat: number;
   /** A chunk of prompt (after a preemption, of prompt and answer), or the last token of an answer. */
   phase: "prefill" | "decode";
@@ -15,8 +16,11 @@ export interface StepRow {
 
 /** Why a request got or lost its seat. */
 export interface StepEvent {
+  /** Counts an engine's requests, from 0. */
   request: number;
+  /** The seat. */
   seat: number;
+  /** It got the seat, lost it for want of memory, or has done with it. */
   what: "admitted" | "preempted" | "ended" | "cancelled" | "failed";
   /** Tokens of an admitted request that another row's cache already held. */
   reused?: number;
@@ -28,11 +32,15 @@ export interface StepRecord {
   step: number;
   /** When it was begun, by `performance.now()`. */
   startMs: number;
-  /** What it took to choose the rows, to run the model, and to take in the tokens. */
+  /** What it took to choose the rows. */
   scheduleMs: number;
+  /** To run the model. */
   runMs: number;
+  /** To take in the tokens. */
   collectMs: number;
+  /** The rows that were fed. */
   rows: StepRow[];
+  /** Who got or lost a seat. */
   events: StepEvent[];
   /** Requests left in the queue. */
   waiting: number;
@@ -42,14 +50,21 @@ export interface StepRecord {
 
 /** An event as browsers' and Perfetto's viewers open it (Trace Event Format, Google 2016); times in microseconds. */
 export interface TraceEvent {
+  /** What the viewer shows. */
   name: string;
   /** `X` lasts, `i` is a moment, `C` a number that changes, `M` names a thread. */
   ph: "X" | "i" | "C" | "M";
+  /** The process: one for an engine. */
   pid: number;
+  /** The thread: a seat. */
   tid: number;
+  /** When it began. */
   ts: number;
+  /** How long it lasted. */
   dur?: number;
+  /** That a moment belongs to its thread. */
   s?: "t";
+  /** What the viewer shows besides. */
   args?: Record<string, unknown>;
 }
 

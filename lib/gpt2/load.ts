@@ -22,8 +22,8 @@ import {
   type WeightSource,
 } from "./weights.ts";
 
-/** How a model is loaded. */
-export interface LoadOptions {
+/** Where a model runs, and as what. */
+export interface BuildOptions {
   /** Where it runs. Default: what `useBackend()` chooses. */
   backend?: Backend;
   /** Element type of the linear layers' weights. Default `float32`. */
@@ -40,7 +40,7 @@ export interface LoadOptions {
  *
  * Throws an error that names the file when one is missing, damaged, or not a GPT-2's.
  */
-export async function loadGPT2(folder: string, options: LoadOptions = {}): Promise<GPT2> {
+export async function loadGPT2(folder: string, options: BuildOptions = {}): Promise<GPT2> {
   const config = await readConfig(folder);
   using weights = await checkpointWeights(folder, config);
   return await buildGPT2(config, weights, options);
@@ -51,14 +51,14 @@ export async function loadGPT2(folder: string, options: LoadOptions = {}): Promi
  */
 export async function randomGPT2(
   config: GPT2Config,
-  options: LoadOptions & { seed?: number; quick?: boolean } = {},
+  options: BuildOptions & { seed?: number; quick?: boolean } = {},
 ): Promise<GPT2> {
   using weights = (options.quick ? quickWeights : randomWeights)(options.seed ?? 0);
   return await buildGPT2(config, weights, options);
 }
 
 /** A model of these sizes with the weights of a source. */
-export async function buildGPT2(config: GPT2Config, source: WeightSource, options: LoadOptions): Promise<GPT2> {
+export async function buildGPT2(config: GPT2Config, source: WeightSource, options: BuildOptions): Promise<GPT2> {
   const { backend = await useBackend(), dtype = "float32", activationRanges = source.activationRanges } = options;
   if (!backend.dtypes.includes(dtype)) {
     throw new RangeError(`Cannot use ${dtype} on the ${backend.name} backend: it has ${backend.dtypes.join(", ")}.`);
