@@ -20,6 +20,15 @@ export const engineFlags = {
 /** What the flags were set to. */
 export type EngineFlagValues = { [K in keyof typeof engineFlags]?: string };
 
+/** The limits that the flags set. Throws a UsageError. */
+export function engineLimits(flags: EngineFlagValues): { maxBatch: number; kvCacheBytes?: number } {
+  const bytes = flags["kv-cache-bytes"];
+  return {
+    maxBatch: wholeNumber(flags["max-batch"], "max-batch", 32),
+    ...bytes !== undefined && { kvCacheBytes: wholeNumber(bytes, "kv-cache-bytes", 1) },
+  };
+}
+
 /** An engine that answers the entries of a batch, and how many of them to give it at once. */
 export interface OpenedAnswerer extends AsyncDisposable {
   answerer: Answerer;
@@ -28,16 +37,14 @@ export interface OpenedAnswerer extends AsyncDisposable {
 
 /** Opens the model that the flags ask for, with an engine. */
 export async function openAnswerer(flags: ModelFlagValues & EngineFlagValues): Promise<OpenedAnswerer> {
-  const maxBatch = wholeNumber(flags["max-batch"], "max-batch", 32);
-  const bytes = flags["kv-cache-bytes"];
-  const kvCacheBytes = bytes === undefined ? undefined : wholeNumber(bytes, "kv-cache-bytes", 1);
+  const limits = engineLimits(flags);
   const { model, folder } = await loadModel(flags.model ?? "small", flags);
   const tokenizer = await AutoTokenizer.fromPretrained(folder), parallelism = chosenParallelism(flags, model);
-  const engine = new Engine({ model, maxBatch, ...kvCacheBytes && { kvCacheBytes }, parallelism });
+  const engine = new Engine({ model, ...limits, parallelism });
   const served = { name: basename(resolve(folder)), config: model.config, tokenizer };
   return {
     answerer: new Answerer(engine, served),
-    limit: 4 * maxBatch, // whoever leaves, somebody waits
+    limit: 4 * limits.maxBatch, // whoever leaves, somebody waits
     async [Symbol.asyncDispose]() {
       await engine[Symbol.asyncDispose]();
       model[Symbol.dispose]();

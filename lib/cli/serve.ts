@@ -6,6 +6,7 @@ import { serve, type Server } from "../serve/server.ts";
 import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { print } from "../util/print.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
+import { engineFlags, engineLimits } from "./engine_flags.ts";
 import { chosenParallelism, loadModel, modelFlags } from "./model_flags.ts";
 
 /** Where a key may be given besides the file. */
@@ -19,8 +20,7 @@ await run({
     "served-model-name": { type: "string", value: "NAME", help: "what clients call it (default: its folder's name)" },
     host: { type: "string", value: "HOST", help: "where to listen (default 127.0.0.1, this machine only)" },
     port: { type: "string", value: "N", help: "default 8000; 0 takes a free one" },
-    "max-batch": { type: "string", value: "N", help: "the most requests under way at once (default 32)" },
-    "kv-cache-bytes": { type: "string", value: "N", help: "the most that the KV cache takes (default: see the page)" },
+    ...engineFlags,
     "max-queue": { type: "string", value: "N", help: "the most requests that wait (default 1024)" },
     "max-body-bytes": { type: "string", value: "N", help: "the largest body of a request (default 1048576)" },
     "request-timeout": { type: "string", value: "S", help: "seconds that a request may take (default 600)" },
@@ -40,9 +40,9 @@ await run({
 }, async (flags) => {
   const { host = "127.0.0.1" } = flags, port = wholeNumber(flags.port, "port", 8000, 0);
   if (port > 65535) throw new UsageError(`--port must be 65535 or less: it is "${port}".`);
-  const count = (name: "max-batch" | "kv-cache-bytes" | "max-queue" | "max-body-bytes") =>
+  const count = (name: "max-queue" | "max-body-bytes") =>
     flags[name] === undefined ? undefined : wholeNumber(flags[name], name, 1);
-  const limits = { maxBatch: count("max-batch"), kvCacheBytes: count("kv-cache-bytes"), maxQueue: count("max-queue") };
+  const limits = { ...engineLimits(flags), maxQueue: count("max-queue") };
   const apiKeys = await readKeys(flags["api-key-file"]);
   const load = async () => {
     const { model, folder } = await loadModel(flags.model ?? "small", flags);
