@@ -17,7 +17,7 @@ function command(name: string, ...args: string[]) {
   return program({}, `lib/cli/${name}.ts`, ...args);
 }
 
-/** Runs a program as `deno task` does. */
+/** Runs a program as `deno task` does. What Deno itself says of packages that it looks up is left out. */
 async function program(env: Record<string, string>, path: string, ...args: string[]) {
   const output = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", path, ...args],
@@ -25,7 +25,7 @@ async function program(env: Record<string, string>, path: string, ...args: strin
     env: { NO_COLOR: "1", ...env },
   }).output();
   const [stdout, stderr] = [output.stdout, output.stderr].map((bytes) => new TextDecoder().decode(bytes));
-  return { code: output.code, stdout, stderr };
+  return { code: output.code, stdout, stderr: stderr.replaceAll(/^Download .*\n/gm, "") };
 }
 
 async function assertRefused(message: RegExp, name: string, ...args: string[]) {
