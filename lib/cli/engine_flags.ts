@@ -2,7 +2,8 @@
 
 import { basename, resolve } from "node:path";
 import { Answerer } from "../batch/answer.ts";
-import { Engine } from "../engine/engine.ts";
+import { Engine, type EngineOptions } from "../engine/engine.ts";
+import type { ServedModel } from "../openai/completion_request.ts";
 import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { type Flag, wholeNumber } from "./command.ts";
 import { chosenParallelism, loadModel, type ModelFlagValues } from "./model_flags.ts";
@@ -20,12 +21,31 @@ export const engineFlags = {
 /** What the flags were set to. */
 export type EngineFlagValues = { [K in keyof typeof engineFlags]?: string };
 
+/** What bounds an engine. */
+type EngineLimits = Pick<EngineOptions, "maxBatch" | "kvCacheBytes" | "maxQueue">;
+
 /** The limits that the flags set. Throws a UsageError. */
-export function engineLimits(flags: EngineFlagValues): { maxBatch: number; kvCacheBytes?: number } {
+export function engineLimits(flags: EngineFlagValues): EngineLimits {
   const bytes = flags["kv-cache-bytes"];
   return {
     maxBatch: wholeNumber(flags["max-batch"], "max-batch", 32),
     ...bytes !== undefined && { kvCacheBytes: wholeNumber(bytes, "kv-cache-bytes", 1) },
+  };
+}
+
+/** A model as clients know it, by its folder's name unless it has another one, and an engine for it. */
+export async function openEngine(
+  flags: ModelFlagValues,
+  limits: EngineLimits,
+  name?: string,
+): Promise<{ engine: Engine; model: ServedModel; weights: Disposable }> {
+  const { model, folder } = await loadModel(flags.model ?? "small", flags);
+  const tokenizer = await AutoTokenizer.fromPretrained(folder), parallelism = chosenParallelism(flags, model);
+  const engine = new Engine({ model, ...limits, parallelism });
+  return {
+    engine,
+    model: { name: name ?? basename(resolve(folder)), config: model.config, tokenizer },
+    weights: model,
   };
 }
 
@@ -37,17 +57,13 @@ export interface OpenedAnswerer extends AsyncDisposable {
 
 /** Opens the model that the flags ask for, with an engine. */
 export async function openAnswerer(flags: ModelFlagValues & EngineFlagValues): Promise<OpenedAnswerer> {
-  const limits = engineLimits(flags);
-  const { model, folder } = await loadModel(flags.model ?? "small", flags);
-  const tokenizer = await AutoTokenizer.fromPretrained(folder), parallelism = chosenParallelism(flags, model);
-  const engine = new Engine({ model, ...limits, parallelism });
-  const served = { name: basename(resolve(folder)), config: model.config, tokenizer };
+  const { engine, model, weights } = await openEngine(flags, engineLimits(flags));
   return {
-    answerer: new Answerer(engine, served),
-    limit: 4 * limits.maxBatch, // whoever leaves, somebody waits
+    answerer: new Answerer(engine, model),
+    limit: 4 * engine.limits.maxBatch, // whoever leaves, somebody waits
     async [Symbol.asyncDispose]() {
       await engine[Symbol.asyncDispose]();
-      model[Symbol.dispose]();
+      weights[Symbol.dispose]();
     },
   };
 }

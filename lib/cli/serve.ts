@@ -1,13 +1,10 @@
 /** `deno task serve`: OpenAI's completions API for one model. */
 
-import { basename } from "node:path";
-import { Engine } from "../engine/engine.ts";
 import { serve, type Server } from "../serve/server.ts";
-import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { print } from "../util/print.ts";
 import { run, UsageError, userPath, wholeNumber } from "./command.ts";
-import { engineFlags, engineLimits } from "./engine_flags.ts";
-import { chosenParallelism, loadModel, modelFlags } from "./model_flags.ts";
+import { engineFlags, engineLimits, openEngine } from "./engine_flags.ts";
+import { modelFlags } from "./model_flags.ts";
 
 /** Where a key may be given besides the file. */
 const KEY_VARIABLE = "OMNIBUS_API_KEY";
@@ -44,20 +41,13 @@ await run({
     flags[name] === undefined ? undefined : wholeNumber(flags[name], name, 1);
   const limits = { ...engineLimits(flags), maxQueue: count("max-queue") };
   const apiKeys = await readKeys(flags["api-key-file"]);
-  const load = async () => {
-    const { model, folder } = await loadModel(flags.model ?? "small", flags);
-    const tokenizer = await AutoTokenizer.fromPretrained(folder);
-    const engine = new Engine({ model, ...limits, parallelism: chosenParallelism(flags, model) });
-    const name = flags["served-model-name"] ?? basename(folder);
-    return { engine, model: { name, config: model.config, tokenizer } };
-  };
   const options = {
     ...{ host, port, apiKeys, allowOrigins: flags["allow-origin"], maxBodyBytes: count("max-body-bytes") },
     requestTimeoutSeconds: wholeNumber(flags["request-timeout"], "request-timeout", 600),
     idleTimeoutSeconds: wholeNumber(flags["idle-timeout"], "idle-timeout", 30),
     log: (entry: object) => print(`${JSON.stringify(entry)}\n`),
   };
-  const loading = load();
+  const loading = openEngine(flags, limits, flags["served-model-name"]);
   const server = listen(() => serve(loading, options), `${host}:${port}`);
   const ended = endOnSignals(server);
   await server.ready;

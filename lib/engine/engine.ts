@@ -43,8 +43,7 @@ export interface EngineOptions {
   maxBatch?: number;
   /**
    * The most tokens of a step, `maxBatch` or more. Each row that decodes gets a token in every step, and prompts share the
-   * rest: nobody's next token waits longer than for one step of so many tokens. Default: 64 more than
-   * `maxBatch`.
+   * rest: nobody's next token waits longer than for one step of so many tokens. Default: 64 more than `maxBatch`.
    */
   stepTokens?: number;
   /** The most that the KV cache may take. Default: all rows at the model's context, or half of the memory that is free. */
@@ -148,8 +147,8 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Takes a request. Throws a RangeError or TypeError if it can never be answered ({@link TooLarge} for lack of memory), {@link QueueFull} if too many wait
-   * ({@link Engine.ready} waits until they do not), and an Error if the engine was stopped.
+   * Takes a request. Throws a RangeError or TypeError if it can never be answered ({@link TooLarge} for lack of memory),
+   * {@link QueueFull} if too many wait ({@link Engine.ready} waits until they do not), and an Error if the engine was stopped.
    */
   submit(options: SubmitOptions): Answering {
     return this.submitAll(options, 1)[0];

@@ -20,23 +20,12 @@ export interface Exchange {
 
 /** Answers. Throws an {@link ApiError} as long as nothing was sent; a stream tells of later ones in an event. */
 export async function completions(exchange: Exchange): Promise<Response> {
-  const { service, request, entry } = exchange, { limits } = service;
-  const place = service.begin(), work = new AbortController();
-  const leave = () => work.abort(new DOMException("The client went away.", "AbortError"));
-  const late = () =>
-    work.abort(
-      new ApiError(503, `The request took more than ${limits.requestMilliseconds / 1000} s.`, { code: "timeout" }),
-    );
-  const timer = setTimeout(late, limits.requestMilliseconds);
+  const { service, request, entry } = exchange, { limits } = service, work = service.begin(request);
   const end = (answers: readonly Answering[] = []) => {
     for (const answer of answers) if (answer.answer.finishReason) service.metrics.answered(answer);
     Object.assign(entry, taken(answers));
-    clearTimeout(timer);
-    request.signal.removeEventListener("abort", leave);
-    work.abort(); // whatever of it is still under way
-    place[Symbol.dispose]();
+    work[Symbol.dispose]();
   };
-  request.signal.addEventListener("abort", leave);
   let answers: Answering[] = [];
   try {
     const body = await readJson(request, limits.body);
@@ -48,7 +37,7 @@ export async function completions(exchange: Exchange): Promise<Response> {
     checkSize(asked, engine.limits.maxQueue);
     answers = submitCompletion(engine, asked, { signal: work.signal });
     if (asked.stream) {
-      const stream = new EventStream({ idleMilliseconds: limits.idleMilliseconds, onGone: leave });
+      const stream = new EventStream({ idleMilliseconds: limits.idleMilliseconds, onGone: work.leave });
       const sending = streamCompletion(head, asked, answers, (chunk) => stream.send(JSON.stringify(chunk)));
       void finish(sending, stream).catch((error) => error).then((error) => {
         end(answers);
@@ -78,8 +67,8 @@ function inTimeline(answers: readonly Answering[]): Record<string, string> {
   return { "omnibus-requests": answers.map(({ arrival }) => arrival).join() };
 }
 
-/** Ends a stream after its last chunk, or with what went wrong. Rejects with that. */
-async function finish(sending: Promise<void>, stream: EventStream): Promise<void> {
+/** Ends a stream after its last event, or with what went wrong. Rejects with that. */
+export async function finish(sending: Promise<void>, stream: EventStream): Promise<void> {
   try {
     await sending;
     await stream.send("[DONE]");

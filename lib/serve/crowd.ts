@@ -5,10 +5,10 @@
 
 import * as z from "zod";
 import { completionRequest, submitCompletion } from "../openai/completion_request.ts";
-import { ApiError, apiError } from "../openai/error.ts";
+import { ApiError } from "../openai/error.ts";
 import { mapAsEnded } from "../util/map_as_ended.ts";
 import { readJson } from "./body.ts";
-import { eventResponse } from "./completions.ts";
+import { eventResponse, finish } from "./completions.ts";
 import { EventStream } from "./event_stream.ts";
 import type { Service } from "./service.ts";
 
@@ -30,8 +30,8 @@ export async function crowd({ request, service }: { request: Request; service: S
   const { engine, model } = service.loaded, { limits } = service;
   const parsed = Crowd.safeParse(await readJson(request, limits.body));
   if (!parsed.success) throw new ApiError(400, `This is no crowd: ${z.prettifyError(parsed.error)}`);
-  const { at_once, bodies } = parsed.data, place = service.begin(), work = new AbortController();
-  const stream = new EventStream({ idleMilliseconds: limits.idleMilliseconds, onGone: () => work.abort() });
+  const { at_once, bodies } = parsed.data, work = service.begin(request);
+  const stream = new EventStream({ idleMilliseconds: limits.idleMilliseconds, onGone: work.leave });
   const ride = async (body: unknown): Promise<Passenger> => {
     const asked = await completionRequest(body, model);
     const [answer] = submitCompletion(engine, asked, { signal: work.signal });
@@ -45,18 +45,9 @@ export async function crowd({ request, service }: { request: Request; service: S
     };
   };
   const send = async () => {
-    try {
-      const passengers = mapAsEnded(bodies, Math.min(at_once, engine.limits.maxQueue), ride);
-      for await (const passenger of passengers) await stream.send(JSON.stringify(passenger));
-      await stream.send("[DONE]");
-    } catch (error) {
-      if (!work.signal.aborted) await stream.send(JSON.stringify(apiError(error)));
-    } finally {
-      work.abort(); // what is still under way
-      stream.close();
-      place[Symbol.dispose]();
-    }
+    const passengers = mapAsEnded(bodies, Math.min(at_once, engine.limits.maxQueue), ride);
+    for await (const passenger of passengers) await stream.send(JSON.stringify(passenger));
   };
-  void send().catch(() => {}); // whoever asked has gone
+  void finish(send(), stream).catch(() => {}).then(() => work[Symbol.dispose]()); // whoever asked may have gone
   return eventResponse(stream);
 }

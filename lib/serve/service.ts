@@ -58,6 +58,14 @@ const MOST_FOLLOWERS = 16;
 /** When who was refused for lack of room may try again. */
 export const RETRY_SECONDS = 1;
 
+/** What is done for one request. */
+export interface Work extends Disposable {
+  /** Ends it. */
+  readonly signal: AbortSignal;
+  /** To be called when its client goes away. */
+  readonly leave: () => void;
+}
+
 /** The state of a server. */
 export class Service {
   readonly metrics = new Metrics();
@@ -94,8 +102,11 @@ export class Service {
     return this.#loaded;
   }
 
-  /** Counts a completion that is under way until it is disposed. Throws an {@link ApiError} of status 429 if there are too many. */
-  begin(): Disposable {
+  /**
+   * Counts work that is under way until it is disposed of, which ends what is left of it; it also ends with its client, and after
+   * the time that a request may take. Throws an {@link ApiError} of status 429 if there is too much.
+   */
+  begin({ signal }: Request): Work {
     const { maxBatch, maxQueue } = this.loaded.engine.limits, most = maxBatch + maxQueue;
     if (this.#completions >= most) {
       throw new ApiError(429, `Cannot take the request: ${most} are under way. Try again later.`, {
@@ -103,7 +114,19 @@ export class Service {
       });
     }
     this.#completions++;
-    return { [Symbol.dispose]: () => void this.#completions-- };
+    const work = new AbortController(), milliseconds = this.limits.requestMilliseconds;
+    const leave = () => work.abort(new DOMException("The client went away.", "AbortError"));
+    const late = () =>
+      work.abort(new ApiError(503, `The request took more than ${milliseconds / 1000} s.`, { code: "timeout" }));
+    const timer = setTimeout(late, milliseconds);
+    signal.addEventListener("abort", leave);
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", leave);
+      work.abort();
+      this.#completions--;
+    };
+    return { signal: work.signal, leave, [Symbol.dispose]: end };
   }
 
   /** Counts somebody who follows the timeline; `end` is called when the server ends. Throws as {@link Service.begin}. */

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { runToEnd } from "../util/child.ts";
 import { lockFile } from "../util/lock.ts";
 import { bundleScripts } from "./bundle.ts";
+import { copyTree } from "./copy.ts";
 import { pythonEnvironment } from "../util/python_environment.ts";
 
 const PROJECT = fileURLToPath(new URL("../../", import.meta.url)), HERE = join(PROJECT, "lib", "site");
@@ -81,15 +82,6 @@ async function chapters(notebooks: string): Promise<string> {
 function sentences(text: string, characters: number): string {
   const end = text.slice(characters).search(/[.?!]( |$)/);
   return end < 0 ? text : text.slice(0, characters + end + 1);
-}
-
-async function copyTree(from: string, to: string, files: RegExp): Promise<void> {
-  await Deno.mkdir(to, { recursive: true });
-  for await (const { name, isDirectory } of Deno.readDir(from)) {
-    if (name.startsWith(".")) continue;
-    if (isDirectory) await copyTree(join(from, name), join(to, name), files);
-    else if (files.test(name)) await Deno.copyFile(join(from, name), join(to, name));
-  }
 }
 
 /** Runs a tool to its end. Its error is what it said. */

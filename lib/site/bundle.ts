@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, type Plugin, stop } from "esbuild";
+import { copyFiles } from "./copy.ts";
 
 const PROJECT = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -23,8 +24,8 @@ export async function bundleScripts(folder: string): Promise<void> {
   });
   await stop();
   const wasm = fileURLToPath(new URL(".", import.meta.resolve("@tensorflow/tfjs-backend-wasm")));
-  await copy(wasm, join(folder, "wasm"), /^tfjs-backend-wasm.*\.wasm$/);
-  await copy(join(PROJECT, "models", "small"), join(folder, "model"), /\.(json|safetensors)$/);
+  await copyFiles(wasm, join(folder, "wasm"), /^tfjs-backend-wasm.*\.wasm$/);
+  await copyFiles(join(PROJECT, "models", "small"), join(folder, "model"), /\.(json|safetensors)$/);
 }
 
 /** Leaves out what only Deno can do, which nothing calls in a page: files, and libtensorflow. */
@@ -37,10 +38,3 @@ const withoutDeno: Plugin = {
     build.onLoad({ filter: /.*/, namespace: "missing" }, () => ({ contents: "module.exports = {}" }));
   },
 };
-
-async function copy(from: string, to: string, files: RegExp): Promise<void> {
-  await Deno.mkdir(to, { recursive: true });
-  for await (const { name } of Deno.readDir(from)) {
-    if (files.test(name)) await Deno.copyFile(join(from, name), join(to, name));
-  }
-}

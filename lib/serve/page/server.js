@@ -15,9 +15,9 @@ export class Refused extends Error {
   }
 }
 
-async function ask(path, { body, signal } = {}) {
+async function ask(path, body) {
   const headers = { ...key && { authorization: `Bearer ${key}` }, ...body && { "content-type": "application/json" } };
-  const options = { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body) };
+  const options = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body) };
   const response = await fetch(path, options);
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({}));
@@ -54,14 +54,14 @@ async function* chunksOf(stream) {
 
 /** Generates; `onText` hears each piece. */
 export async function complete(body, onText) {
-  for await (const { choices: [choice] } of answers(await ask("v1/completions", { body: { stream: true, ...body } }))) {
+  for await (const { choices: [choice] } of answers(await ask("v1/completions", { stream: true, ...body }))) {
     onText(choice.text);
   }
 }
 
 /** Sends many, at most `atOnce` of them at a time; `onEnd` hears of each its tokens and times. One connection: browsers have six. */
 export async function completeAll(bodies, atOnce, onEnd) {
-  for await (const times of answers(await ask("crowd", { body: { at_once: atOnce, bodies } }))) onEnd(times);
+  for await (const times of answers(await ask("crowd", { at_once: atOnce, bodies }))) onEnd(times);
 }
 
 async function* answers(response) {

@@ -4,8 +4,11 @@ import * as vega from "vega";
 import { compile } from "vega-lite";
 import type { Chart } from "../../chart/specification.ts";
 
-/** Draws a chart into an element. */
-export async function drawChart(chart: Chart, place: HTMLElement): Promise<void> {
+/** A live chart, which says in words what it shows. */
+export async function liveChart(chart: Chart): Promise<HTMLElement> {
+  const place = document.createElement("div");
+  place.setAttribute("role", "img");
+  place.setAttribute("aria-label", chart.description);
   const view = new vega.View(vega.parse(compile(chart as never).spec), {
     renderer: "svg",
     container: place,
@@ -13,6 +16,7 @@ export async function drawChart(chart: Chart, place: HTMLElement): Promise<void>
     tooltip: (_, event, __, value) => tooltip.show(event as MouseEvent, value),
   });
   await view.runAsync();
+  return place;
 }
 
 /** The one box that all charts share. */

@@ -2,6 +2,7 @@
 
 import { useBackend } from "../../backend/select.ts";
 import type { Backend } from "../../backend/types.ts";
+import { FOX } from "../../bench/fox.ts";
 import { timeGeneration } from "../../bench/measure.ts";
 import { generateSteps } from "../../engine/generate.ts";
 import { parseConfig } from "../../gpt2/config.ts";
@@ -70,7 +71,7 @@ export interface Point {
 
 /** The experiment: seven-token prompts, ten new tokens, a batch of so many rows; the median of three runs after a first. */
 export async function measureBatch({ model }: Loaded, batchSize: number, signal: AbortSignal): Promise<Point> {
-  const prompt = [464, 2068, 7586, 21831, 11687, 625, 262].map((id) => id % model.config.vocab_size), maxTokens = 10;
+  const prompt = FOX.map((id) => id % model.config.vocab_size), maxTokens = 10;
   const batch = padBatch(Array(batchSize).fill(prompt), { padTokenId: 0 }), seconds: number[] = [];
   for (let run = 0; run < 4; run++) {
     signal.throwIfAborted();

@@ -15,10 +15,6 @@ for (const figure of document.querySelectorAll("figure.chart")) watcher.observe(
 /** Puts the live chart in the place of the picture, which stays if that does not work. */
 async function bringToLife(figure: HTMLElement): Promise<void> {
   const chart: Chart = JSON.parse(figure.querySelector("script")!.textContent!), picture = figure.querySelector("svg")!;
-  const { drawChart } = await import("./draw_chart.ts"); // large, so only when the first chart comes into view
-  const place = document.createElement("div");
-  place.setAttribute("role", "img");
-  place.setAttribute("aria-label", chart.description);
-  await drawChart(chart, place);
-  picture.replaceWith(place);
+  const { liveChart } = await import("./draw_chart.ts"); // large, so only when the first chart comes into view
+  picture.replaceWith(await liveChart(chart));
 }

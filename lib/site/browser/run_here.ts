@@ -61,7 +61,7 @@ function times(points: readonly Point[]): string {
 }
 
 async function showCharts(points: readonly Point[]): Promise<void> {
-  const { drawChart } = await import("./draw_chart.ts");
+  const { liveChart } = await import("./draw_chart.ts");
   const series = (value: (point: Point) => number) => [{
     name: loaded!.model.backend.name,
     points: points.map((point) => ({ batchSize: point.batchSize, value: value(point) })),
@@ -71,11 +71,7 @@ async function showCharts(points: readonly Point[]): Promise<void> {
     ["latency", latencyChart(series((point) => point.latency), { title: "Milliseconds per token of a row" })],
   ];
   for (const [id, chart] of charts) {
-    const place = document.createElement("div");
-    place.setAttribute("role", "img");
-    place.setAttribute("aria-label", chart.description);
-    await drawChart(chart, place);
-    element(id).replaceChildren(place);
+    element(id).replaceChildren(await liveChart(chart));
   }
 }
 
