@@ -42,7 +42,7 @@ async function gatherSources(folder: string): Promise<void> {
   const pages = join(HERE, "pages"), api = join(folder, "extra", "api"), styles = join(folder, "_static");
   await copyTree(pages, folder, /\.md$/);
   await copyTree(join(PROJECT, "notebooks"), join(folder, "notebooks"), /\.(ipynb|svg|json)$/);
-  await copyTree(join(PROJECT, "lib"), join(folder, "lib"), /\.(ts|md)$/); // what the chapters link to
+  await copyTree(join(PROJECT, "lib"), join(folder, "lib"), /\.(ts|py|md|yaml)$|^Dockerfile$/); // what pages link to
   for (const name of ["conf.py", "stored_notebooks.py"]) await Deno.copyFile(join(HERE, name), join(folder, name));
   await Deno.writeTextFile(join(folder, "chapters.md"), await chapters(join(folder, "notebooks")));
   for (const made of [styles, dirname(api)]) await Deno.mkdir(made, { recursive: true });
@@ -78,8 +78,9 @@ async function chapters(notebooks: string): Promise<string> {
   return ["::::{grid} 1 1 2 2", ":gutter: 3", "", ...cards, "::::", ""].join("\n");
 }
 
-/** The first sentences of a text, as few as have so many characters. */
-function sentences(text: string, characters: number): string {
+/** The first sentences of a text, as few as have so many characters, without links: a card is one itself. */
+function sentences(markdown: string, characters: number): string {
+  const text = markdown.replaceAll(/\[([^\]]*)\]\([^)]*\)/g, "$1");
   const end = text.slice(characters).search(/[.?!]( |$)/);
   return end < 0 ? text : text.slice(0, characters + end + 1);
 }
