@@ -1,12 +1,11 @@
 /** The routes of a server. */
 
-import { type Context, Hono } from "hono";
+import { Hono } from "hono";
 import { cors } from "hono/cors";
 import { ApiError, apiError, noChatTemplate } from "../openai/error.ts";
 import { modelList } from "../openai/models.ts";
 import { detokenize, tokenize } from "../openai/tokenize.ts";
 import { checkKey, checkOrigin } from "./access.ts";
-import { readJson } from "./body.ts";
 import { completions, rounded } from "./completions.ts";
 import { type LogEntry, RETRY_SECONDS, type Service } from "./service.ts";
 import { crowd } from "./crowd.ts";
@@ -23,7 +22,7 @@ const OPEN_PATHS: readonly string[] = ["/health", ...PAGE_PATHS];
 
 /** The routes, for a service. */
 export function routes(service: Service): Hono<Env> {
-  const app = new Hono<Env>(), { access, limits } = service;
+  const app = new Hono<Env>(), { access } = service;
   app.use(async (context, next) => {
     const started = performance.now(), time = new Date().toISOString();
     const entry: Partial<LogEntry> = {};
@@ -66,9 +65,12 @@ export function routes(service: Service): Hono<Env> {
   app.post("/v1/chat/completions", () => {
     throw noChatTemplate();
   });
-  const body = ({ req }: Context) => readJson(req.raw, limits.body);
-  app.post("/tokenize", async (context) => context.json(tokenize(await body(context), service.loaded.model)));
-  app.post("/detokenize", async (context) => context.json(detokenize(await body(context), service.loaded.model)));
+  for (const [path, answer] of [["/tokenize", tokenize], ["/detokenize", detokenize]] as const) {
+    app.post(path, async ({ req, json }) => {
+      using work = service.begin(req.raw);
+      return json(answer(await work.body(), service.loaded.model));
+    });
+  }
 
   app.notFound(({ req }) => {
     throw new ApiError(404, `There is no ${req.method} ${req.path.slice(0, 100)} here.`, { code: "not_found" });
