@@ -138,6 +138,20 @@ Deno.test({
   },
 });
 
+Deno.test({
+  name: "where the log cannot be written, requests are answered all the same",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    const { child, url, ended } = await running([], ["sh", "-c", 'exec "$@" > /dev/full', "sh"]);
+    for (const stream of [false, true, false]) {
+      const answer = await post(url, { prompt: "a", max_tokens: 2, stream });
+      assert.deepEqual([answer.status, (await answer.text()).length > 0], [200, true]);
+    }
+    child.kill("SIGTERM");
+    assert.equal((await ended)[0].code, 0);
+  },
+});
+
 Deno.test("the server does not start where it cannot listen, without a key in the file, or without a model", async () => {
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const folder = await Deno.makeTempDir(), empty = `${folder}/keys`;
@@ -149,6 +163,13 @@ Deno.test("the server does not start where it cannot listen, without a key in th
     [/Cannot read --api-key-file/, "--api-key-file", `${folder}/none`],
     [/There is no model "none"/, "--model", "none"],
     [/--port must be 65535 or less/, "--port", "70000"],
+    [/Cannot use idleTimeoutSeconds 9999999/, "--idle-timeout", "9999999"],
+    [
+      /Cannot allow the origin "https:\/\/a\.example\/": .* such as https:\/\/a\.example, or/,
+      "--allow-origin",
+      "https://a.example/",
+    ],
+    [/Cannot allow the origin "a\.example"/, "--allow-origin", "a.example"],
     ...Deno.build.os === "linux"
       ? [[/Cannot hold 999999999 connections: of the \d+ files/, "--max-connections", "999999999"]] as Case[]
       : [],

@@ -20,6 +20,8 @@
  * @module
  */
 
+import { checkCount } from "../engine/limits.ts";
+import { checkOrigins } from "./access.ts";
 import { routes } from "./app.ts";
 import { listen } from "./http.ts";
 import { type Loaded, type LogEntry, Service } from "./service.ts";
@@ -64,16 +66,25 @@ export interface Server extends AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** Twice as long is what a timer holds: 2³¹ ms. */
+const MOST_SECONDS = 1_000_000;
+
 const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|::1)$/i;
 
 /**
  * Listens, and answers with 503 until the model is loaded. Rejects where it cannot listen, with Node's `code`: `EADDRINUSE`
- * if another program does; with a RangeError if the system does not let it have so many connections.
+ * if another program does; with a RangeError about an option that cannot be, or more connections than the system allows.
  */
 export async function serve(loading: Loaded | Promise<Loaded>, options: ServeOptions = {}): Promise<Server> {
-  const { host = "127.0.0.1", port = 8000, apiKeys = [], allowOrigins = [], log = () => {} } = options;
+  const { port = 8000, apiKeys = [], allowOrigins = [], log = () => {} } = options;
   const { maxBodyBytes = 2 ** 20, requestTimeoutSeconds = 600, idleTimeoutSeconds = 30 } = options;
   const { maxConnections } = options, idleMilliseconds = 1000 * idleTimeoutSeconds;
+  const host = (options.host ?? "127.0.0.1").replace(/^\[(.*)\]$/, "$1");
+  checkCount("maxBodyBytes", maxBodyBytes);
+  if (maxConnections !== undefined) checkCount("maxConnections", maxConnections);
+  checkSeconds("requestTimeoutSeconds", requestTimeoutSeconds);
+  checkSeconds("idleTimeoutSeconds", idleTimeoutSeconds);
+  checkOrigins(allowOrigins);
   const service = new Service(
     { keys: apiKeys, origins: allowOrigins, loopback: LOOPBACK.test(host) },
     {
@@ -102,4 +113,9 @@ export async function serve(loading: Loaded | Promise<Loaded>, options: ServeOpt
       await http.close(0);
     },
   };
+}
+
+function checkSeconds(name: string, seconds: number): void {
+  if (seconds > 0 && seconds <= MOST_SECONDS) return;
+  throw new RangeError(`Cannot use ${name} ${seconds}: it must be more than 0, and at most ${MOST_SECONDS}.`);
 }

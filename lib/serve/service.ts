@@ -77,6 +77,7 @@ export class Service {
   #loaded?: Loaded;
   #draining = false;
   #underWay = 0;
+  #logFailed = false;
   readonly #followers = new Set<() => void>();
 
   constructor(
@@ -154,7 +155,13 @@ export class Service {
   note(entry: LogEntry, route: string): void {
     this.metrics.request(route, entry.status);
     const probe = entry.status === 200 && (route === "/health" || route === "/metrics");
-    if (!probe) this.write(entry);
+    if (probe) return;
+    try {
+      this.write(entry);
+    } catch (error) { // such as a full disk: clients get their answers all the same
+      if (!this.#logFailed) console.error(`Requests are not logged any more: ${(error as Error).message}`);
+      this.#logFailed = true;
+    }
   }
 }
 
