@@ -56,7 +56,9 @@ Deno.test("OpenAI's client gets what the library gives: whole, streamed, several
   }
   assert.deepEqual(texts, several.choices.slice(0, 2).map(({ text }) => text));
   assert.deepEqual(usages, [{ prompt_tokens: 2, completion_tokens: 24, total_tokens: 26 }]);
-  assert.deepEqual((await openai.models.list()).data.map(({ id }) => id), ["small"]);
+  const { data } = await openai.models.list();
+  assert.deepEqual(data.map(({ id }) => id), ["small"]);
+  assert.deepEqual({ ...await openai.models.retrieve("small") }, { ...data[0] });
 });
 
 Deno.test("OpenAI's client understands the errors, and cancels", async () => {
@@ -454,6 +456,11 @@ Deno.test("metrics and timeline say what the engine did", async () => {
   assert.ok(hits.length >= 3 && value("prefix_hit_tokens_total") >= 3 * 8);
   assert.deepEqual([value("seats"), value("seats_taken"), value("queue_length")], [2, 0, 0]);
   assert.match(text, /omnibus_requests_total\{path="\/v1\/completions",status="200"\} 3/);
+  await (await fetch(`${it.server.url}/v1/completions`)).body?.cancel(); // no POST
+  await (await fetch(`${it.server.url}/v1/models/other`)).body?.cancel();
+  const later = await (await fetch(`${it.server.url}/metrics`)).text();
+  assert.match(later, /path="other",status="404"\} 1\n/);
+  assert.match(later, /path="\/v1\/models\/:name",status="404"\} 1\n/);
   await it.server.drain();
   const parts = (await timeline.text()).trim().split("\n\n").map((part) => part.split("\n"));
   assert.equal(parts[0][0], "event: engine");
