@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import OpenAI from "openai";
 import type { SubmitOptions } from "../lib/engine/engine.ts";
 import { EventStream } from "../lib/serve/event_stream.ts";
+import { listen } from "../lib/serve/http.ts";
 import { seededRandom } from "../lib/util/random.ts";
 import { alone, randomRequest } from "./_support/engine_workloads.ts";
 import { collectGarbage } from "./_support/garbage.ts";
@@ -409,6 +410,18 @@ Deno.test("a reader who takes nothing is waited for until the idle time is over,
   }
   await sending;
   assert.ok(read > 500_000 && gone.length === 1);
+});
+
+Deno.test("a reader who stops in the middle of a whole answer is hung up on", async () => {
+  const answer = () => new Response("x".repeat(50e6));
+  const http = await listen(answer, { host: "127.0.0.1", port: 0, idleMilliseconds: 100 });
+  const url = `http://127.0.0.1:${http.port}`, { body } = await fetch(url), reader = body!.getReader();
+  await reader.read();
+  await http.close(2 ** 31 - 1); // which waits for all connections
+  const rest = async () => {
+    while (!(await reader.read()).done);
+  };
+  await assert.rejects(rest());
 });
 
 Deno.test("to drain is to say so at once, to refuse what comes, and to answer what is there", async () => {
