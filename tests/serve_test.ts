@@ -425,9 +425,11 @@ Deno.test("a reader who stops in the middle of a whole answer is hung up on", as
 });
 
 Deno.test("to drain is to say so at once, to refuse what comes, and to answer what is there", async () => {
-  await using it = await served();
+  await using it = await served({ idleTimeoutSeconds: 1_000_000 }); // nobody is waited for who asked nothing
   const stream = await it.post("/v1/completions", { prompt: "a", max_tokens: 60, ignore_eos: true, stream: true });
   const timeline = await fetch(`${it.server.url}/timeline`);
+  using idle = await connect(it.server), half = await connect(it.server);
+  await half.write(new TextEncoder().encode("GET /health HTTP/1.1\r\nHost: "));
   const draining = it.server.drain();
   const [health, late] = [await fetch(`${it.server.url}/health`), await it.post("/v1/completions", { prompt: "a" })];
   assert.deepEqual([health.status, late.status, late.headers.get("retry-after")], [503, 503, "1"]);
@@ -438,6 +440,7 @@ Deno.test("to drain is to say so at once, to refuse what comes, and to answer wh
   assert.equal(JSON.parse(events.at(-2)!.slice(6)).choices[0].finish_reason, "length");
   await timeline.text(); // ends
   await draining;
+  for (const one of [idle, half]) assert.equal(await one.read(new Uint8Array(1)), null);
   await assert.rejects(fetch(`${it.server.url}/health`));
 });
 

@@ -21,7 +21,7 @@ export interface ListenOptions {
 /** A port that is listened on. */
 export interface Listening {
   readonly port: number;
-  /** Takes no more connections. Resolves when those that there are have had their answers, or are cut off after so long. */
+  /** Takes no more connections, and closes those that there are when all answers are sent, at the latest after so long. */
   close(milliseconds: number): Promise<void>;
 }
 
@@ -47,13 +47,23 @@ export async function listen(
     overrideGlobalObjects: false,
     errorHandler: () => Response.json(refusal(400), { status: 400 }), // such as a `Host` that is none
   });
+  let answering = 0, closing = false;
+  const answered = Promise.withResolvers<void>(), closed = Promise.withResolvers<void>();
+  const settle = () => {
+    if (closing && answering === 0) answered.resolve();
+  };
   const server = createServer({
     headersTimeout: idleMilliseconds,
     requestTimeout: 2 * idleMilliseconds,
     keepAliveTimeout: idleMilliseconds,
     connectionsCheckingInterval: Math.min(1000, idleMilliseconds / 4),
   }, (incoming, outgoing) => {
+    answering++;
     outgoing.once("prefinish", () => outgoing.socket?.setTimeout(idleMilliseconds)); // all is written: has he read it?
+    outgoing.once("close", () => {
+      answering--;
+      settle();
+    });
     return listener(incoming, outgoing);
   });
   server.maxConnections = maxConnections ?? Math.min(4096, room);
@@ -70,17 +80,18 @@ export async function listen(
       resolve();
     });
   });
-  const closed = Promise.withResolvers<void>();
   server.once("close", closed.resolve);
   return {
     port: (server.address() as AddressInfo).port,
     async close(milliseconds) {
       if (server.listening) server.close();
-      const leaving = setInterval(() => server.closeIdleConnections(), 20); // whose answers have ended meanwhile
-      const timer = setTimeout(() => server.closeAllConnections(), milliseconds);
-      await closed.promise;
-      clearInterval(leaving);
+      closing = true;
+      settle();
+      const timer = setTimeout(answered.resolve, milliseconds);
+      await answered.promise;
       clearTimeout(timer);
+      server.closeAllConnections();
+      await closed.promise;
     },
   };
 }
