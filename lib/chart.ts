@@ -9,6 +9,7 @@ export {
   visibilityGrid,
   type VisibilityOptions,
 } from "./chart/attention.ts";
+export { blockDiagram, type BlockDiagramOptions, type BlockSizes } from "./chart/block_diagram.ts";
 export {
   type ChartPoint,
   type ChartSeries,
@@ -25,14 +26,20 @@ export { memoryMap, type MemoryMapOptions, type MemoryStep } from "./chart/memor
 export { candidateGrid, type CandidateLike, nextTokenBars, type NextTokenBarsOptions } from "./chart/next_token.ts";
 export { batchGrid, type BatchGridOptions, paddingBars, paddingGrids, type TokenNames } from "./chart/padding.ts";
 export { planeChart, type PlaneChartOptions, type PlanePoint, type PlaneSeries } from "./chart/plane.ts";
-export { rooflineChart, type RooflinePoint, type RooflineSeries } from "./chart/roofline.ts";
+export {
+  rooflineChart,
+  type RooflinePoint,
+  rooflinePoints,
+  type RooflineSeries,
+  type TimedStep,
+} from "./chart/roofline.ts";
 export { seatChart, type SeatChartOptions, type SeatStep } from "./chart/seats.ts";
 export { progress, type ProgressLike, show } from "./chart/show.ts";
 export { type Chart, type ChartOptions, formatNumber, stackCharts, theme } from "./chart/specification.ts";
 export { type StackedBar, stackedBars, type StackedBarsOptions } from "./chart/stacked_bars.ts";
 export { renderSvg } from "./chart/svg.ts";
 export {
-  latencyPoints,
+  latencySeries,
   sweepChart,
   type SweepChartOptions,
   type SweepLike,

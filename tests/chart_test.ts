@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { gpt2Config, parameterCount } from "../lib/gpt2/config.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import {
   attentionHeads,
   batchGrid,
+  blockDiagram,
   candidateGrid,
   type Chart,
   type ChartSeries,
@@ -111,6 +113,13 @@ const charts: Record<string, Chart> = {
     tokens: fox,
     attentionMask: [0, 1, 1, 1],
     visible: fox.map((_, query) => fox.map((_, key) => key > 0 && key <= query)),
+  }),
+  "a whole model": blockDiagram(gpt2Config("gpt2-xl"), {
+    title: "Prefill of a batch",
+    subtitle: "sizes with many digits",
+    rows: 128,
+    tokens: 100,
+    slots: 1024,
   }),
   "all heads": attentionHeads({
     title: "Six heads",
@@ -409,6 +418,18 @@ Deno.test("all heads of a model have a map, and the words say where the last tok
   assert.equal(chart.description, "Two heads. Where ·b looks most, by head. Layer 0: a, ·b.");
   const drawn = texts(await renderSvg(charts["all heads"])).map(({ text }) => text);
   for (const name of ["layer 0", "layer 1", "head 0", "head 2"]) assert.ok(drawn.includes(name), name);
+});
+
+Deno.test("a block diagram has every matrix of the model once, and the shapes of the step that it is asked for", () => {
+  const config = gpt2Config("gpt2"), { n_layer, n_embd: D } = config;
+  const { description } = blockDiagram(config, { title: "T", rows: 3, tokens: 2, slots: 9 });
+  const matrices = [...description.matchAll(/(\S+) (\d+) × (\d+) → \[(\d+), (\d+)\]/g)];
+  assert.deepEqual(matrices.map(([, name]) => name), ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "head"]);
+  const weights = matrices.map(([, name, from, to]) => Number(from) * Number(to) * (name === "head" ? 1 : n_layer));
+  const small = parameterCount(config) - weights.reduce((a, b) => a + b); // positions, biases, layer norms
+  assert.equal(small, config.n_positions * D + n_layer * (3 * D + D + 4 * D + D + 4 * D) + 2 * D);
+  assert.deepEqual(matrices.map(([, , , , rows]) => rows), ["6", "6", "6", "6", "3"]); // the head: last tokens only
+  assert.match(description, /2 × \[3, 12, 9, 64\]/); // the cache: rows, heads, slots, a head's width
 });
 
 Deno.test("a cell of an unknown kind is refused", () => {
