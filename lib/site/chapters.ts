@@ -26,7 +26,8 @@ export async function readChapters(folder: string): Promise<Chapter[]> {
   return await Promise.all(files.map(async (file) => {
     const { cells }: { cells: Cell[] } = JSON.parse(await Deno.readTextFile(join(folder, file)));
     const name = basename(file, ".ipynb"), [heading, ...opening] = cells[0].source.join("").split(/\n\n+/);
-    const pictures = cells.flatMap(({ outputs = [] }) => outputs.flatMap(({ data }) => data?.["image/svg+xml"] ?? []));
+    const outputs = cells.flatMap(({ outputs = [] }) => outputs);
+    const pictures = outputs.map(({ data }) => [data?.["image/svg+xml"] ?? []].flat().join("")).filter(Boolean);
     return { name, title: `${name.slice(0, 2)} ${heading.replace(/^# /, "")}`, opening, pictures };
   }));
 }
@@ -70,10 +71,9 @@ const GOAL = "**Afterwards you can** ";
 
 /** What readers can do after each chapter. */
 function goals(chapters: readonly Chapter[]): string {
-  const lines = chapters.map(({ name, title, opening }) => {
+  const lines = chapters.flatMap(({ name, title, opening }) => {
     const goal = opening.find((paragraph) => paragraph.startsWith(GOAL));
-    if (!goal) throw new Error(`${name}.ipynb does not begin with what one can do afterwards: "${GOAL}…".`);
-    return `- **[${title}](notebooks/${name}.ipynb)**: ${goal.slice(GOAL.length)}`;
+    return goal ? `- **[${title}](notebooks/${name}.ipynb)**: ${goal.slice(GOAL.length)}` : [];
   });
   return lines.join("\n") + "\n";
 }
