@@ -21,15 +21,19 @@ Deno.test({
     const prompts = ["The quick brown fox jumped over the", "Never have I ever", "What comes up must"];
     const answers = await generateBatch(model, tokenizer(prompts, { padding: true }), { maxTokens: 10 });
     const texts = (count: number) => answers.map(({ tokens }) => tokenizer.decode(tokens.slice(0, count)));
+    const notebooks = await storedNotebooks();
+    const kept = notebooks.find(({ name }) => name === "06_sampling")!.text
+      .match(/“What comes up must”: (\d+), (\d+) and (\d+) tokens are left/)!.slice(1);
     const expected: Record<string, string[]> = {
       "01_text_generation": [prompts[2] + texts(10)[2]],
       "02_kv_cache": [`${texts(5)[2]} | 8 in the cache`],
       "03_padding_and_masks": [`[${texts(1).map((text) => `'${text}'`).join(", ")}]`],
       "04_batching": texts(10),
       "05_roofline": ["512 rows:", "GB/s"],
+      "06_sampling": [`[${kept.join(", ")}] tokens are left`],
     };
     const found: string[] = [];
-    for (const { name, notebook: { cells } } of await storedNotebooks()) {
+    for (const { name, notebook: { cells } } of notebooks) {
       const prose = cells.filter(({ cell_type }) => cell_type === "markdown").map(({ source }) => source.join(""));
       const code = [...prose.join("\n").matchAll(/<summary>The same in PyTorch<\/summary>\n\n```python\n([^]*?)```/g)];
       if (!code.length) continue;
