@@ -48,6 +48,7 @@ export {
   type TimedPoint,
 } from "./chart/sweep.ts";
 export { showTable, type TableRow } from "./chart/table.ts";
+export { type Span, timelineChart, type TimelineOptions } from "./chart/timeline.ts";
 export { tokenStrip, type TokenStripOptions } from "./chart/token_strip.ts";
 export { tradeOffChart, type TradeOffOptions, type TradeOffPoint } from "./chart/trade_off.ts";
 export { giga, ms, percent, times } from "./chart/words.ts";

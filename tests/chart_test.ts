@@ -29,6 +29,7 @@ import {
   stackedBars,
   sweepChart,
   throughputChart,
+  timelineChart,
   tokenGrid,
   tokenStrip,
   tradeOffChart,
@@ -99,7 +100,14 @@ const memory = rides.map(({ rows }, step) => ({
   kvCacheBytes: 10_000 + 500 * step,
 }));
 
+const night = [
+  { row: "worker 1", kind: "starting", from: 0, to: 2 },
+  { row: "worker 1", kind: "a block", from: 2, to: 9, label: "0" },
+  { row: "worker 0", kind: "a block", from: 1, to: 1.5, label: "long" },
+];
+
 const charts: Record<string, Chart> = {
+  "who did what when": timelineChart(night, { title: "One dies", subtitle: "two workers", unit: "s", length: 12 }),
   "seats by steps": seatChart(rides, { title: "Continuous", subtitle: "three requests", seats: 2, length: 16 }),
   "a memory that runs short": memoryMap(memory, { title: "One gives way", bytesPerToken: 100, limit: 15_000 }),
   "a rate by size": logLineChart([{ name: "sum", points: [{ x: 1, y: 6.8 }, { x: 1024, y: 31 }] }], {
@@ -263,6 +271,19 @@ Deno.test("a chart of seats tells one ride from the next, and the steps of a pro
   assert.deepEqual(of("decode"), [[1, 10], [1, 2]]);
   assert.deepEqual(of("prefill"), [[0, 1], [0, 1], [2, 3], [6, 10]]);
   assert.throws(() => seatChart(rides, { title: "One seat", seats: 1 }), /seat 1 is none of 1/);
+});
+
+Deno.test("a timeline keeps its rows in order, leaves out words that have no room, and refuses what ends before it begins", async () => {
+  const chart = charts["who did what when"];
+  const expected = "One dies. Until 9 s. worker 1: starting 2 s, a block 7 s. worker 0: a block 0.5 s.";
+  assert.equal(chart.description, expected);
+  const drawn = texts(await renderSvg(chart));
+  assert.ok(drawn.some(({ text }) => text === "0") && !drawn.some(({ text }) => text === "long"));
+  const [first, second] = ["worker 1", "worker 0"].map((row) => drawn.find(({ text }) => text === row)!.y);
+  assert.ok(first < second, `${first}, ${second}`);
+  const backwards = [{ row: "a", kind: "b", from: 2, to: 1 }];
+  assert.throws(() => timelineChart(backwards, { title: "", unit: "s" }), /Cannot chart a timeline: .*"from":2/);
+  assert.throws(() => timelineChart([], { title: "", unit: "s" }), /there are no spans/);
 });
 
 Deno.test("a map of memory has a band for each stay, as high as the tokens that it holds, up to its end", () => {
