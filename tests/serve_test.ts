@@ -483,3 +483,23 @@ Deno.test("metrics and timeline say what the engine did", async () => {
   const steps = parts.slice(1).map(([, data]) => JSON.parse(data.slice(6)));
   assert.deepEqual(steps, JSON.parse(JSON.stringify(it.engine.timeline.steps.slice(begin))));
 });
+
+Deno.test("who stops watching the timeline makes room for others", async () => {
+  await using it = await served();
+  const watch = () => fetch(`${it.server.url}/timeline`), watching = [];
+  for (let response = await watch();; response = await watch()) {
+    if (response.status === 429) {
+      await response.body?.cancel();
+      break;
+    }
+    watching.push(response);
+  }
+  await watching.pop()!.body!.cancel();
+  let next;
+  do {
+    next = await watch();
+    await next.body!.cancel();
+  } while (next.status === 429); // until the server has heard of it
+  assert.equal(next.status, 200);
+  for (const { body } of watching) await body!.cancel();
+});

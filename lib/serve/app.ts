@@ -60,7 +60,7 @@ export function routes(service: Service): Hono<Env> {
     const { text, type } = await service.metrics.text();
     return context.body(text, 200, { "content-type": type });
   });
-  app.get("/timeline", ({ req }) => timelineEvents({ request: req.raw, service }));
+  app.get("/timeline", () => timelineEvents(service));
   app.get("/v1/models", ({ json }) => json(modelList(service.loaded.model, service.created)));
   app.get(
     "/v1/models/:name",

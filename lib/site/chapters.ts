@@ -82,8 +82,12 @@ function goals(chapters: readonly Chapter[]): string {
 function slideSized(svg: string): string {
   const [tag, width, height] = svg.match(/^<svg[^>]*? width="([\d.]+)" height="([\d.]+)"/) ?? [];
   if (!tag) throw new Error(`A picture says no size: ${svg.slice(0, 200)}`);
-  const scale = Math.min(1920 / Number(width), 1080 / Number(height)), scaled = (size: string) => Math.round(Number(size) * scale);
-  const sized = tag.replace(` width="${width}" height="${height}"`, ` width="${scaled(width)}" height="${scaled(height)}"`);
+  const scale = Math.min(1920 / Number(width), 1080 / Number(height)),
+    scaled = (size: string) => Math.round(Number(size) * scale);
+  const sized = tag.replace(
+    ` width="${width}" height="${height}"`,
+    ` width="${scaled(width)}" height="${scaled(height)}"`,
+  );
   return sized + svg.slice(tag.length);
 }
 
