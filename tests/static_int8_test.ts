@@ -265,6 +265,21 @@ Deno.test({
   },
 });
 
+Deno.test({
+  name: "a model with constant ranges, and what measures them, free everything",
+  ignore,
+  async fn() {
+    const folder = await writeTinyModel({ seed: 5 }), before = tf.memory().numTensors;
+    const { ranges: own } = await measureActivationRanges((options) => loadGPT2(folder, options), backend);
+    const ranges = new Map(own).set("h.0.mlp.c_fc", [-4, 4]).set("h.0.mlp.c_proj", [-0.17, 4]);
+    {
+      using model = await loadGPT2(folder, { backend, dtype: "int8", activationRanges: ranges });
+      await generateBatch(model, padBatch([[1, 2]], { padTokenId: 0 }), { maxTokens: 3, ignoreEos: true });
+    }
+    assert.equal(tf.memory().numTensors, before);
+  },
+});
+
 Deno.test("files with ranges that cannot be are refused, and the tensor named", async () => {
   const source = await writeTinyModel({ seed: 1 }), folder = join(await Deno.makeTempDir(), "int8");
   const ranges = new Map<string, ActivationRange>([["h.0.mlp.c_fc", [-3, 3]], ["lm_head", [0, 4]]]);
