@@ -9,6 +9,7 @@ export {
   visibilityGrid,
   type VisibilityOptions,
 } from "./chart/attention.ts";
+export { blockDiagram, type BlockDiagramOptions, type BlockSizes } from "./chart/block_diagram.ts";
 export {
   type ChartPoint,
   type ChartSeries,
@@ -25,7 +26,13 @@ export { memoryMap, type MemoryMapOptions, type MemoryStep } from "./chart/memor
 export { candidateGrid, type CandidateLike, nextTokenBars, type NextTokenBarsOptions } from "./chart/next_token.ts";
 export { batchGrid, type BatchGridOptions, paddingBars, paddingGrids, type TokenNames } from "./chart/padding.ts";
 export { planeChart, type PlaneChartOptions, type PlanePoint, type PlaneSeries } from "./chart/plane.ts";
-export { rooflineChart, type RooflinePoint, type RooflineSeries } from "./chart/roofline.ts";
+export {
+  rooflineChart,
+  type RooflinePoint,
+  rooflinePoints,
+  type RooflineSeries,
+  type TimedStep,
+} from "./chart/roofline.ts";
 export { seatChart, type SeatChartOptions, type SeatStep } from "./chart/seats.ts";
 export { progress, type ProgressLike, show } from "./chart/show.ts";
 export { type Chart, type ChartOptions, formatNumber, stackCharts, theme } from "./chart/specification.ts";
@@ -33,6 +40,7 @@ export { type StackedBar, stackedBars, type StackedBarsOptions } from "./chart/s
 export { renderSvg } from "./chart/svg.ts";
 export {
   latencyPoints,
+  latencySeries,
   sweepChart,
   type SweepChartOptions,
   type SweepLike,
@@ -40,6 +48,7 @@ export {
   type TimedPoint,
 } from "./chart/sweep.ts";
 export { showTable, type TableRow } from "./chart/table.ts";
+export { type Span, timelineChart, type TimelineOptions } from "./chart/timeline.ts";
 export { tokenStrip, type TokenStripOptions } from "./chart/token_strip.ts";
 export { tradeOffChart, type TradeOffOptions, type TradeOffPoint } from "./chart/trade_off.ts";
 export { giga, ms, percent, times } from "./chart/words.ts";

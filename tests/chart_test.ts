@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { gpt2Config, parameterCount } from "../lib/gpt2/config.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import {
   attentionHeads,
   batchGrid,
+  blockDiagram,
   candidateGrid,
   type Chart,
   type ChartSeries,
@@ -27,6 +29,7 @@ import {
   stackedBars,
   sweepChart,
   throughputChart,
+  timelineChart,
   tokenGrid,
   tokenStrip,
   tradeOffChart,
@@ -97,7 +100,14 @@ const memory = rides.map(({ rows }, step) => ({
   kvCacheBytes: 10_000 + 500 * step,
 }));
 
+const night = [
+  { row: "worker 1", kind: "starting", from: 0, to: 2 },
+  { row: "worker 1", kind: "a block", from: 2, to: 9, label: "0" },
+  { row: "worker 0", kind: "a block", from: 1, to: 1.5, label: "long" },
+];
+
 const charts: Record<string, Chart> = {
+  "who did what when": timelineChart(night, { title: "One dies", subtitle: "two workers", unit: "s", length: 12 }),
   "seats by steps": seatChart(rides, { title: "Continuous", subtitle: "three requests", seats: 2, length: 16 }),
   "a memory that runs short": memoryMap(memory, { title: "One gives way", bytesPerToken: 100, limit: 15_000 }),
   "a rate by size": logLineChart([{ name: "sum", points: [{ x: 1, y: 6.8 }, { x: 1024, y: 31 }] }], {
@@ -111,6 +121,13 @@ const charts: Record<string, Chart> = {
     tokens: fox,
     attentionMask: [0, 1, 1, 1],
     visible: fox.map((_, query) => fox.map((_, key) => key > 0 && key <= query)),
+  }),
+  "a whole model": blockDiagram(gpt2Config("gpt2-xl"), {
+    title: "Prefill of a batch",
+    subtitle: "sizes with many digits",
+    rows: 128,
+    tokens: 100,
+    slots: 1024,
   }),
   "all heads": attentionHeads({
     title: "Six heads",
@@ -256,6 +273,19 @@ Deno.test("a chart of seats tells one ride from the next, and the steps of a pro
   assert.throws(() => seatChart(rides, { title: "One seat", seats: 1 }), /seat 1 is none of 1/);
   const alone = seatChart([{ rows: [] }], { title: "One", seats: 1 });
   assert.equal(alone.description, "One. 1 seat, 1 step, 0% of the seats taken. seat 0: nobody.");
+});
+
+Deno.test("a timeline keeps its rows in order, leaves out words that have no room, and refuses what ends before it begins", async () => {
+  const chart = charts["who did what when"];
+  const expected = "One dies. Until 9 s. worker 1: starting 2 s, a block 7 s. worker 0: a block 0.5 s.";
+  assert.equal(chart.description, expected);
+  const drawn = texts(await renderSvg(chart));
+  assert.ok(drawn.some(({ text }) => text === "0") && !drawn.some(({ text }) => text === "long"));
+  const [first, second] = ["worker 1", "worker 0"].map((row) => drawn.find(({ text }) => text === row)!.y);
+  assert.ok(first < second, `${first}, ${second}`);
+  const backwards = [{ row: "a", kind: "b", from: 2, to: 1 }];
+  assert.throws(() => timelineChart(backwards, { title: "", unit: "s" }), /Cannot chart a timeline: .*"from":2/);
+  assert.throws(() => timelineChart([], { title: "", unit: "s" }), /there are no spans/);
 });
 
 Deno.test("a map of memory has a band for each stay, as high as the tokens that it holds, up to its end", () => {
@@ -411,6 +441,18 @@ Deno.test("all heads of a model have a map, and the words say where the last tok
   assert.equal(chart.description, "Two heads. Where ·b looks most, by head. Layer 0: a, ·b.");
   const drawn = texts(await renderSvg(charts["all heads"])).map(({ text }) => text);
   for (const name of ["layer 0", "layer 1", "head 0", "head 2"]) assert.ok(drawn.includes(name), name);
+});
+
+Deno.test("a block diagram has every matrix of the model once, and the shapes of the step that it is asked for", () => {
+  const config = gpt2Config("gpt2"), { n_layer, n_embd: D } = config;
+  const { description } = blockDiagram(config, { title: "T", rows: 3, tokens: 2, slots: 9 });
+  const matrices = [...description.matchAll(/(\S+) (\d+) × (\d+) → \[(\d+), (\d+)\]/g)];
+  assert.deepEqual(matrices.map(([, name]) => name), ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "head"]);
+  const weights = matrices.map(([, name, from, to]) => Number(from) * Number(to) * (name === "head" ? 1 : n_layer));
+  const small = parameterCount(config) - weights.reduce((a, b) => a + b); // positions, biases, layer norms
+  assert.equal(small, config.n_positions * D + n_layer * (3 * D + D + 4 * D + D + 4 * D) + 2 * D);
+  assert.deepEqual(matrices.map(([, , , , rows]) => rows), ["6", "6", "6", "6", "3"]); // the head: last tokens only
+  assert.match(description, /2 × \[3, 12, 9, 64\]/); // the cache: rows, heads, slots, a head's width
 });
 
 Deno.test("a cell of an unknown kind is refused", () => {

@@ -17,7 +17,9 @@ Deno.test({
     using model = await AutoModelForCausalLM.fromPretrained("models/small");
     const tokenizer = await AutoTokenizer.fromPretrained("models/small");
     await using engine = new Engine({ model, maxBatch: 8 });
-    await using server = serve({ engine, model: { name: "small", config: model.config, tokenizer } }, { port: 0 });
+    await using server = await serve({ engine, model: { name: "small", config: model.config, tokenizer } }, {
+      port: 0,
+    });
     await using page = await Page.open(chromium!, { width: 1100, height: 1500 });
     await page.send("Page.enable");
     await page.send("Page.addScriptToEvaluateOnNewDocument", { source: COLLECT_ERRORS });
@@ -82,7 +84,7 @@ Deno.test({
     const tokenizer = await AutoTokenizer.fromPretrained("models/small");
     await using engine = new Engine({ model, maxBatch: 2 });
     const loaded = { engine, model: { name: "small", config: model.config, tokenizer } };
-    await using server = serve(loaded, { port: 0, apiKeys: ["a key"] });
+    await using server = await serve(loaded, { port: 0, apiKeys: ["a key"] });
     await using page = await Page.open(chromium!, { width: 900, height: 1800 });
     await page.send("Page.navigate", { url: `${server.url}/` });
     await page.until("question for the key", `${text("status")} === "This server asks for a key."`);

@@ -173,6 +173,7 @@ for (const [victim, pattern, goesOn] of VICTIMS) {
         while (running && (victims.length === 0 || (await shardsIn(options.output)) < goal)) {
           victims = (await descendants(child.pid)).filter(({ command }) => pattern.test(command));
         }
+        await new Promise((resolve) => setTimeout(resolve, 1000 * random())); // somewhere in a block, which takes a second
         const one = victim === "a node" ? victims.at(-1) : victims[Math.floor(random() * victims.length)];
         for (const { pid } of victim === "everything" ? victims : one ? [one] : []) kill(pid);
         kills += Number(running && one !== undefined);

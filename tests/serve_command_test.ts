@@ -5,9 +5,10 @@ import { lines } from "../lib/util/lines.ts";
 
 const full = Deno.env.has("OMNIBUS_FULL"), windows = Deno.build.os === "windows";
 
-function start(...args: string[]) {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "lib/cli/serve.ts", "--port", "0", ...args],
+function start(args: string[], before: string[] = []) {
+  const [program, ...all] = [...before, Deno.execPath(), "run", "-A", "lib/cli/serve.ts", "--port", "0", ...args];
+  const child = new Deno.Command(program, {
+    args: all,
     env: { NO_COLOR: "1" },
     stdout: "piped",
     stderr: "piped",
@@ -15,9 +16,9 @@ function start(...args: string[]) {
   return { child, said: lines(child.stderr) };
 }
 
-/** Starts a server and waits until it answers. */
-async function running(...args: string[]) {
-  const { child, said } = start(...args), logged = new Response(child.stdout).text();
+/** Starts a server, by way of another program if need be, and waits until it answers. */
+async function running(args: string[] = [], before?: string[]) {
+  const { child, said } = start(args, before), logged = new Response(child.stdout).text();
   for (let line; !(line = await said.next()).done;) {
     const url = line.value.match(/^(http:\S+)\/v1 answers/)?.[1];
     if (!url) continue;
@@ -62,7 +63,7 @@ Deno.test({
   name: "a second signal ends the server at once",
   ignore: windows,
   async fn() {
-    const { child, url, ended } = await running("--max-batch", "1");
+    const { child, url, ended } = await running(["--max-batch", "1"]);
     const streams = await Promise.all(Array.from({ length: 8 }, () => post(url, long)));
     child.kill("SIGTERM");
     while ((await fetch(`${url}/health`).then((r) => r.body!.cancel().then(() => r.status))) === 200);
@@ -77,7 +78,7 @@ Deno.test({
   name: "clients that are killed in mid-stream leave neither seats nor memory taken",
   ignore: windows,
   async fn() {
-    const { child, url, ended } = await running("--max-batch", "4");
+    const { child, url, ended } = await running(["--max-batch", "4"]);
     const client = `const response = await fetch("${url}/v1/completions", { method: "POST", body: '${
       JSON.stringify(long)
     }' });
@@ -118,19 +119,63 @@ for await (const _ of response.body) console.log("part");`;
   },
 });
 
+Deno.test({
+  name: "where few files may be open, the server takes fewer connections, and goes on after more have come",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    const files = 128, { child, url, ended } = await running([], ["sh", "-c", `ulimit -n ${files}; exec "$@"`, "sh"]);
+    const { hostname, port } = new URL(url);
+    const connections = await Promise.all(
+      Array.from({ length: 2 * files }, () => Deno.connect({ hostname, port: Number(port) })),
+    );
+    const over = await Promise.race(connections.map((connection) => connection.read(new Uint8Array(1))));
+    assert.equal(over, null, "hung up on");
+    for (const connection of connections) connection.close();
+    const healthy = () => fetch(`${url}/health`).then((answer) => answer.json()).then(({ status }) => status === "ok");
+    while (!await healthy().catch(() => false)); // until the server has heard that they are closed
+    child.kill("SIGTERM");
+    assert.equal((await ended)[0].code, 0);
+  },
+});
+
+Deno.test({
+  name: "where the log cannot be written, requests are answered all the same",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    const { child, url, ended } = await running([], ["sh", "-c", 'exec "$@" > /dev/full', "sh"]);
+    for (const stream of [false, true, false]) {
+      const answer = await post(url, { prompt: "a", max_tokens: 2, stream });
+      assert.deepEqual([answer.status, (await answer.text()).length > 0], [200, true]);
+    }
+    child.kill("SIGTERM");
+    assert.equal((await ended)[0].code, 0);
+  },
+});
+
 Deno.test("the server does not start where it cannot listen, without a key in the file, or without a model", async () => {
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const folder = await Deno.makeTempDir(), empty = `${folder}/keys`;
   await Deno.writeTextFile(empty, "\n \n");
-  const cases: [RegExp, ...string[]][] = [
+  type Case = [RegExp, ...string[]];
+  const cases: Case[] = [
     [/Cannot listen on 127\.0\.0\.1:\d+: another program does/, "--port", `${taken.addr.port}`],
     [/--api-key-file has no key/, "--api-key-file", empty],
     [/Cannot read --api-key-file/, "--api-key-file", `${folder}/none`],
     [/There is no model "none"/, "--model", "none"],
     [/--port must be 65535 or less/, "--port", "70000"],
+    [/Cannot use idleTimeoutSeconds 9999999/, "--idle-timeout", "9999999"],
+    [
+      /Cannot allow the origin "https:\/\/a\.example\/": .* such as https:\/\/a\.example, or/,
+      "--allow-origin",
+      "https://a.example/",
+    ],
+    [/Cannot allow the origin "a\.example"/, "--allow-origin", "a.example"],
+    ...Deno.build.os === "linux"
+      ? [[/Cannot hold 999999999 connections: of the \d+ files/, "--max-connections", "999999999"]] as Case[]
+      : [],
   ];
   await Promise.all(cases.map(async ([message, ...args]) => {
-    const { child, said } = start(...args), [first] = await Promise.all([said.next(), child.stdout.cancel()]);
+    const { child, said } = start(args), [first] = await Promise.all([said.next(), child.stdout.cancel()]);
     assert.match(first.value!, message);
     for await (const _ of said);
     assert.equal((await child.status).code, 2, args.join(" "));

@@ -4,10 +4,11 @@ import assert from "node:assert/strict";
 import OpenAI from "openai";
 import type { SubmitOptions } from "../lib/engine/engine.ts";
 import { EventStream } from "../lib/serve/event_stream.ts";
+import { listen } from "../lib/serve/http.ts";
 import { seededRandom } from "../lib/util/random.ts";
 import { alone, randomRequest } from "./_support/engine_workloads.ts";
 import { collectGarbage } from "./_support/garbage.ts";
-import { exchange, served, until } from "./_support/http.ts";
+import { connect, exchange, served, until } from "./_support/http.ts";
 
 const full = Deno.env.has("OMNIBUS_FULL");
 
@@ -56,7 +57,9 @@ Deno.test("OpenAI's client gets what the library gives: whole, streamed, several
   }
   assert.deepEqual(texts, several.choices.slice(0, 2).map(({ text }) => text));
   assert.deepEqual(usages, [{ prompt_tokens: 2, completion_tokens: 24, total_tokens: 26 }]);
-  assert.deepEqual((await openai.models.list()).data.map(({ id }) => id), ["small"]);
+  const { data } = await openai.models.list();
+  assert.deepEqual(data.map(({ id }) => id), ["small"]);
+  assert.deepEqual({ ...await openai.models.retrieve("small") }, { ...data[0] });
 });
 
 Deno.test("OpenAI's client understands the errors, and cancels", async () => {
@@ -180,6 +183,10 @@ function hostile(random: () => number): Uint8Array | string {
       `POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n${
         pick("zz", "-1", "ffffffffffffffff")
       }\r\na\r\n0\r\n\r\n`,
+    () =>
+      `POST ${
+        pick("/v1/completions", "/tokenize", "/crowd")
+      } HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{"p`, // no more
     () => `${pick("GET", "PUT", "DELETE", "PATCH", "TRACE")} /v1/completions HTTP/1.1\r\nHost: localhost\r\n\r\n`,
     () => `${garbage()}\r\n\r\n`,
   )();
@@ -201,7 +208,8 @@ Deno.test("whatever is sent, the answer is an error of OpenAI's shape or a close
   const attack = async () => {
     while (done++ < count) {
       if (done === Math.floor(count / 2)) before = await memory();
-      const bytes = hostile(random), text = await exchange(it.server, bytes, (text) => complete(text));
+      const bytes = hostile(random), leaves = random() < 0.1, halfClose = random() < 0.1;
+      const text = await exchange(it.server, bytes, (text) => leaves || complete(text), { halfClose });
       if (text === "") seen.closed++;
       else {
         const say = `${bytes.slice(0, 200)} -> ${text.slice(0, 300)}`, [head, body] = split(text);
@@ -228,7 +236,7 @@ Deno.test("whatever is sent, the answer is an error of OpenAI's shape or a close
   console.log({ ...seen, goodBeside: served_, keptMegabytes: grown / 1e6 });
   assert.ok(seen.answered > count / 4 && seen.closed > 0 && served_ > 0);
   const each = grown / (count / 2);
-  if (full) assert.ok(each < 2000, `${each} bytes for each request stay in use`);
+  if (full) assert.ok(each < 100, `${each} bytes for each request stay in use`);
   assert.deepEqual([it.engine.seated, it.engine.waiting], [0, 0]);
 });
 
@@ -241,6 +249,55 @@ function complete(text: string): boolean {
   const [head, body] = split(text), length = head.match(/content-length: (\d+)/i);
   return length !== null && new TextEncoder().encode(body).length >= Number(length[1]);
 }
+
+Deno.test("idle connections do not keep others out: within the bound all are served, and idle ones are hung up on", async () => {
+  const most = full ? 4000 : 200, beginnings = ["", "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nX-Slow"];
+  {
+    await using it = await served({ maxConnections: most });
+    const models = async () => await (await fetch(`${it.server.url}/v1/models`)).json();
+    const idle: Deno.TcpConn[] = [];
+    while (idle.length < most - 1) {
+      idle.push(await connect(it.server));
+      await idle.at(-1)!.write(new TextEncoder().encode(beginnings[idle.length % 2]));
+    }
+    assert.equal((await models()).data[0].id, "small"); // over the last connection, which stays open
+    assert.equal(await exchange(it.server, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"), "", "hung up on");
+    assert.equal((await models()).data[0].id, "small");
+    for (const connection of idle) connection.close();
+    const status = () => exchange(it.server, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    while (await status() === ""); // until the server has heard of it
+  }
+  await using it = await served({ idleTimeoutSeconds: 0.2 });
+  const complete = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", ends = () => false;
+  const [nothing, half, more] = await Promise.all(
+    [...beginnings, complete].map((bytes) => exchange(it.server, bytes, ends)),
+  );
+  assert.match(nothing, /^(HTTP\/1.1 408 .*malformed_request.*)?$/s);
+  assert.match(half, /^HTTP\/1.1 408 .*malformed_request/s);
+  assert.match(more, /^HTTP\/1.1 200 .*"ok"/s);
+});
+
+Deno.test("a body that is yet to come counts as work, whatever it is for", async () => {
+  await using it = await served({ maxBatch: 1, maxQueue: 1 });
+  const ask = async () => {
+    const response = await it.post("/v1/completions", { prompt: "a", max_tokens: 1 });
+    await response.body?.cancel();
+    return response.status;
+  };
+  for (const path of ["/v1/completions", "/crowd", "/tokenize", "/detokenize"]) {
+    const head = `POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\nExpect: 100-continue\r\n\r\n`;
+    const uploads = await Promise.all([1, 2].map(async () => {
+      const connection = await connect(it.server), buffer = new Uint8Array(100);
+      await connection.write(new TextEncoder().encode(head));
+      const count = await connection.read(buffer); // once the request has begun
+      assert.match(new TextDecoder().decode(buffer.subarray(0, count!)), /^HTTP\/1.1 100 /);
+      return connection;
+    }));
+    assert.equal(await ask(), 429, path);
+    for (const upload of uploads) upload.close();
+    while (await ask() === 429); // until the server has heard of it
+  }
+});
 
 Deno.test("a full queue is answered with 429 and when to come again, and OpenAI's client then gets its answer", async () => {
   await using it = await served({ maxBatch: 2, maxQueue: 2 });
@@ -355,10 +412,24 @@ Deno.test("a reader who takes nothing is waited for until the idle time is over,
   assert.ok(read > 500_000 && gone.length === 1);
 });
 
+Deno.test("a reader who stops in the middle of a whole answer is hung up on", async () => {
+  const answer = () => new Response("x".repeat(50e6));
+  const http = await listen(answer, { host: "127.0.0.1", port: 0, idleMilliseconds: 100 });
+  const url = `http://127.0.0.1:${http.port}`, { body } = await fetch(url), reader = body!.getReader();
+  await reader.read();
+  await http.close(2 ** 31 - 1); // which waits for all connections
+  const rest = async () => {
+    while (!(await reader.read()).done);
+  };
+  await assert.rejects(rest());
+});
+
 Deno.test("to drain is to say so at once, to refuse what comes, and to answer what is there", async () => {
-  await using it = await served();
+  await using it = await served({ idleTimeoutSeconds: 1_000_000 }); // nobody is waited for who asked nothing
   const stream = await it.post("/v1/completions", { prompt: "a", max_tokens: 60, ignore_eos: true, stream: true });
   const timeline = await fetch(`${it.server.url}/timeline`);
+  using idle = await connect(it.server), half = await connect(it.server);
+  await half.write(new TextEncoder().encode("GET /health HTTP/1.1\r\nHost: "));
   const draining = it.server.drain();
   const [health, late] = [await fetch(`${it.server.url}/health`), await it.post("/v1/completions", { prompt: "a" })];
   assert.deepEqual([health.status, late.status, late.headers.get("retry-after")], [503, 503, "1"]);
@@ -369,13 +440,14 @@ Deno.test("to drain is to say so at once, to refuse what comes, and to answer wh
   assert.equal(JSON.parse(events.at(-2)!.slice(6)).choices[0].finish_reason, "length");
   await timeline.text(); // ends
   await draining;
+  for (const one of [idle, half]) assert.equal(await one.read(new Uint8Array(1)), null);
   await assert.rejects(fetch(`${it.server.url}/health`));
 });
 
 Deno.test("until the model is loaded the server listens and says that it is not ready", async () => {
   const { serve } = await import("../lib/serve/server.ts");
   const loading = Promise.withResolvers<never>();
-  await using server = serve(loading.promise, { port: 0 });
+  await using server = await serve(loading.promise, { port: 0 });
   const health = await fetch(`${server.url}/health`);
   assert.deepEqual([health.status, (await health.json()).error.code], [503, "loading"]);
   loading.reject(new Error("no such model"));
@@ -400,9 +472,34 @@ Deno.test("metrics and timeline say what the engine did", async () => {
   assert.ok(hits.length >= 3 && value("prefix_hit_tokens_total") >= 3 * 8);
   assert.deepEqual([value("seats"), value("seats_taken"), value("queue_length")], [2, 0, 0]);
   assert.match(text, /omnibus_requests_total\{path="\/v1\/completions",status="200"\} 3/);
+  await (await fetch(`${it.server.url}/v1/completions`)).body?.cancel(); // no POST
+  await (await fetch(`${it.server.url}/v1/models/other`)).body?.cancel();
+  const later = await (await fetch(`${it.server.url}/metrics`)).text();
+  assert.match(later, /path="other",status="404"\} 1\n/);
+  assert.match(later, /path="\/v1\/models\/:name",status="404"\} 1\n/);
   await it.server.drain();
   const parts = (await timeline.text()).trim().split("\n\n").map((part) => part.split("\n"));
   assert.equal(parts[0][0], "event: engine");
   const steps = parts.slice(1).map(([, data]) => JSON.parse(data.slice(6)));
   assert.deepEqual(steps, JSON.parse(JSON.stringify(it.engine.timeline.steps.slice(begin))));
+});
+
+Deno.test("who stops watching the timeline makes room for others", async () => {
+  await using it = await served();
+  const watch = () => fetch(`${it.server.url}/timeline`), watching = [];
+  for (let response = await watch();; response = await watch()) {
+    if (response.status === 429) {
+      await response.body?.cancel();
+      break;
+    }
+    watching.push(response);
+  }
+  await watching.pop()!.body!.cancel();
+  let next;
+  do {
+    next = await watch();
+    await next.body!.cancel();
+  } while (next.status === 429); // until the server has heard of it
+  assert.equal(next.status, 200);
+  for (const { body } of watching) await body!.cancel();
 });

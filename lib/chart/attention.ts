@@ -9,7 +9,7 @@ export interface VisibilityOptions extends ChartOptions {
   tokens: readonly string[];
   /** The row of the attention mask: 1 for a token, 0 for padding. */
   attentionMask: readonly number[];
-  /** [T, T]: whether a query (row) may see a key (column). */
+  /** [T, T]: whether a query (row) may see a key (column); an earlier token that may not be seen is of another text. */
   visible: readonly (readonly boolean[])[];
 }
 
@@ -37,7 +37,7 @@ export function visibilityGrid({ tokens, attentionMask, visible: sight, ...optio
       cells: line.map((sees, key) =>
         sees
           ? { text: "seen", kind: seen }
-          : { text: key > query ? "later" : attentionMask[key] ? "hidden" : "padding", kind: hidden }
+          : { text: key > query ? "later" : attentionMask[key] ? "other" : "padding", kind: hidden }
       ),
     })),
   });

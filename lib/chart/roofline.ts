@@ -135,6 +135,38 @@ export function rooflineChart(series: readonly RooflineSeries[], { title, subtit
   });
 }
 
+/** A step that was timed: what it has to do, and how long it took. */
+export interface TimedStep {
+  /** Bytes to read. */
+  bytes: number;
+  /** Floating-point operations to do. */
+  flops: number;
+  /** What it took. */
+  seconds: number;
+  /** What it is called, such as its batch size. */
+  name: string;
+}
+
+/**
+ * Timed steps as {@link rooflineChart} draws them. The first and the last have their names beside them.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { rooflinePoints } from "../chart.ts";
+ *
+ * const [point] = rooflinePoints([{ bytes: 5e8, flops: 2.5e8, seconds: 0.025, name: "1" }]);
+ * assert.deepEqual(point, { intensity: 0.5, flops: 1e10, label: "1" });
+ * ```
+ */
+export function rooflinePoints(steps: readonly TimedStep[]): RooflinePoint[] {
+  return steps.map(({ bytes, flops, seconds, name }, i) => ({
+    intensity: flops / bytes,
+    flops: flops / seconds,
+    label: i === 0 || i === steps.length - 1 ? name : undefined,
+  }));
+}
+
 /** Where a label may stand, in pixels from its point to the right and downwards: the first place that is free. */
 const AROUND = [[0, 13], [-11, 0], [0, -13], [11, 0], [-11, 13], [11, 13], [-11, -13], [11, -13], [0, 26], [0, -26]];
 

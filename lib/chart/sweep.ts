@@ -2,6 +2,7 @@
 
 import { type ChartPoint, type ChartSeries, latencyChart, throughputChart } from "./by_batch_size.ts";
 import { type Chart, type ChartOptions, formatNumber, stackCharts } from "./specification.ts";
+import { times } from "./words.ts";
 
 /** What {@link sweepChart} reads of a sweep's result. */
 export interface SweepLike {
@@ -47,7 +48,7 @@ export function sweepChart(
     points: throughputPoints(points, maxTokens),
   }));
   const throughput = [...measured, ...reference];
-  const latency = throughput.map((series) => ({ ...series, points: series.points.map(latencyOf) }));
+  const latency = latencySeries(throughput);
   const slower = results.length === 1 && `Each token takes ${times(growth(latency[0]))} as long`;
   return stackCharts(
     throughputChart(throughput, { title: title ?? finding(measured), subtitle }),
@@ -75,30 +76,31 @@ export function throughputPoints(points: readonly TimedPoint[], maxTokens: numbe
 }
 
 /**
- * Points of a sweep as {@link latencyChart} draws them: seconds for each token of a row, with the fastest and the slowest
- * of the repeats.
+ * Lines of throughput as {@link latencyChart} draws them: rows of a batch move together, so a token takes
+ * batchSize / throughput seconds.
  *
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { latencyPoints } from "../chart.ts";
+ * import { latencySeries } from "../chart.ts";
  *
- * const points = [{ batchSize: 8, throughput: 100, repeats: [0.8, 1, 0.5] }];
- * assert.deepEqual(latencyPoints(points, 10), [{ batchSize: 8, value: 0.08, low: 0.05, high: 0.1 }]);
+ * const series = [{ name: "float32", points: [{ batchSize: 8, value: 100, low: 80, high: 160 }] }];
+ * assert.deepEqual(latencySeries(series)[0].points, [{ batchSize: 8, value: 0.08, low: 0.05, high: 0.1 }]);
  * ```
  */
-export function latencyPoints(points: readonly TimedPoint[], maxTokens: number): ChartPoint[] {
-  return throughputPoints(points, maxTokens).map(latencyOf);
-}
-
-/** Rows of a batch move together, so a token takes batchSize / throughput seconds. */
-function latencyOf({ batchSize, value, low, high }: ChartPoint): ChartPoint {
-  return {
+export function latencySeries(series: readonly ChartSeries[]): ChartSeries[] {
+  const latencyOf = ({ batchSize, value, low, high }: ChartPoint): ChartPoint => ({
     batchSize,
     value: batchSize / value,
     low: high && batchSize / high,
     high: low && batchSize / low,
-  };
+  });
+  return series.map((one) => ({ ...one, points: one.points.map(latencyOf) }));
+}
+
+/** Points of a sweep as {@link latencyChart} draws them. */
+export function latencyPoints(points: readonly TimedPoint[], maxTokens: number): ChartPoint[] {
+  return latencySeries([{ name: "", points: throughputPoints(points, maxTokens) }])[0].points;
 }
 
 function finding(series: ChartSeries[]): string {
@@ -111,10 +113,6 @@ function finding(series: ChartSeries[]): string {
 /** How many times the first value the last one is. */
 function growth({ points }: ChartSeries): number {
   return points.at(-1)!.value / points[0].value;
-}
-
-function times(ratio: number): string {
-  return `${Number(ratio.toPrecision(2))}x`;
 }
 
 /** What tells the results apart; all of it where there is just one. */

@@ -19,12 +19,13 @@ await run({
     port: { type: "string", value: "N", help: "default 8000; 0 takes a free one" },
     ...engineFlags,
     "max-queue": { type: "string", value: "N", help: "the most requests that wait (default 1024)" },
+    "max-connections": { type: "string", value: "N", help: "the most connections (default 4096)" },
     "max-body-bytes": { type: "string", value: "N", help: "the largest body of a request (default 1048576)" },
     "request-timeout": { type: "string", value: "S", help: "seconds that a request may take (default 600)" },
     "idle-timeout": {
       type: "string",
       value: "S",
-      help: "seconds for a body, and for a reader that stalls (default 30)",
+      help: "seconds for headers, for a body, between requests, and for a reader that stalls (default 30)",
     },
     "api-key-file": { type: "string", value: "FILE", help: `keys, one a line, for clients (or in ${KEY_VARIABLE})` },
     "allow-origin": {
@@ -37,35 +38,29 @@ await run({
 }, async (flags) => {
   const { host = "127.0.0.1" } = flags, port = wholeNumber(flags.port, "port", 8000, 0);
   if (port > 65535) throw new UsageError(`--port must be 65535 or less: it is "${port}".`);
-  const count = (name: "max-queue" | "max-body-bytes") =>
+  const count = (name: "max-queue" | "max-connections" | "max-body-bytes") =>
     flags[name] === undefined ? undefined : wholeNumber(flags[name], name, 1);
   const limits = { ...engineLimits(flags), maxQueue: count("max-queue") };
   const apiKeys = await readKeys(flags["api-key-file"]);
   const options = {
-    ...{ host, port, apiKeys, allowOrigins: flags["allow-origin"], maxBodyBytes: count("max-body-bytes") },
+    ...{ host, port, apiKeys, allowOrigins: flags["allow-origin"], maxConnections: count("max-connections") },
+    maxBodyBytes: count("max-body-bytes"),
     requestTimeoutSeconds: wholeNumber(flags["request-timeout"], "request-timeout", 600),
     idleTimeoutSeconds: wholeNumber(flags["idle-timeout"], "idle-timeout", 30),
     log: (entry: object) => print(`${JSON.stringify(entry)}\n`),
   };
   const loading = openEngine(flags, limits, flags["served-model-name"]);
-  const server = listen(() => serve(loading, options), `${host}:${port}`);
+  const server = await serve(loading, options).catch((error) => {
+    if (error instanceof RangeError) throw new UsageError(error.message);
+    const why = error.code === "EADDRINUSE" ? "another program does. Take another --port" : error.message;
+    throw new UsageError(`Cannot listen on ${host}:${port}: ${why}.`);
+  });
   const ended = endOnSignals(server);
   await server.ready;
   console.error(`${server.url}/v1 answers.${apiKeys.length ? "" : openTo(host)}`);
   await ended;
   Deno.exit(0);
 });
-
-/** Throws a UsageError where nobody can listen. */
-function listen(start: () => Server, place: string): Server {
-  try {
-    return start();
-  } catch (error) {
-    const taken = error instanceof Deno.errors.AddrInUse;
-    const why = taken ? "another program does. Take another --port" : `${(error as Error).message}`;
-    throw new UsageError(`Cannot listen on ${place}: ${why}.`);
-  }
-}
 
 /** Resolves when the first SIGTERM or SIGINT was heard and all requests are answered. The second one ends at once. */
 function endOnSignals(server: Server): Promise<void> {

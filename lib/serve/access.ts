@@ -13,6 +13,15 @@ export interface Access {
   loopback: boolean;
 }
 
+/** Throws a RangeError about an origin that no browser would send. */
+export function checkOrigins(origins: readonly string[]): void {
+  for (const origin of origins) {
+    const written = URL.canParse(origin) ? new URL(origin).origin : "https://example.org";
+    if (origin === "*" || origin === written) continue;
+    throw new RangeError(`Cannot allow the origin "${origin}": write it as browsers do, such as ${written}, or *.`);
+  }
+}
+
 const digest = (text: string) => createHash("sha256").update(text).digest();
 
 /** Throws an {@link ApiError} of status 401 unless a request has one of the keys. Takes as long for any wrong one. */

@@ -1,12 +1,12 @@
 /** The routes of a server. */
 
-import { type Context, Hono } from "hono";
+import { Hono } from "hono";
 import { cors } from "hono/cors";
+import { routePath } from "hono/route";
 import { ApiError, apiError, noChatTemplate } from "../openai/error.ts";
-import { modelList } from "../openai/models.ts";
+import { modelList, modelNamed } from "../openai/models.ts";
 import { detokenize, tokenize } from "../openai/tokenize.ts";
 import { checkKey, checkOrigin } from "./access.ts";
-import { readJson } from "./body.ts";
 import { completions, rounded } from "./completions.ts";
 import { type LogEntry, RETRY_SECONDS, type Service } from "./service.ts";
 import { crowd } from "./crowd.ts";
@@ -21,16 +21,20 @@ interface Env {
 /** What is open without a key: whether the server is ready, and the page, which asks for the key. */
 const OPEN_PATHS: readonly string[] = ["/health", ...PAGE_PATHS];
 
+/** What Hono calls the route of what is done for all requests. */
+const EVERY_ROUTE = "/*";
+
 /** The routes, for a service. */
 export function routes(service: Service): Hono<Env> {
-  const app = new Hono<Env>(), { access, limits } = service;
+  const app = new Hono<Env>(), { access } = service;
   app.use(async (context, next) => {
     const started = performance.now(), time = new Date().toISOString();
     const entry: Partial<LogEntry> = {};
     context.set("entry", entry);
     const done = (status: number) => {
       const { method, path } = context.req, seconds = rounded((performance.now() - started) / 1000);
-      const known = app.routes.some((route) => route.path === path) ? path : "other";
+      const route = routePath(context, -1); // one of few, not what a client wrote
+      const known = route === EVERY_ROUTE ? "other" : route;
       service.note({ time, method, path: path.slice(0, 100), status, seconds, ...entry }, known);
     };
     context.set("ended", (error) => {
@@ -56,8 +60,12 @@ export function routes(service: Service): Hono<Env> {
     const { text, type } = await service.metrics.text();
     return context.body(text, 200, { "content-type": type });
   });
-  app.get("/timeline", ({ req }) => timelineEvents({ request: req.raw, service }));
+  app.get("/timeline", () => timelineEvents(service));
   app.get("/v1/models", ({ json }) => json(modelList(service.loaded.model, service.created)));
+  app.get(
+    "/v1/models/:name",
+    ({ req, json }) => json(modelNamed(req.param("name"), service.loaded.model, service.created)),
+  );
   app.post(
     "/v1/completions",
     ({ req, get }) => completions({ service, request: req.raw, entry: get("entry"), ended: get("ended") }),
@@ -66,9 +74,12 @@ export function routes(service: Service): Hono<Env> {
   app.post("/v1/chat/completions", () => {
     throw noChatTemplate();
   });
-  const body = ({ req }: Context) => readJson(req.raw, limits.body);
-  app.post("/tokenize", async (context) => context.json(tokenize(await body(context), service.loaded.model)));
-  app.post("/detokenize", async (context) => context.json(detokenize(await body(context), service.loaded.model)));
+  for (const [path, answer] of [["/tokenize", tokenize], ["/detokenize", detokenize]] as const) {
+    app.post(path, async ({ req, json }) => {
+      using work = service.begin(req.raw);
+      return json(answer(await work.body(), service.loaded.model));
+    });
+  }
 
   app.notFound(({ req }) => {
     throw new ApiError(404, `There is no ${req.method} ${req.path.slice(0, 100)} here.`, { code: "not_found" });

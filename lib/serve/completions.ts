@@ -4,7 +4,6 @@ import type { Answering } from "../engine/job.ts";
 import { completion, completionHead, streamCompletion } from "../openai/completion.ts";
 import { type CompletionRequest, completionRequest, submitCompletion } from "../openai/completion_request.ts";
 import { ApiError, apiError } from "../openai/error.ts";
-import { readJson } from "./body.ts";
 import { EventStream } from "./event_stream.ts";
 import type { LogEntry, Service } from "./service.ts";
 
@@ -28,11 +27,8 @@ export async function completions(exchange: Exchange): Promise<Response> {
   };
   let answers: Answering[] = [];
   try {
-    const body = await readJson(request, limits.body);
-    work.signal.throwIfAborted();
-    const { engine, model } = service.loaded,
-      asked = await completionRequest(body, model),
-      head = completionHead(model);
+    const { engine, model } = service.loaded;
+    const asked = await completionRequest(await work.body(), model), head = completionHead(model);
     Object.assign(entry, { id: head.id, stream: asked.stream, ...size(asked) });
     checkSize(asked, engine.limits.maxQueue);
     answers = submitCompletion(engine, asked, { signal: work.signal });

@@ -7,10 +7,9 @@ import * as z from "zod";
 import { completionRequest, submitCompletion } from "../openai/completion_request.ts";
 import { ApiError } from "../openai/error.ts";
 import { mapAsEnded } from "../util/map_as_ended.ts";
-import { readJson } from "./body.ts";
 import { eventResponse, finish } from "./completions.ts";
 import { EventStream } from "./event_stream.ts";
-import type { Service } from "./service.ts";
+import type { Service, Work } from "./service.ts";
 
 /** Bodies for `/v1/completions`, and how many of them are under way at most. */
 const Crowd = z.object({
@@ -27,16 +26,32 @@ interface Passenger {
 
 /** Sends a crowd on its way. Throws an {@link ApiError} for a body that is no crowd; what is wrong with one of it, an event tells. */
 export async function crowd({ request, service }: { request: Request; service: Service }): Promise<Response> {
-  const { engine, model } = service.loaded, { limits } = service;
-  const parsed = Crowd.safeParse(await readJson(request, limits.body));
-  if (!parsed.success) throw new ApiError(400, `This is no crowd: ${z.prettifyError(parsed.error)}`);
-  const { at_once, bodies } = parsed.data, work = service.begin(request);
-  const stream = new EventStream({ idleMilliseconds: limits.idleMilliseconds, onGone: work.leave });
-  const ride = async (body: unknown): Promise<Passenger> => {
+  const work = service.begin(request);
+  try {
+    const { data, error } = Crowd.safeParse(await work.body());
+    if (error) throw new ApiError(400, `This is no crowd: ${z.prettifyError(error)}`);
+    const { idleMilliseconds } = service.limits, stream = new EventStream({ idleMilliseconds, onGone: work.leave });
+    void finish(ride(data, stream, service, work), stream).catch(() => {}) // whoever asked may have gone
+      .then(() => work[Symbol.dispose]());
+    return eventResponse(stream);
+  } catch (error) {
+    work[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Answers all of a crowd. */
+async function ride(
+  { at_once, bodies }: z.infer<typeof Crowd>,
+  stream: EventStream,
+  { loaded: { engine, model }, metrics }: Service,
+  { signal }: Work,
+): Promise<void> {
+  const one = async (body: unknown): Promise<Passenger> => {
     const asked = await completionRequest(body, model);
-    const [answer] = submitCompletion(engine, asked, { signal: work.signal });
+    const [answer] = submitCompletion(engine, asked, { signal });
     const { tokens } = await answer.result, { asked: start, firstToken = start, lastToken = start } = answer.times;
-    service.metrics.answered(answer);
+    metrics.answered(answer);
     const decoded = tokens.length - 1;
     return {
       tokens: tokens.length,
@@ -44,10 +59,6 @@ export async function crowd({ request, service }: { request: Request; service: S
       ...decoded > 0 && { tpot: (lastToken - firstToken) / decoded },
     };
   };
-  const send = async () => {
-    const passengers = mapAsEnded(bodies, Math.min(at_once, engine.limits.maxQueue), ride);
-    for await (const passenger of passengers) await stream.send(JSON.stringify(passenger));
-  };
-  void finish(send(), stream).catch(() => {}).then(() => work[Symbol.dispose]()); // whoever asked may have gone
-  return eventResponse(stream);
+  const passengers = mapAsEnded(bodies, Math.min(at_once, engine.limits.maxQueue), one);
+  for await (const passenger of passengers) await stream.send(JSON.stringify(passenger));
 }

@@ -4,7 +4,7 @@ import type { Engine } from "../engine/engine.ts";
 import type { ServedModel } from "../openai/completion_request.ts";
 import { ApiError } from "../openai/error.ts";
 import type { Access } from "./access.ts";
-import type { BodyLimits } from "./body.ts";
+import { type BodyLimits, readJson } from "./body.ts";
 import { Metrics } from "./metrics.ts";
 
 /** A model that is ready to answer. */
@@ -64,6 +64,8 @@ export interface Work extends Disposable {
   readonly signal: AbortSignal;
   /** To be called when its client goes away. */
   readonly leave: () => void;
+  /** Reads the request's body. Rejects as {@link readJson}, and as the signal says if it was aborted meanwhile. */
+  readonly body: () => Promise<unknown>;
 }
 
 /** The state of a server. */
@@ -74,7 +76,8 @@ export class Service {
   /** Set while it takes requests. */
   #loaded?: Loaded;
   #draining = false;
-  #completions = 0;
+  #underWay = 0;
+  #logFailed = false;
   readonly #followers = new Set<() => void>();
 
   constructor(
@@ -103,30 +106,35 @@ export class Service {
   }
 
   /**
-   * Counts work that is under way until it is disposed of, which ends what is left of it; it also ends with its client, and after
+   * Counts a request with a body as work that is under way until it is disposed of, which ends what is left of it; it also ends with its client, and after
    * the time that a request may take. Throws an {@link ApiError} of status 429 if there is too much.
    */
-  begin({ signal }: Request): Work {
+  begin(request: Request): Work {
     const { maxBatch, maxQueue } = this.loaded.engine.limits, most = maxBatch + maxQueue;
-    if (this.#completions >= most) {
+    if (this.#underWay >= most) {
       throw new ApiError(429, `Cannot take the request: ${most} are under way. Try again later.`, {
         code: "queue_full",
       });
     }
-    this.#completions++;
+    this.#underWay++;
     const work = new AbortController(), milliseconds = this.limits.requestMilliseconds;
     const leave = () => work.abort(new DOMException("The client went away.", "AbortError"));
     const late = () =>
       work.abort(new ApiError(503, `The request took more than ${milliseconds / 1000} s.`, { code: "timeout" }));
     const timer = setTimeout(late, milliseconds);
-    signal.addEventListener("abort", leave);
+    request.signal.addEventListener("abort", leave);
     const end = () => {
       clearTimeout(timer);
-      signal.removeEventListener("abort", leave);
+      request.signal.removeEventListener("abort", leave);
       work.abort();
-      this.#completions--;
+      this.#underWay--;
     };
-    return { signal: work.signal, leave, [Symbol.dispose]: end };
+    const body = async () => {
+      const read = await readJson(request, this.limits.body);
+      work.signal.throwIfAborted();
+      return read;
+    };
+    return { signal: work.signal, leave, body, [Symbol.dispose]: end };
   }
 
   /** Counts somebody who follows the timeline; `end` is called when the server ends. Throws as {@link Service.begin}. */
@@ -147,7 +155,13 @@ export class Service {
   note(entry: LogEntry, route: string): void {
     this.metrics.request(route, entry.status);
     const probe = entry.status === 200 && (route === "/health" || route === "/metrics");
-    if (!probe) this.write(entry);
+    if (probe) return;
+    try {
+      this.write(entry);
+    } catch (error) { // such as a full disk: clients get their answers all the same
+      if (!this.#logFailed) console.error(`Requests are not logged any more: ${(error as Error).message}`);
+      this.#logFailed = true;
+    }
   }
 }
 

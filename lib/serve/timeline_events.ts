@@ -8,7 +8,7 @@ import type { Service } from "./service.ts";
  * First an event `engine` with what the engine is and holds, then an event `step` for each step. Steps that a slow reader
  * has no room for are left out: their numbers tell.
  */
-export function timelineEvents({ request, service }: { request: Request; service: Service }): Response {
+export function timelineEvents(service: Service): Response {
   const { engine, model } = service.loaded;
   const following = service.follow(() => end());
   const stream = new EventStream({ idleMilliseconds: service.limits.idleMilliseconds, onGone: () => end() });
@@ -20,7 +20,6 @@ export function timelineEvents({ request, service }: { request: Request; service
     following[Symbol.dispose]();
     stream.close();
   };
-  request.signal.addEventListener("abort", end);
   const { limits, waiting, seated } = engine, { name, config: { n_positions } } = model;
   void stream.send(
     JSON.stringify({ model: name, contextTokens: n_positions, limits, waiting, seated, nowMs: performance.now() }),

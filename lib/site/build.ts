@@ -1,10 +1,11 @@
 /** The book: the stored notebooks as pages of a static site, with the library's reference beside them. */
 
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runToEnd } from "../util/child.ts";
 import { lockFile } from "../util/lock.ts";
 import { bundleScripts } from "./bundle.ts";
+import { readChapters, writeAbout } from "./chapters.ts";
 import { copyTree } from "./copy.ts";
 import { pythonEnvironment } from "../util/python_environment.ts";
 
@@ -44,45 +45,12 @@ async function gatherSources(folder: string): Promise<void> {
   await copyTree(join(PROJECT, "notebooks"), join(folder, "notebooks"), /\.(ipynb|svg|json)$/);
   await copyTree(join(PROJECT, "lib"), join(folder, "lib"), /\.(ts|py|md|yaml)$|^Dockerfile$/); // what pages link to
   for (const name of ["conf.py", "stored_notebooks.py"]) await Deno.copyFile(join(HERE, name), join(folder, name));
-  await Deno.writeTextFile(join(folder, "chapters.md"), await chapters(join(folder, "notebooks")));
   for (const made of [styles, dirname(api)]) await Deno.mkdir(made, { recursive: true });
+  await writeAbout(await readChapters(join(folder, "notebooks")), folder);
   await Deno.copyFile(join(HERE, "book.css"), join(styles, "book.css"));
   await bundleScripts(styles);
   const modules = ["mod.ts", "chart.ts", "tensorflow/mod.ts"].map((name) => join("lib", name));
   await tool(Deno.execPath(), ["doc", "--quiet", "--html", "--name=Omnibus", `--output=${api}`, ...modules]);
-}
-
-/** A card for each chapter: its picture, its title, its first sentences. */
-async function chapters(notebooks: string): Promise<string> {
-  const names = Array.from(Deno.readDirSync(notebooks), ({ name }) => name).filter((name) => name.endsWith(".ipynb"));
-  const cards = await Promise.all(
-    names.sort().map(async (file) => {
-      const { cells } = JSON.parse(await Deno.readTextFile(join(notebooks, file))), name = basename(file, ".ipynb");
-      const [heading, first] = cells[0].source.join("").split(/\n\n+/);
-      const title = `${name.slice(0, 2)} ${heading.replace(/^# /, "")}`;
-      const options = [
-        `link: notebooks/${name}`,
-        "link-type: doc",
-        `img-top: notebooks/images/${name}.svg`,
-        "img-alt: ",
-      ];
-      return [
-        `:::{grid-item-card} ${title}`,
-        ...options.map((option) => `:${option}`),
-        "",
-        sentences(first, 150),
-        ":::",
-      ].join("\n");
-    }),
-  );
-  return ["::::{grid} 1 1 2 2", ":gutter: 3", "", ...cards, "::::", ""].join("\n");
-}
-
-/** The first sentences of a text, as few as have so many characters, without links: a card is one itself. */
-function sentences(markdown: string, characters: number): string {
-  const text = markdown.replaceAll(/\[([^\]]*)\]\([^)]*\)/g, "$1");
-  const end = text.slice(characters).search(/[.?!]( |$)/);
-  return end < 0 ? text : text.slice(0, characters + end + 1);
 }
 
 /** Runs a tool to its end. Its error is what it said. */

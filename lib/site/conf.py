@@ -14,7 +14,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # what readers see is what was stored
 nb_custom_formats = {".ipynb": ["stored_notebooks.read", {}]}
 suppress_warnings = ["misc.highlighting_failure"]
-exclude_patterns = ["chapters.md", "lib/site/**", "extra/**"]
+exclude_patterns = ["cards.md", "goals.md", "all_slides.md", "lib/site/**", "extra/**"]
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]

@@ -27,7 +27,7 @@ export async function served(options: ServeOptions & Partial<EngineOptions> = {}
   const { maxBatch = 8, maxQueue, kvCacheBytes } = options;
   const engine = new Engine({ model, maxBatch, maxQueue, kvCacheBytes }), log: LogEntry[] = [];
   const loaded = { engine, model: { name: "small", config: model.config, tokenizer } };
-  const server = serve(loaded, { port: 0, log: (entry) => log.push(entry), ...options });
+  const server = await serve(loaded, { port: 0, log: (entry) => log.push(entry), ...options });
   await server.ready;
   return {
     ...{ server, engine, model, tokenizer, log },
@@ -45,17 +45,27 @@ export async function until(what: () => boolean): Promise<void> {
   while (!what()) await nextTurn();
 }
 
-/** Sends bytes over a connection of its own, and gives what comes back until the other side closes, or has said enough. */
+/** A connection of one's own to a server. */
+export async function connect(server: Server): Promise<Deno.TcpConn> {
+  const { hostname, port } = new URL(server.url);
+  return await Deno.connect({ hostname, port: Number(port) });
+}
+
+/**
+ * Sends bytes over a connection of its own, and gives what comes back until the other side closes, or has said enough. With
+ * `halfClose` no more can follow the bytes, and the server is told so.
+ */
 export async function exchange(
   server: Server,
   bytes: Uint8Array | string,
   enough: (text: string) => boolean = (text) => text.includes("\r\n\r\n"),
+  { halfClose = false } = {},
 ): Promise<string> {
-  const { hostname, port } = new URL(server.url);
-  using connection = await Deno.connect({ hostname, port: Number(port) });
+  using connection = await connect(server);
   const data = typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes;
   const sending = (async () => {
     for (let at = 0; at < data.length;) at += await connection.write(data.subarray(at, at + 65536));
+    if (halfClose) await connection.closeWrite();
   })().catch(() => {}); // the server may have closed it
   let text = "";
   const buffer = new Uint8Array(65536), decoder = new TextDecoder();

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import numpy as np
 import pyarrow as pa
@@ -233,7 +233,8 @@ def main(options: dict) -> int:
             f"{after['missing']} lines have no result, and {after['twice']} have two: the input changed, or another run wrote "
             f"{options['output']}. Take another --output."
         )
-    print(f"{options['output']} is ready: {after['lines']} results, {after['errors']} errors, {recomputed} requests computed again.")
+    summary = f"{after['lines']} results, {after['errors']} errors, {recomputed} requests computed again"
+    print(f"{options['output']} is ready: {summary}.", file=sys.__stdout__)
     return 1 if after["errors"] else 0
 
 
@@ -274,7 +275,8 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     try:
-        code = main(json.loads(sys.argv[1]))
+        with redirect_stdout(sys.stderr):  # where Ray tells of what died
+            code = main(json.loads(sys.argv[1]))
     except KeyboardInterrupt:
         code = 130
     except (RuntimeError, ray.exceptions.RayError) as error:
