@@ -152,6 +152,27 @@ Deno.test({
   },
 });
 
+Deno.test({
+  name: "a key in the environment may end with a new line, and must not be blank",
+  ignore: windows,
+  async fn() {
+    const { child, url, ended } = await running([], ["env", "OMNIBUS_API_KEY=a key\n"]);
+    const status = async (headers: HeadersInit) => {
+      const answer = await fetch(`${url}/v1/models`, { headers });
+      await answer.body?.cancel();
+      return answer.status;
+    };
+    assert.deepEqual([await status({ authorization: "Bearer a key" }), await status({})], [200, 401]);
+    child.kill("SIGTERM");
+    await ended;
+    const blank = start([], ["env", "OMNIBUS_API_KEY= "]);
+    const [first] = await Promise.all([blank.said.next(), blank.child.stdout.cancel()]);
+    assert.match(first.value!, /OMNIBUS_API_KEY is set and has no key/);
+    for await (const _ of blank.said);
+    assert.equal((await blank.child.status).code, 2);
+  },
+});
+
 Deno.test("the server does not start where it cannot listen, without a key in the file, or without a model", async () => {
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const folder = await Deno.makeTempDir(), empty = `${folder}/keys`;

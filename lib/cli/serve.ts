@@ -78,7 +78,8 @@ function endOnSignals(server: Server): Promise<void> {
 }
 
 async function readKeys(file: string | undefined): Promise<string[]> {
-  const given = Deno.env.get(KEY_VARIABLE);
+  const given = Deno.env.get(KEY_VARIABLE)?.trim();
+  if (given === "") throw new UsageError(`${KEY_VARIABLE} is set and has no key: write one, or unset it.`);
   if (file === undefined) return given ? [given] : [];
   const text = await Deno.readTextFile(userPath(file)).catch((error) => {
     throw new UsageError(`Cannot read --api-key-file: ${error.message}.`);
