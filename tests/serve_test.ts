@@ -398,6 +398,13 @@ Deno.test("a reader who takes nothing is waited for until the idle time is over,
   };
   await assert.rejects(send(), /did not read/);
   assert.equal(gone.length, 1);
+  const late = new AbortController(), { signal } = late;
+  const bounded = new EventStream({ idleMilliseconds: 60_000, onGone: (reason) => gone.push(reason), signal });
+  const slow = assert.rejects(async () => {
+    for (;;) await bounded.send("x".repeat(10_000));
+  }, /too late/);
+  late.abort(new Error("too late"));
+  await slow;
   const patient = new EventStream({ idleMilliseconds: 60_000, onGone: (reason) => gone.push(reason) });
   let sent = 0, read = 0;
   const sending = (async () => {
