@@ -106,8 +106,9 @@ export class Service {
   }
 
   /**
-   * Counts a request with a body as work that is under way until it is disposed of, which ends what is left of it; it also ends with its client, and after
-   * the time that a request may take. Throws an {@link ApiError} of status 429 if there is too much.
+   * Counts a request with a body as work that is under way until it is disposed of, which ends what is left of it; it also
+   * ends with its client, and after the time that a request may take. Throws an {@link ApiError} of status 429 if there is
+   * too much.
    */
   begin(request: Request): Work {
     const { maxBatch, maxQueue } = this.loaded.engine.limits, most = maxBatch + maxQueue;
