@@ -451,6 +451,18 @@ Deno.test("to drain is to say so at once, to refuse what comes, and to answer wh
   await assert.rejects(fetch(`${it.server.url}/health`));
 });
 
+Deno.test("when the engine has failed, who started the server hears of it, and clients that it is over", async () => {
+  await using it = await served();
+  it.engine.timeline.listen(() => {
+    throw new Error("no more steps"); // within the engine's own work
+  });
+  const answer = await it.post("/v1/completions", { prompt: "a" });
+  assert.deepEqual([answer.status, (await answer.json()).error.type], [500, "server_error"]);
+  assert.match(await it.server.failed, /no more steps/);
+  const health = await fetch(`${it.server.url}/health`);
+  assert.deepEqual([health.status, (await health.json()).error.code], [503, "failed"]);
+});
+
 Deno.test("until the model is loaded the server listens and says that it is not ready", async () => {
   const { serve } = await import("../lib/serve/server.ts");
   const loading = Promise.withResolvers<never>();

@@ -58,7 +58,8 @@ await run({
   const ended = endOnSignals(server);
   await server.ready;
   console.error(`${server.url}/v1 answers.${apiKeys.length ? "" : openTo(host)}`);
-  await ended;
+  const failure = await Promise.race([ended, server.failed]);
+  if (failure) throw new Error(`The engine has ended: ${failure}`); // whoever started this can do so again
   Deno.exit(0);
 });
 

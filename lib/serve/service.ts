@@ -78,6 +78,9 @@ export class Service {
   #draining = false;
   #underWay = 0;
   #logFailed = false;
+  readonly #failed = Promise.withResolvers<string>();
+  /** Resolves with the reason when the engine has failed. */
+  readonly failed = this.#failed.promise;
   readonly #followers = new Set<() => void>();
 
   constructor(
@@ -155,6 +158,8 @@ export class Service {
   /** Notes a request that was answered. */
   note(entry: LogEntry, route: string): void {
     this.metrics.request(route, entry.status);
+    const closed = this.#loaded?.engine.closed; // an engine fails in a request, which is noted
+    if (closed && !this.#draining) this.#failed.resolve(closed);
     const probe = entry.status === 200 && (route === "/health" || route === "/metrics");
     if (probe) return;
     try {
