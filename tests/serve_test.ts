@@ -398,6 +398,10 @@ Deno.test("a reader who takes nothing is waited for until the idle time is over,
   };
   await assert.rejects(send(), /did not read/);
   assert.equal(gone.length, 1);
+  const heard = Promise.withResolvers<Error>(),
+    unread = new EventStream({ idleMilliseconds: 1, onGone: heard.resolve });
+  void unread.send("x".repeat(100_000)); // as to who watches the timeline: nobody waits
+  assert.match((await heard.promise).message, /did not read/);
   const late = new AbortController(), { signal } = late;
   const bounded = new EventStream({ idleMilliseconds: 60_000, onGone: (reason) => gone.push(reason), signal });
   const slow = assert.rejects(async () => {

@@ -37,11 +37,14 @@ export class EventStream {
     return this.#controller.desiredSize! <= 0;
   }
 
-  /** Sends an event. Where the reader is slow, what comes back is to be waited for; it rejects if he is too slow, or gone, or the signal aborts. */
+  /**
+   * Sends an event. Where the reader is slow, what comes back can be waited for; it rejects if he is too slow, or gone, or the
+   * signal aborts.
+   */
   send(data: string, event?: string): void | Promise<void> {
     if (this.#gone) throw this.#gone;
     this.#controller.enqueue(encoder.encode(`${event ? `event: ${event}\n` : ""}data: ${data}\n\n`));
-    if (this.full) return this.#waitForRoom();
+    if (this.full) return (this.#room ??= this.#newRoom()).promise;
   }
 
   /** Ends the stream. */
@@ -51,17 +54,11 @@ export class EventStream {
     this.#controller.close();
   }
 
-  async #waitForRoom(): Promise<void> {
-    this.options.signal?.throwIfAborted();
-    const room = this.#room ??= this.#newRoom();
-    await room.promise;
-  }
-
   #newRoom(): PromiseWithResolvers<void> {
     const room = Promise.withResolvers<void>(), { signal } = this.options, stop = () => room.reject(signal!.reason);
     signal?.addEventListener("abort", stop);
     const timer = setTimeout(() => {
-      const slow = new Error("The client did not read what was sent.");
+      const slow = new DOMException("The client did not read what was sent.", "AbortError");
       this.#controller.error(slow);
       this.#leave(slow);
     }, this.options.idleMilliseconds);
@@ -70,7 +67,8 @@ export class EventStream {
       signal?.removeEventListener("abort", stop);
       this.#room = undefined;
     };
-    room.promise.then(done, done);
+    room.promise.then(done, done); // so that nobody has to wait for it
+    if (signal?.aborted) stop();
     return room;
   }
 
