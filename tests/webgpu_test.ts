@@ -12,10 +12,11 @@ import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { bfloat16ToFloat32, float32ToBfloat16 } from "../lib/util/half.ts";
 import { seededNormal } from "../lib/util/random.ts";
 import { type Gpu, openGpu } from "../lib/webgpu/device.ts";
-import { linearKernel } from "../lib/webgpu/kernels/linear.ts";
+import { linearKernel, sharesOf, sumKernel, takesNorm } from "../lib/webgpu/kernels/linear.ts";
 import type { LinearKernelOptions } from "../lib/webgpu/kernels/linear_frame.ts";
 import { chooseKernel, searchKernel, searchWords } from "../lib/webgpu/kernels/choose.ts";
 import { embedKernel } from "../lib/webgpu/kernels/embed.ts";
+import { normKernel } from "../lib/webgpu/kernels/norm.ts";
 import { type Kernel, STEP_HEADER } from "../lib/webgpu/kernels/wgsl.ts";
 import { ReadBack } from "../lib/webgpu/read_back.ts";
 import { countGpuWork } from "../lib/bench/peers/gpu_work.ts";
@@ -83,6 +84,17 @@ function reference(options: LinearKernelOptions, [x, weight, y, ...rest]: Float3
   return result;
 }
 
+/** A weight [K, M] in blocks of 4 × 4, those that are above each other side by side. */
+function inBlocks(weight: Float32Array, K: number, M: number): Float32Array {
+  const down = Math.ceil(K / 4), blocks = new Float32Array(16 * down * Math.ceil(M / 4));
+  for (let k = 0; k < K; k++) {
+    for (let m = 0; m < M; m++) {
+      blocks[((m >> 2) * down + (k >> 2)) * 16 + (k % 4) * 4 + m % 4] = weight[k * M + m];
+    }
+  }
+  return blocks;
+}
+
 const PLAIN = {
   transposed: false,
   format: "float32",
@@ -103,11 +115,13 @@ const SHAPES: LinearKernelOptions[] = [
   { ...PLAIN, rows: 1, inputs: 192, outputs: 4608, norm: { epsilon: 1e-5 }, bias: true },
   { ...PLAIN, rows: 16, inputs: 70, outputs: 131, transposed: true },
   // many rows: all sizes of tiles, with edges
-  { ...PLAIN, rows: 9, inputs: 24, outputs: 72, norm: { epsilon: 1e-5 }, bias: true, gelu: true },
-  { ...PLAIN, rows: 33, inputs: 50, outputs: 30, norm: { epsilon: 1e-5 }, bias: true, accumulate: true },
+  { ...PLAIN, rows: 9, inputs: 24, outputs: 72, bias: true, gelu: true },
+  { ...PLAIN, rows: 33, inputs: 50, outputs: 30, bias: true, accumulate: true },
   { ...PLAIN, rows: 40, inputs: 192, outputs: 192, bias: true, accumulate: true },
-  { ...PLAIN, rows: 300, inputs: 40, outputs: 1300, norm: { epsilon: 1e-5 }, bias: true, gelu: true },
-  { ...PLAIN, rows: 300, inputs: 36, outputs: 4300, norm: { epsilon: 1e-5 }, bias: true },
+  { ...PLAIN, rows: 300, inputs: 40, outputs: 1300, bias: true, gelu: true },
+  { ...PLAIN, rows: 300, inputs: 36, outputs: 4300, bias: true },
+  { ...PLAIN, rows: 40, inputs: 1030, outputs: 70, bias: true, accumulate: true }, // shared out
+  { ...PLAIN, rows: 33, inputs: 770, outputs: 131, bias: true, gelu: true },
   { ...PLAIN, rows: 17, inputs: 24, outputs: 13001, transposed: true },
   { ...PLAIN, rows: 20, inputs: 26, outputs: 131, transposed: true },
   { ...PLAIN, rows: 120, inputs: 20, outputs: 12999, transposed: true },
@@ -124,17 +138,22 @@ gpuTest(
     for (const options of SHAPES) {
       for (const format of ["float32", "bfloat16"] as const) {
         const { rows, inputs: K, outputs: M, bias, norm, part } = options;
-        const weight = random(K * M, 1 / Math.sqrt(K)), bits = float32ToBfloat16(weight);
+        const exact = random(K * M, 1 / Math.sqrt(K));
+        if (format === "bfloat16") bfloat16ToFloat32(float32ToBfloat16(exact), exact);
+        const weight = options.transposed ? exact : inBlocks(exact, K, M), bits = float32ToBfloat16(weight);
         const words = new Uint32Array(Math.ceil(bits.length / 2));
         new Uint16Array(words.buffer).set(bits);
-        const exact = weight.slice();
-        if (format === "bfloat16") bfloat16ToFloat32(bits, exact);
         const rest = [...bias ? [random(M)] : [], ...norm ? [random(K), random(K)] : []];
         const x = random(rows * K), y = random(rows * (part?.columns ?? M));
-        const kernel = linearKernel({ ...options, format });
-        const buffers = [x, format === "float32" ? weight : words, y, ...rest];
-        const integers = [rows, 0, ...Array(STEP_HEADER - 2).fill(0)];
-        const actual = new Float32Array(await run(gpu, kernel, integers, buffers, 2));
+        const kernel = linearKernel({ ...options, format }), operands = [x, format === "float32" ? weight : words];
+        const integers = [rows, 0, ...Array(STEP_HEADER - 2).fill(0)], shares = sharesOf({ ...options, format });
+        const result = async () => {
+          if (shares === 1) return await run(gpu, kernel, integers, [...operands, y, ...rest], 2);
+          const room = new Float32Array(shares * rows * 4 * Math.ceil(M / 4));
+          const made = new Float32Array(await run(gpu, kernel, integers, [...operands, room], 2));
+          return await run(gpu, sumKernel({ ...options, format }), integers, [made, y, ...rest], 1);
+        };
+        const actual = new Float32Array(await result());
         const expected = reference(options, [x, exact, y, ...rest]);
         const worst = actual.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
         assert.ok(worst < 2e-4, `${kernel.name}, ${rows} rows, ${format}: ${worst} apart`);
@@ -142,15 +161,36 @@ gpuTest(
         names.add(kernel.name.split(",")[0]);
       }
     }
-    const kinds = [
-      "1 rows",
-      "8 rows",
-      "16 rows",
-      ...["128×128", "64×64", "32×128", "32×32"].map((t) => `tiles of ${t}`),
-    ];
+    const kinds = ["1 rows", "8 rows", "16 rows", ...["128×128", "64×64", "32×32"].map((tile) => `tiles of ${tile}`)];
+    const shared = [...names].filter((name) => name.includes("shares of"));
+    assert.ok(shared.length > 0, `nothing was shared out among ${[...names].join("; ")}`);
     for (const kind of kinds) assert.ok(names.has(kind), `${kind} was not among ${[...names].join("; ")}`);
   },
 );
+
+gpuTest("layer norm of numbers far from zero keeps what tells them apart, at any width", async (gpu) => {
+  const normal = seededNormal(3);
+  for (const [N, K] of [[1, 24], [3, 21], [2, 768], [9, 2500]]) {
+    const x = Float32Array.from({ length: N * K }, () => 1000 + normal()), y = new Float32Array(N * K);
+    const [gain, shift] = [0, 1].map(() => Float32Array.from({ length: K }, normal));
+    const identity = new Float32Array(K * K);
+    for (let k = 0; k < K; k++) identity[k * K + k] = 1;
+    const norm = { epsilon: 1e-5 }, integers = [N, N, ...Array(STEP_HEADER - 2).fill(0)];
+    const layer: LinearKernelOptions = { ...PLAIN, rows: N, inputs: K, outputs: K, norm };
+    const results = [
+      await run(gpu, normKernel({ rows: N, width: K, ...norm, wanted: null }), integers, [x, y, gain, shift], 1),
+    ];
+    if (takesNorm(N)) {
+      results.push(await run(gpu, linearKernel(layer), integers, [x, inBlocks(identity, K, K), y, gain, shift], 2));
+    }
+    const expected = reference(layer, [x, identity, y, gain, shift]);
+    for (const [i, result] of results.entries()) {
+      const values = new Float32Array(result);
+      const worst = values.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
+      assert.ok(worst < 2e-3, `${["alone", "with a linear layer"][i]}, ${N} rows of ${K}: ${worst} apart`);
+    }
+  }
+});
 
 gpuTest("the choice is the first of the largest logits, and its log-probability that of a softmax", async (gpu) => {
   const normal = seededNormal(2);
@@ -200,7 +240,37 @@ gpuTest("a captured decode step is one submission, makes no bind groups and read
     using generation = await prefill(model, inputs, { maxTokens: 12, ignoreEos: true });
     await decodeStep(model, generation);
     const work = await countGpuWork(() => decodeStep(model, generation));
-    assert.deepEqual(work, { dispatches: 12 * 5 + 5, submissions: 1, bindGroups: 0, bytesRead: 4 * batchSize });
+    const perBlock = batchSize > 8 ? 7 : 5; // layer norm of many rows is a kernel of its own
+    assert.deepEqual(work, { dispatches: 12 * perBlock + 5, submissions: 1, bindGroups: 0, bytesRead: 4 * batchSize });
+  }
+});
+
+gpuTest("a chain of steps gives what they give one by one, from one bucket or several, and reads once", async () => {
+  const backend = await useBackend("webgpu");
+  using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
+  const runner = Runner.of(model), first = [3, 1, 4, 1, 5], steps = 6;
+  for (const phases of [["decode"], ["decode", "prefill"]] as const) { // rows of two phases lie in two buckets
+    const start = () => {
+      const cache = new KvCache(model), counts = phases.length === 1 ? [5] : [2, 3];
+      const rows = phases.flatMap((phase, i) => cache.admit({ slots: Array(counts[i]).fill(16), phase }));
+      return { cache, feeds: rows.map((row, i) => ({ row, tokens: [first[i]] })) };
+    };
+    const { cache, feeds } = start(), expected: number[][] = [];
+    using _ = cache;
+    for (let tokens = first, i = 0; i < steps; i++) {
+      const next = await runner.step(cache, feeds.map(({ row }, r) => ({ row, tokens: [tokens[r]] })));
+      expected.push(tokens = next.map(({ id }) => id));
+    }
+    const again = start(), chained: number[][] = [];
+    using _again = again.cache;
+    const work = await countGpuWork(async () => {
+      for (const next of await runner.greedySteps(again.cache, again.feeds, steps)) {
+        chained.push(next.map(({ id }) => id));
+      }
+    });
+    assert.deepEqual(chained, expected);
+    assert.equal(new Set(again.feeds.map(({ row }) => row.bucket)).size, phases.length);
+    assert.deepEqual([work.submissions, work.bytesRead], [steps + 1, 4 * steps * first.length]); // one sends the empty cache
   }
 });
 

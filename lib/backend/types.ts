@@ -34,6 +34,11 @@ export type BackendName = typeof BACKENDS[number];
 export interface CapturedStep {
   /** Runs it on inputs in the order of the capture, as one of `lanes` such calls with `threads` threads each. */
   run(inputs: readonly tf.Tensor[], parallelism: Parallelism): Promise<tf.Tensor[]>;
+  /**
+   * Runs it `count` times, where it gives ids that are fed to the next run as input 0, with inputs `moving` plus 1: the ids of
+   * each run, after one wait. Missing where results are fed as tensors.
+   */
+  chain?(inputs: readonly tf.Tensor[], moving: readonly number[], count: number): Promise<ArrayLike<number>[]>;
   /** Frees it. */
   dispose(): void;
 }
@@ -62,7 +67,7 @@ export interface Backend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     options: CaptureOptions,
   ): CapturedStep;
-  /** What a captured step gives can go into the next one before its values are known: many steps, and one wait. */
+  /** Captured steps can be fed what the one before gives before its values are known: many steps, and one wait. */
   readonly chainsSteps?: boolean;
   /** Captures hold any operation of tfjs, not just those of {@link Ops}. */
   readonly capturesAll?: boolean;

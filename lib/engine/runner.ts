@@ -194,7 +194,8 @@ export class Runner {
     const moving = positionsIn(all, layout, this.#sizes);
     try {
       let feed = all;
-      const step = this.#captured(layout, numbers.tokens.length, all, "next step");
+      const step = this.#captured(layout, numbers.tokens.length, all, backend.capturesAll ? "next step" : "ids");
+      if (step.chain) return await step.chain(all, moving, count);
       for (let i = 0; i < count; i++) {
         const [ids, ...positions] = await step.run(feed, parallelism);
         chosen.push(ids);

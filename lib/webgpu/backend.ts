@@ -36,6 +36,7 @@ export async function startWebgpu(): Promise<Backend> {
     capture: (inputs, build) => backend.capture(inputs, build),
     measureRoofs: () => backend.measureRoofs(),
     // A token attends to as many slots as it has tokens before it: room costs memory and nothing else.
+    chainsSteps: true,
     cachePolicy: { bucketCost: 2 ** 14, emptySlotsAreFree: true, slotsFor: multipleOf16 },
     get failed() {
       return backend.gpu.failed;
@@ -98,13 +99,16 @@ export class WebgpuBackend {
       this.#readBack.dispose();
     });
     const lifetime = new Lifetime("this captured function", () => captured.dispose());
+    const inTurn = async <T>(work: () => Promise<T>): Promise<T> => {
+      using _ = lifetime.use();
+      const done = this.#turn.then(work);
+      this.#turn = done.catch(() => {});
+      return await done;
+    };
     return {
-      run: async (inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> => {
-        using _ = lifetime.use();
-        const run = this.#turn.then(() => captured.run(inputs));
-        this.#turn = run.catch(() => {});
-        return await run;
-      },
+      run: (inputs: readonly tf.Tensor[]) => inTurn(() => captured.run(inputs)),
+      chain: (inputs: readonly tf.Tensor[], moving: readonly number[], count: number) =>
+        inTurn(() => captured.chain(inputs, moving, count)),
       dispose: () => lifetime.end(),
     };
   }

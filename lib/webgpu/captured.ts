@@ -1,12 +1,13 @@
 /**
  * A captured step: the kernels of a plan with everything that a run needs, kept ready. A run writes one small buffer, records
- * its dispatches into one command buffer, submits it once and reads back the results.
+ * its dispatches into one command buffer, submits it once and reads back the results. A chain of runs writes and reads once.
  */
 
 import * as tf from "@tensorflow/tfjs";
 import { onBackend } from "../backend/current.ts";
+import { feedKernel } from "./kernels/feed.ts";
 import { STEP_HEADER } from "./kernels/wgsl.ts";
-import type { Binding, Call, KernelPlan, Sizes } from "./plan.ts";
+import { type Binding, BUCKETS, type Call, type KernelPlan, type Sizes } from "./plan.ts";
 import type { ReadBack } from "./read_back.ts";
 import type { Scratch } from "./scratch.ts";
 import type { TfjsOnGpu } from "./tfjs.ts";
@@ -49,8 +50,8 @@ export class CapturedPlan {
   readonly #bound: readonly number[];
   #ready?: Ready;
   #bindGroups = new Map<string, GPUBindGroup>();
-  /** By sizes, the program of each call. */
-  readonly #programs = new Map<string, Program[]>();
+  /** By sizes, the program of each call that has one. */
+  readonly #programs = new Map<string, (Program | null)[]>();
   readonly #pipelines: GPUComputePipeline[] = [];
 
   /** `onDispose` is called once, when it is not needed any more. */
@@ -66,20 +67,8 @@ export class CapturedPlan {
   /** Runs it on inputs in the order of the capture. Choices come back to the host, other results stay on the GPU. */
   async run(inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> {
     const { plan, shared: { tfjs, scratch, readBack } } = this, { gpu } = tfjs;
-    gpu.check();
-    await tfjs.checkMemory();
-    const sizes = sizesOf(plan, inputs), integers = stepIntegers(plan, inputs, sizes);
-    const buffers = new Map(this.#bound.map((input) => [input, tfjs.bufferOf(inputs[input])]));
-    if (!this.#isReady(sizes, buffers, integers.byteLength)) await this.#prepare(sizes, buffers, integers.byteLength);
-    tfjs.flush();
-    gpu.device.queue.writeBuffer(scratch.step, 0, integers);
-    const encoder = gpu.device.createCommandEncoder(), pass = encoder.beginComputePass();
-    for (const { pipeline, bindGroup, workgroups: [x, y, z] } of this.#ready!.dispatches) {
-      pass.setPipeline(pipeline);
-      pass.setBindGroup(0, bindGroup);
-      pass.dispatchWorkgroups(x, y, z);
-    }
-    pass.end();
+    const sizes = await this.#begin(inputs), encoder = gpu.device.createCommandEncoder();
+    record(encoder, this.#ready!.dispatches);
     const results = plan.outputs.map((output) => {
       const shape = output.shape(sizes);
       return { ...output, shape, byteLength: 4 * tf.util.sizeFromShape(shape), byteOffset: output.byteOffset(sizes) };
@@ -103,12 +92,66 @@ export class CapturedPlan {
     return results.map(({ isChoice }) => (isChoice ? read : stay).shift()!);
   }
 
+  /**
+   * Runs a step of ids `count` times, each fed what the one before chose, with inputs `moving` plus 1. While the GPU runs one,
+   * the next is recorded.
+   */
+  async chain(inputs: readonly tf.Tensor[], moving: readonly number[], count: number): Promise<Int32Array[]> {
+    const { plan, shared: { tfjs: { gpu }, scratch, readBack } } = this, { device } = gpu;
+    const { tokens } = await this.#begin(inputs), [{ scratch: chosen }] = plan.outputs;
+    const feed = this.#feed(moving, tokens, scratch.buffer(chosen)), stepBytes = tokens * Int32Array.BYTES_PER_ELEMENT;
+    const usage = GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const all = device.createBuffer({ size: count * stepBytes, usage });
+    try {
+      for (let i = 0; i + 1 < count; i++) {
+        const encoder = device.createCommandEncoder();
+        record(encoder, [...this.#ready!.dispatches, feed]);
+        encoder.copyBufferToBuffer(scratch.buffer(chosen), 0, all, i * stepBytes, stepBytes);
+        device.queue.submit([encoder.finish()]);
+      }
+      const encoder = device.createCommandEncoder();
+      record(encoder, this.#ready!.dispatches);
+      encoder.copyBufferToBuffer(scratch.buffer(chosen), 0, all, (count - 1) * stepBytes, stepBytes);
+      const piece = { buffer: all, byteOffset: 0, byteLength: all.size };
+      const [bytes] = await readBack.submitAndRead(encoder, [piece]).catch((error) => gpu.explain(error));
+      return Array.from({ length: count }, (_, i) => new Int32Array(bytes, i * stepBytes, tokens));
+    } finally {
+      all.destroy();
+    }
+  }
+
   /** Frees what it keeps. */
   dispose(): void {
     this.#ready = undefined;
     this.#bindGroups.clear();
     this.#programs.clear();
     this.onDispose();
+  }
+
+  /** Makes everything ready, and sends what changes from step to step. */
+  async #begin(inputs: readonly tf.Tensor[]): Promise<Sizes> {
+    const { plan, shared: { tfjs, scratch } } = this, { gpu } = tfjs;
+    gpu.check();
+    await tfjs.checkMemory();
+    const sizes = sizesOf(plan, inputs), integers = stepIntegers(plan, inputs, sizes);
+    const buffers = new Map(this.#bound.map((input) => [input, tfjs.bufferOf(inputs[input])]));
+    if (!this.#isReady(sizes, buffers, integers.byteLength)) await this.#prepare(sizes, buffers, integers.byteLength);
+    tfjs.flush();
+    gpu.device.queue.writeBuffer(scratch.step, 0, integers);
+    return sizes;
+  }
+
+  /** What feeds the tokens in `chosen` to the next step. */
+  #feed(moving: readonly number[], rows: number, chosen: GPUBuffer): Dispatch {
+    const { plan, shared: { tfjs, scratch } } = this, arrayOf = (input: number) => 1 + plan.integers.indexOf(input);
+    const positions = moving.map((input) => {
+      const i = plan.buckets.findIndex((bucket) => bucket.positions === input);
+      return { array: arrayOf(input), bucket: i < 0 ? null : { array: BUCKETS, first: 3 * i } };
+    });
+    const { code, name, workgroups } = feedKernel({ rows, tokens: arrayOf(plan.tokens), positions });
+    const pipeline = tfjs.pipeline(code, name), layout = pipeline.getBindGroupLayout(0);
+    const entries = [scratch.step, chosen].map((buffer, binding) => ({ binding, resource: { buffer } }));
+    return { pipeline, workgroups, bindGroup: tfjs.gpu.device.createBindGroup({ layout, entries }) };
   }
 
   #isReady(sizes: Sizes, buffers: Map<number, GPUBuffer>, stepBytes: number): boolean {
@@ -130,7 +173,10 @@ export class CapturedPlan {
       scratch.reserve(plan.scratch.map((bytes) => bytes(sizes)), stepBytes);
       if (scratch.version !== version || this.#bindGroups.size > MAX_BIND_GROUPS) this.#bindGroups.clear();
       const programs = this.#programsFor(sizes);
-      const dispatches = plan.calls.map((call, i) => this.#dispatch(call, programs[i], sizes, inputs));
+      const dispatches = plan.calls.flatMap((call, i) => {
+        const program = programs[i];
+        return program ? [this.#dispatch(call, program, sizes, inputs)] : [];
+      });
       this.#ready = { sizes, inputs, version: scratch.version, dispatches };
     } catch (error) {
       thrown = error;
@@ -147,12 +193,14 @@ export class CapturedPlan {
     if (invalid) throw new Error(`The GPU (${gpu.name}) refused a step: ${invalid.message}`);
   }
 
-  #programsFor(sizes: Sizes): Program[] {
+  #programsFor(sizes: Sizes): (Program | null)[] {
     const key = [sizes.tokens, sizes.wanted, ...sizes.buckets].join();
     let programs = this.#programs.get(key);
     if (!programs) {
       programs = this.plan.calls.map(({ kernel }) => {
-        const { name, code, workgroups } = kernel(sizes), pipeline = this.shared.tfjs.pipeline(code, name);
+        const made = kernel(sizes);
+        if (!made) return null;
+        const { name, code, workgroups } = made, pipeline = this.shared.tfjs.pipeline(code, name);
         if (!this.#pipelines.includes(pipeline)) this.#pipelines.push(pipeline);
         return { pipeline, workgroups };
       });
@@ -192,6 +240,17 @@ export class CapturedPlan {
     const buffer = this.shared.tfjs.bufferOf(binding.weight), { byteOffset, byteLength } = binding.part ?? {};
     return binding.part ? { buffer, offset: byteOffset, size: byteLength } : { buffer };
   }
+}
+
+/** Records dispatches. */
+function record(encoder: GPUCommandEncoder, dispatches: readonly Dispatch[]): void {
+  const pass = encoder.beginComputePass();
+  for (const { pipeline, bindGroup, workgroups: [x, y, z] } of dispatches) {
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, bindGroup);
+    pass.dispatchWorkgroups(x, y, z);
+  }
+  pass.end();
 }
 
 function sizesOf(plan: KernelPlan, inputs: readonly tf.Tensor[]): Sizes {

@@ -13,7 +13,7 @@ export interface Weight {
   /** K and M. */
   inputs: number;
   outputs: number;
-  /** It is [M, K], not [K, M]. */
+  /** It is [M, K] by rows, not [K, M] in blocks. */
   transposed: boolean;
 }
 

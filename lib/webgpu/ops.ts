@@ -6,7 +6,7 @@ import type { Ops, Rectangle } from "../backend/ops.ts";
 import type { Bucket, Recorder, Weight } from "./expression.ts";
 import type { Packer } from "./pack.ts";
 
-/** The operations. `packer` makes low-precision weights, `copyRows` copies rows of caches. */
+/** The operations. `packer` makes weights, `copyRows` copies rows of caches. */
 export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["copyRows"]): Ops {
   const of = (tensor: tf.Tensor) => recorder.expressionOf(tensor);
   const bucketOf = (positions: tf.Tensor, rectangle: Rectangle | null): Bucket => ({
@@ -24,7 +24,7 @@ export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["cop
 
     linear(values, bias, { activation, dtype }) {
       const [inputs, outputs] = values.shape, gelu = activation === "gelu_new";
-      const weight: Weight = { ...packer.pack(values, dtype), inputs, outputs, transposed: false };
+      const weight: Weight = { ...packer.blocks(values, dtype), inputs, outputs, transposed: false };
       return {
         apply: (x) => recorder.standIn({ op: "linear", x: of(x), weight, bias, gelu }, [x.shape[0], outputs]),
         dispose: () => tf.dispose([weight.values, bias]),
@@ -33,7 +33,7 @@ export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["cop
 
     head(wte, { dtype }) {
       const [outputs, inputs] = wte.shape;
-      const weight: Weight = { ...packer.pack(wte.clone(), dtype), inputs, outputs, transposed: true };
+      const weight: Weight = { ...packer.rows(wte.clone(), dtype), inputs, outputs, transposed: true };
       return {
         apply(x) {
           const product = { op: "linear", x: of(x), weight, bias: null, gelu: false } as const;

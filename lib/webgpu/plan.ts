@@ -9,7 +9,8 @@ import { type Expression, partsOf } from "./expression.ts";
 import { attentionKernel, MAX_HEAD_SIZE } from "./kernels/attention.ts";
 import { chooseKernel, searchKernel, searchWords } from "./kernels/choose.ts";
 import { embedKernel } from "./kernels/embed.ts";
-import { linearKernel } from "./kernels/linear.ts";
+import { linearKernel, sharesOf, sumKernel, takesNorm } from "./kernels/linear.ts";
+import type { LinearKernelOptions } from "./kernels/linear_frame.ts";
 import { normKernel } from "./kernels/norm.ts";
 import type { Kernel } from "./kernels/wgsl.ts";
 
@@ -26,9 +27,9 @@ export type Binding =
   | { weight: tf.Tensor; part?: { byteOffset: number; byteLength: number } }
   | { scratch: number };
 
-/** One dispatch. The first binding, what changes from step to step, goes without saying. */
+/** One dispatch, or none for some sizes. The first binding, what changes from step to step, goes without saying. */
 export interface Call {
-  kernel(sizes: Sizes): Kernel;
+  kernel(sizes: Sizes): Kernel | null;
   bindings: Binding[];
 }
 
@@ -214,6 +215,19 @@ class Planner {
     return value;
   }
 
+  /** Where the layer norm of x is, for numbers of rows whose linear layers do not do it themselves. */
+  #normalised({ gain, bias, epsilon }: Expression & { op: "layerNorm" }, x: number, per: Value["per"]): number {
+    const width = gain.size, y = this.#acquire((sizes) => FLOAT * rowsOf(per, sizes) * width);
+    this.#call(
+      (sizes) => {
+        const rows = rowsOf(per, sizes);
+        return takesNorm(rows) ? null : normKernel({ rows, width, epsilon, wanted: null });
+      },
+      [{ scratch: x }, { scratch: y }, { weight: gain }, { weight: bias }],
+    );
+    return y;
+  }
+
   /** A linear layer; its result is added to `onto` if that is given, which must not be needed any more for itself. */
   #linear(
     { x, weight, bias, gelu }: Expression & { op: "linear" },
@@ -228,22 +242,49 @@ class Planner {
       { scratch: this.#acquire((sizes) => FLOAT * rowsOf(per, sizes) * outputs), width: outputs, per };
     const rowBytes = transposed ? inputs * (format === "bfloat16" ? 2 : 4) : 0;
     const parts = transposed ? this.#partsOf(outputs, rowBytes) : [{ first: 0, count: outputs }];
-    for (const part of parts) {
-      this.#call((sizes) =>
-        linearKernel({
+    const normalised = norm && this.#normalised(norm, scratch, per);
+    // With layer norm there are two ways, and for any number of rows one of them.
+    const ways = [
+      ...norm ? [{ fused: true, from: scratch }] : [],
+      { fused: false, from: normalised ?? scratch },
+    ];
+    for (const { fused, from } of ways) {
+      for (const part of parts) {
+        const optionsFor = (sizes: Sizes): LinearKernelOptions => ({
           ...{ rows: rowsOf(per, sizes), inputs, outputs: part.count, transposed, format, gelu, per },
-          norm: norm && { epsilon: norm.epsilon },
+          norm: fused ? { epsilon: norm!.epsilon } : undefined,
           bias: bias !== null,
           accumulate: onto !== undefined,
           part: parts.length > 1 ? { first: part.first, columns: outputs } : undefined,
-        }), [
-        { scratch },
-        { weight: values, part: transposed ? bytesOf(part, rowBytes) : undefined },
-        { scratch: value.scratch },
-        ...bias ? [{ weight: bias }] : [],
-        ...norm ? [{ weight: norm.gain }, { weight: norm.bias }] : [],
-      ]);
+        });
+        const isWay = ({ rows }: LinearKernelOptions) => !norm || fused === takesNorm(rows);
+        const operands = [{ scratch: from }, {
+          weight: values,
+          part: transposed ? bytesOf(part, rowBytes) : undefined,
+        }];
+        const result = [{ scratch: value.scratch }, ...bias ? [{ weight: bias }] : []];
+        this.#call((sizes) => {
+          const options = optionsFor(sizes);
+          return isWay(options) && sharesOf(options) === 1 ? linearKernel(options) : null;
+        }, [...operands, ...result, ...fused ? [{ weight: norm!.gain }, { weight: norm!.bias }] : []]);
+        if (transposed || fused) continue; // never shared out
+        const sharesIn = (sizes: Sizes) => {
+          const options = optionsFor(sizes), count = sharesOf(options);
+          return isWay(options) && count > 1 ? { options, count } : null;
+        };
+        const shares = this.#acquire((sizes) =>
+          (sharesIn(sizes)?.count ?? 0) * rowsOf(per, sizes) * 4 * Math.ceil(outputs / 4) * FLOAT
+        );
+        const ifShared = (kernel: (options: LinearKernelOptions) => Kernel) => (sizes: Sizes) => {
+          const shared = sharesIn(sizes);
+          return shared && kernel(shared.options);
+        };
+        this.#call(ifShared(linearKernel), [...operands, { scratch: shares }]);
+        this.#call(ifShared(sumKernel), [{ scratch: shares }, ...result]);
+        this.#free.push(shares);
+      }
     }
+    if (normalised !== undefined) this.#free.push(normalised);
     this.#used(input);
     if (onto && this.#uses.get(onto.expression) !== 1) throw noKernel("a sum whose first part is used again");
     return value;

@@ -1,7 +1,7 @@
 /** What a GPU could do at most: how fast it reads its memory, and how fast it multiplies. */
 
 import type { Roofs } from "../backend/types.ts";
-import { linearKernel } from "./kernels/linear.ts";
+import { linearKernel, sharesOf } from "./kernels/linear.ts";
 import { type Kernel, STEP_HEADER } from "./kernels/wgsl.ts";
 import type { ReadBack } from "./read_back.ts";
 import type { TfjsOnGpu } from "./tfjs.ts";
@@ -26,12 +26,13 @@ export async function measureGpuRoofs(tfjs: TfjsOnGpu, readBack: ReadBack): Prom
   const { device, software } = tfjs.gpu, side = software ? 256 : 2048, repeats = software ? 2 : 20;
   const bytes = Math.min(device.limits.maxStorageBufferBindingSize, 2 ** 28);
   const matrix = { rows: side, inputs: side, outputs: side, transposed: false, format: "float32" } as const;
-  const product = linearKernel({ ...matrix, bias: false, gelu: false, accumulate: false, per: "token" });
+  const layer = { ...matrix, bias: false, gelu: false, accumulate: false, per: "token" } as const;
+  const product = linearKernel(layer), results = sharesOf(layer); // it may be shared out if there is little of it
   const header = new Int32Array(STEP_HEADER).fill(side, 0, 1); // N
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const buffer = (size: number) => device.createBuffer({ size, usage });
   const [array, sums] = [buffer(bytes), buffer(16 * THREADS * GROUPS)];
-  const [step, x, weight, y] = [buffer(header.byteLength), ...[0, 1, 2].map(() => buffer(4 * side * side))];
+  const [step, x, weight, y] = [buffer(header.byteLength), ...[1, 1, results].map((n) => buffer(4 * n * side * side))];
   device.queue.writeBuffer(step, 0, header);
 
   const fastest = async ({ code, name, workgroups }: Kernel, buffers: GPUBuffer[]) => {

@@ -6,11 +6,14 @@
  * chunks, rescaled as the maximum grows (Milakov and Gimelshein 2018), so the cache may be of any length.
  */
 
-import { declare, type Kernel, reduction, spread, STEP, stepArray, storeFour, sumOfAll } from "./wgsl.ts";
+import { declare, type Kernel, repeat, spread, STEP, stepArray, storeFour } from "./wgsl.ts";
 
-const THREADS = 128;
+/** Workgroups that leave a large GPU idle. */
+const FEW = 200;
+/** Values that a thread asks for at once. */
+const AT_ONCE = 4;
 /** Slots whose scores are held at once. */
-const CHUNK = 1024;
+const CHUNK = 256;
 
 /** How heads attend. */
 export interface AttentionOptions {
@@ -27,20 +30,25 @@ export interface AttentionOptions {
 }
 
 /** The widest head that fits into a workgroup. */
-export const MAX_HEAD_SIZE = 4 * THREADS;
+export const MAX_HEAD_SIZE = 512;
 
 /** qkv [N, 3D], keys and values [R, H, S, D/H] -> y [N, D], of one bucket's tokens. Bindings: step, qkv, keys, values, y. */
 export function attentionKernel({ tokens, heads, size, arrays, bucket }: AttentionOptions): Kernel {
-  const fours = Math.ceil(size / 4), groups = Math.floor(THREADS / fours);
+  const fours = Math.ceil(size / 4), few = tokens * heads <= FEW;
+  const threads = Math.max(few ? 128 : 64, fours), lanes = few ? 4 : 2;
+  const groups = Math.floor(threads / fours);
   // A head's columns begin at a multiple of 4 only if its size is one; then all matrices are vectors of 4, else numbers.
   const one = (name: string, access: "read" | "read_write") => ({ name, columns: size, access });
   const [keys, values, y] = ["keys", "values", "y"].map((name) => one(name, "read_write"));
   const about = (i: number) => stepArray(bucket.array, `${bucket.first + i}u`), { positions, rectangle } = arrays;
   const code = `${STEP}${declare([one("qkv", "read"), keys, values, y])}${
     [y, keys, values].map((matrix) => storeFour(matrix)).join("")
-  }${reduction("maxOfAll", "f32", THREADS, (a, b) => `max(${a}, ${b})`)}${sumOfAll(THREADS)}
+  }
 var<workgroup> query: array<vec4f, ${fours}>;
-var<workgroup> weight: array<f32, ${CHUNK}>;
+var<workgroup> shares: array<f32, ${lanes * CHUNK}>;
+var<workgroup> scores: array<f32, ${CHUNK + AT_ONCE * groups}>; // 0 beyond the last slot
+var<workgroup> sums: array<vec4f, ${threads}>;
+var<workgroup> totals: array<f32, ${threads}>; // and largest scores
 
 // With rows of D/H numbers, a token has ${3 * heads} rows in qkv: the heads' queries, their keys, their values.
 // Slots before \`firstSlot\` are in the cache, the others in the step.
@@ -53,7 +61,7 @@ fn valueOf(inCache: u32, inStep: u32, firstSlot: u32, slot: u32, column: u32) ->
   return qkv4(inStep + (slot - firstSlot) * ${3 * heads}u + ${2 * heads}u, column);
 }
 
-@compute @workgroup_size(${THREADS})
+@compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let head = group.x;
   let n = group.y + group.z * 32768u; // of the bucket's tokens
@@ -62,7 +70,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let position = ${stepArray(positions, "n")};
   let b = ${rectangle ? stepArray(rectangle.rows, "n") : "n"};
   let t = ${rectangle ? stepArray(rectangle.columns, "n") : "0u"};
-  let begin = 0u;
   let end = position + 1u;
   let firstSlot = position - t;
   let inCache = (b * ${heads}u + head) * ${about(2)};
@@ -81,39 +88,67 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   var largest = -3.0e38;
   var total = 0.0;
   var sum = vec4f();
-  for (var chunk = begin; chunk < end; chunk += ${CHUNK}u) {
+  for (var chunk = 0u; chunk < end; chunk += ${CHUNK}u) {
     let count = min(${CHUNK}u, end - chunk);
-    var mine = -3.0e38;
-    for (var i = thread; i < count; i += ${THREADS}u) {
-      var score = 0.0;
-      for (var j = 0u; j < ${fours}u; j++) { score += dot(query[j], keyOf(inCache, inStep, firstSlot, chunk + i, 4u * j)); }
-      weight[i] = score;
-      mine = max(mine, score);
+    // ${lanes} threads share a slot, so that they read side by side
+    for (var i = thread; i < ${lanes}u * count; i += ${threads}u) {
+      let slot = chunk + i / ${lanes}u;
+      let j = i % ${lanes}u;
+      ${
+    repeat(Math.ceil(fours / lanes), (turn) =>
+      `let key${turn} = keyOf(inCache, inStep, firstSlot, slot, 4u * (j + ${turn * lanes}u));`, "\n      ")
+  }
+      shares[i] = ${
+    repeat(Math.ceil(fours / lanes), (turn) => {
+      const product = `dot(query[j + ${turn * lanes}u], key${turn})`;
+      return (turn + 1) * lanes <= fours ? product : `select(0.0, ${product}, j + ${turn * lanes}u < ${fours}u)`;
+    }, " + ")
+  };
     }
-    let grown = max(largest, maxOfAll(mine, thread));
+    workgroupBarrier();
+    var most = largest;
+    for (var i = thread; i < count; i += ${threads}u) {
+      scores[i] = ${repeat(lanes, (j) => `shares[${lanes}u * i + ${j}u]`, " + ")};
+      most = max(most, scores[i]);
+    }
+    totals[thread] = most;
+    workgroupBarrier();
+    var grown = largest;
+    for (var i = 0u; i < min(count, ${threads}u); i++) { grown = max(grown, totals[i]); }
+    for (var i = thread; i < count + ${AT_ONCE * groups}u; i += ${threads}u) {
+      scores[i] = select(0.0, exp(scores[i] - grown), i < count);
+    }
+    workgroupBarrier();
     let shrink = exp(largest - grown);
     largest = grown;
     total *= shrink;
     sum *= shrink;
-    for (var i = thread; i < count; i += ${THREADS}u) {
-      let e = exp(weight[i] - grown);
-      weight[i] = e;
-      total += e;
-    }
-    workgroupBarrier();
     if (stripe < ${groups}u) {
-      for (var i = stripe; i < count; i += ${groups}u) {
-        sum += weight[i] * valueOf(inCache, inStep, firstSlot, chunk + i, 4u * lane);
+      for (var i = stripe; i < count; i += ${AT_ONCE * groups}u) {
+        ${
+    repeat(
+      AT_ONCE,
+      (k) => `let i${k} = i + ${k * groups}u; let slot${k} = chunk + min(i${k}, count - 1u);`,
+      "\n        ",
+    )
+  }
+        ${
+    repeat(AT_ONCE, (k) => `let value${k} = valueOf(inCache, inStep, firstSlot, slot${k}, 4u * lane);`, "\n        ")
+  }
+        ${repeat(AT_ONCE, (k) => `total += scores[i${k}]; sum += scores[i${k}] * value${k};`, "\n        ")}
       }
     }
     workgroupBarrier();
   }
-  let all = sumOfAll(vec4f(total, 0, 0, 0), thread).x;
-  sumOfAll_of[thread] = sum; // every thread has read it by now
+  sums[thread] = sum;
+  totals[thread] = total;
   workgroupBarrier();
   if (thread < ${fours}u) {
-    for (var i = 1u; i < ${groups}u; i++) { sum += sumOfAll_of[thread + i * ${fours}u]; }
-    y_store4(row * ${heads}u + head, 4u * thread, sum / all);
+    for (var i = 1u; i < ${groups}u; i++) {
+      sum += sums[thread + i * ${fours}u];
+      total += totals[thread + i * ${fours}u];
+    }
+    y_store4(row * ${heads}u + head, 4u * thread, sum / total);
   }
 }`;
   return { name: "attention", code, workgroups: [heads, ...spread(tokens)] };

@@ -4,114 +4,129 @@
  */
 
 import type { Kernel } from "./wgsl.ts";
-import { inside, isVectorized, repeat, spread, sumOfAll } from "./wgsl.ts";
+import { blocksOf, inside, isVectorized, repeat, spread } from "./wgsl.ts";
 import { describe, type LinearKernelOptions, linearPrelude } from "./linear_frame.ts";
 
 const THREADS = 256;
-/** Workgroups that keep a large GPU busy: H100 has 132 processors. */
-const ENOUGH = 128;
 
-/** The most turns of a thread that are written out in full: 16 numbers a turn are held in registers. */
-const MAX_TURNS = 6;
+/** Threads that keep a large GPU busy; and turns that each of them should have, if it comes to that. */
+const ENOUGH = 60_000, ENOUGH_TURNS = 3;
+/** Bytes of the weight that a thread asks for at once, in registers. */
+const MAX_BYTES = 384;
+/** Products of blocks that are written out: more do not stay in the GPU's cache of instructions. */
+const MAX_PRODUCTS = 8;
+/** What a workgroup adds up together, and in how many parts at first. */
+const BATCH = 2, PARTS = 8;
 
 /** Rows are counted in powers of two, so that few kernels serve all batch sizes. */
 function roundUp(rows: number): number {
   return 2 ** Math.ceil(Math.log2(rows));
 }
 
+/** How many threads share out the blocks that are above each other: a power of two. */
+function slicesOf({ down, across }: ReturnType<typeof blocksOf>): number {
+  let slices = 32;
+  while (2 * slices <= THREADS && slices * across < ENOUGH && 2 * slices * ENOUGH_TURNS <= down) slices *= 2;
+  return slices;
+}
+
 /**
- * Weight [K, M]: a workgroup makes 4 to 32 columns of the result. Its threads share out K among them (split-K within the
- * workgroup) and add up what they found.
+ * Weight [K, M] in blocks: the threads of a workgroup share out the blocks that are above each other (split-K within the
+ * workgroup), and add up what they found.
+ *
+ * Layer norm does not wait for the statistics. With a pivot p = x₀, gain g, shift s, mean m of x − p and deviation d it is
+ * ((x − p − m)/d·g + s)·W = (Σ (x − p)·g·W − m·Σ g·W)/d + Σ s·W, and all of these sums are made at once. The pivot keeps x − p
+ * exact if the numbers of a row are far from zero, and close together.
  */
 export function rowsKernel(options: LinearKernelOptions): Kernel {
-  const { inputs: K, outputs: M, norm } = options, R = roundUp(options.rows);
-  const fours = Math.ceil(M / 4), steps = Math.ceil(K / 4);
-  const columns = [8, 4].find((columns) => fours / columns >= ENOUGH) ?? 2; // in fours
-  const slices = THREADS / columns, partials = Math.min(8, slices), batch = Math.min(R, 2), quads = Math.ceil(R / 4);
-  const component = (r: number) => "xyzw"[r % 4];
-  const within = isVectorized({ columns: K }) ? "" : ` * ${inside(K, "4u * i")}`;
-  const statistics = !norm ? "" : `
-  // mean and 1/deviation of each row, four rows to a vector
-  ${repeat(quads, (q) => `var mean${q} = vec4f();`)}
-  for (var i = thread; i < ${steps}u; i += ${THREADS}u) {
-    ${repeat(R, (r) => `mean${r >> 2}.${component(r)} += dot(x4(row${r}, 4u * i), vec4f(1));`, "\n    ")}
-  }
-  ${repeat(quads, (q) => `mean${q} = sumOfAll(mean${q}, thread) / ${K}f;`)}
-  ${repeat(quads, (q) => `var scale${q} = vec4f();`)}
-  for (var i = thread; i < ${steps}u; i += ${THREADS}u) {
-    ${
-    repeat(R, (r) =>
-      `let d${r} = (x4(row${r}, 4u * i) - mean${r >> 2}.${component(r)})${within};
-    scale${r >> 2}.${component(r)} += dot(d${r}, d${r});`, "\n    ")
-  }
-  }
-  ${repeat(quads, (q) => `scale${q} = inverseSqrt(sumOfAll(scale${q}, thread) / ${K}f + ${norm.epsilon}f);`)}`;
-  // A thread's turns: at first all that it needs of the weight is asked for, to arrive while the statistics are made; loops
-  // are written out, because compilers do not do that to loops that WebGPU guards against running for ever.
-  const turns = Math.ceil(steps / slices), together = turns <= MAX_TURNS ? turns : 4;
-  const exact = steps === turns * slices && turns % together === 0;
+  const { inputs: K, outputs: M, norm, format } = options, R = roundUp(options.rows);
+  const blocks = blocksOf(K, M), { down, across } = blocks, slices = slicesOf(blocks);
+  const threads = Math.max(slices, THREADS / 2), columns = threads / slices, turns = Math.ceil(down / slices);
+  const quads = (prefix: string) => Array.from({ length: Math.ceil(R / 4) }, (_, q) => `${prefix}${q}`);
+  // What each thread finds and all of them add up: the sums, and for layer norm what belongs to it.
+  const found = [
+    ...Array.from({ length: R }, (_, r) => `sum${r}`),
+    ...norm ? ["gains", "shifts", ...quads("total"), ...quads("square")] : [],
+  ];
+  const within = isVectorized({ columns: K }) ? "" : ` * ${inside(K, "k")}`;
   const fetch = (t: number) =>
-    `let i${t} = first + ${t * slices}u; let k${t} = 4u * ${exact ? `i${t}` : `min(i${t}, ${steps - 1}u)`};
-  ${repeat(4, (j) => `let w${t}_${j} = weight4(k${t} + ${j}u, column);`)}`;
-  const normalised = (r: number, t: number) =>
-    norm
-      ? `(x4(row${r}, k${t}) - mean${r >> 2}.${component(r)}) * scale${r >> 2}.${component(r)} * gain${t} + shift${t}`
-      : `x4(row${r}, k${t})`;
-  const add = (t: number) =>
-    `${norm ? `let gain${t} = gain4(0u, k${t}); let shift${t} = shift4(0u, k${t});` : ""}
+    `let i${t} = min(first + ${t * slices}u, ${down - 1}u); let w${t} = weight16(4u * i${t}, column);`;
+  const add = (t: number, exact: boolean) => {
+    const body = `let k = 4u * i${t};
+  ${norm ? `let gain = gain4(0u, k); let shift = shift4(0u, k); gains += w${t} * gain; shifts += w${t} * shift;` : ""}
   ${
       repeat(R, (r) => {
-        const a = exact ? normalised(r, t) : `select(vec4f(), ${normalised(r, t)}, i${t} < ${steps}u)`;
-        const products = repeat(4, (j) => `a${t}_${r}.${"xyzw"[j]} * w${t}_${j}`, " + ");
-        return `let a${t}_${r} = ${a}; sum${r} += ${products};`;
+        if (!norm) return `sum${r} += w${t} * x4(row${r}, k);`;
+        const part = `${r >> 2}.${"xyzw"[r % 4]}`;
+        return `let a${r} = (x4(row${r}, k) - pivot${r})${within};
+    sum${r} += w${t} * (a${r} * gain); total${part} += dot(a${r}, vec4f(1)); square${part} += dot(a${r}, a${r});`;
       })
     }`;
-  const sums = repeat(R, (r) => `var sum${r} = vec4f();`);
-  const work = turns <= MAX_TURNS
+    return exact ? `{ ${body} }` : `if (first + ${t * slices}u < ${down}u) { ${body} }`;
+  };
+  // Loops are written out, because compilers do not do that to loops that WebGPU guards against running for ever.
+  const most = Math.min(MAX_BYTES / (format === "bfloat16" ? 32 : 64), MAX_PRODUCTS / R), together = Math.min(most, 8);
+  const work = turns <= most
     ? `let first = slice;
-  ${repeat(turns, fetch)}${statistics}
-  ${sums}
-  ${repeat(turns, add)}`
-    : `${statistics}
-  ${sums}
-  for (var first = slice; first < ${steps}u; first += ${together * slices}u) {
+  ${repeat(turns, fetch)}
+  ${repeat(turns, (t) => add(t, (t + 1) * slices <= down))}`
+    : `for (var first = slice; first < ${down}u; first += ${together * slices}u) {
   ${repeat(together, fetch)}
-  ${repeat(together, add)}
+  ${repeat(together, (t) => add(t, t === 0 || down % (together * slices) === 0))}
   }`;
-  const code = `${linearPrelude(options)}${norm ? sumOfAll(THREADS) : ""}
-var<workgroup> part: array<vec4f, ${THREADS * batch}>;
+  const batch = Math.min(BATCH, found.length), partials = PARTS;
+  const sumUp = (b: number) => {
+    const mine = found.slice(b * batch, (b + 1) * batch);
+    return `${mine.map((name, v) => `part[${v * threads}u + thread] = ${name};`).join(" ")}
+  workgroupBarrier();
+  for (var i = thread; i < ${mine.length * columns * partials}u; i += ${threads}u) {
+    let at = i / ${columns * partials}u * ${threads}u + i % ${columns * partials}u;
+    var sum = part[at];
+    ${repeat(slices / partials - 1, (j) => `sum += part[at + ${(j + 1) * columns * partials}u];`, " ")}
+    partial[i] = sum;
+  }
+  workgroupBarrier();
+  if (thread < ${mine.length * columns}u) {
+    let at = thread / ${columns}u * ${columns * partials}u + thread % ${columns}u;
+    var sum = partial[at];
+    ${repeat(partials - 1, (j) => `sum += partial[at + ${(j + 1) * columns}u];`, " ")}
+    all[${b * batch * columns}u + thread] = sum;
+  }`;
+  };
+  const at = (name: string) => `all[${found.indexOf(name) * columns}u + own]`;
+  const normalised = `let quad = row / 4u;
+    let mean = all[${found.indexOf("total0") * columns}u + quad * ${columns}u + own][row % 4u] / ${K}f;
+    let square = all[${found.indexOf("square0") * columns}u + quad * ${columns}u + own][row % 4u] / ${K}f;
+    let scale = inverseSqrt(square - mean * mean + ${norm?.epsilon}f);
+    sum = (sum - mean * ${at("gains")}) * scale + ${at("shifts")};`;
+  const code = `${linearPrelude(options)}
+var<workgroup> part: array<vec4f, ${threads * batch}>;
+var<workgroup> partial: array<vec4f, ${columns * batch * partials}>;
+var<workgroup> all: array<vec4f, ${found.length * columns}>;
 
-@compute @workgroup_size(${THREADS})
+@compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let last = rowCount() - 1u;
-  ${repeat(R, (r) => `let row${r} = min(${r}u, last);`)}
+  ${R > 1 ? "let last = rowCount() - 1u;" : ""}
+  ${
+    repeat(R, (r) =>
+      `let row${r} = ${r ? `min(${r}u, last)` : "0u"};${norm ? ` let pivot${r} = x4(row${r}, 0u).x;` : ""}`)
+  }
   let slice = thread / ${columns}u;
   let own = thread % ${columns}u;
-  let column = 4u * (group.x * ${columns}u + own);
+  let column = 4u * ((group.x + group.y * 32768u) * ${columns}u + own);
+  let row = slice; // whose result it finishes, if there is such a row
+  let met = meets(row, column);
+  ${found.map((name) => `var ${name} = vec4f();`).join(" ")}
   ${work}
-  ${
-    repeat(R / batch, (b) =>
-      `${repeat(batch, (r) => `part[${r * THREADS}u + thread] = sum${b * batch + r};`)}
+  ${repeat(Math.ceil(found.length / batch), sumUp)}
   workgroupBarrier();
-  if (slice < ${partials}u) { // each of them makes one partial sum of slices, for all rows of this round
-    ${
-        repeat(batch, (r) =>
-          `var partial${r} = part[${r * THREADS}u + thread];
-    for (var i = 1u; i < ${slices / partials}u; i++) { partial${r} += part[${r * THREADS}u + thread + i * ${
-            partials * columns
-          }u]; }
-    part[${r * THREADS}u + thread] = partial${r};`, "\n    ")
-      }
-  }
-  workgroupBarrier();
-  if (thread < ${columns * batch}u) {
-    var sum = part[slice * ${THREADS}u + own];
-    for (var i = 1u; i < ${partials}u; i++) { sum += part[slice * ${THREADS}u + own + i * ${columns}u]; }
-    finish4(${b * batch}u + slice, column, sum);
-  }${b + 1 < R / batch ? "\n  workgroupBarrier();" : ""}`)
+  if (row < ${R}u) {
+    var sum = all[row * ${columns}u + own];
+    ${norm ? normalised : ""}
+    finish4(row, column, sum, met);
   }
 }`;
-  return { name: `${R} rows, ${describe(options)}`, code, workgroups: [Math.ceil(fours / columns), 1, 1] };
+  return { name: `${R} rows, ${describe(options)}`, code, workgroups: [...spread(Math.ceil(across / columns)), 1] };
 }
 
 /**

@@ -22,13 +22,28 @@ export interface Matrix {
   access?: "read" | "read_write";
   /** Its numbers are to be written one by one, whatever its width. */
   scalar?: boolean;
+  /** It lies in blocks of 4 × 4 (see {@link blocksOf}), and has so many rows. */
+  blockRows?: number;
+}
+
+/**
+ * How many blocks of 4 × 4 a matrix of so many rows and columns has, down and across, zeros beyond its edges. Blocks that stand
+ * one above the other are neighbours in memory, and so are the rows of a block: who adds up a few columns reads one stretch.
+ */
+export function blocksOf(rows: number, columns: number): { down: number; across: number } {
+  return { down: Math.ceil(rows / 4), across: Math.ceil(columns / 4) };
 }
 
 /** The first binding of every kernel: what changes from step to step, as integers; see {@link stepArray}. */
-export const STEP = `@group(0) @binding(0) var<storage, read> step: array<i32>;
+export const STEP = stepBinding("read");
+
+/** The same, for a kernel that may change it. */
+export function stepBinding(access: "read" | "read_write"): string {
+  return `@group(0) @binding(0) var<storage, ${access}> step: array<i32>;
 fn tokenCount() -> u32 { return u32(step[0]); }
 fn wantedCount() -> u32 { return u32(step[1]); }
 `;
+}
 
 /** Integers before the step's arrays: N, M, and where each array begins, of which there may be so many. */
 export const STEP_HEADER = 2 + 62;
@@ -40,13 +55,17 @@ export function stepArray(array: number, i: string): string {
 
 /**
  * Declares matrices as bindings 1, 2, … in this order, and a function `<name>4(row, column)` for each one that is read:
- * four neighbours at once, 0 beyond the end of the row. `column` is a multiple of 4.
+ * four neighbours at once, 0 beyond the end of the row. `column` is a multiple of 4. One in blocks has `<name>16(row, column)`,
+ * both multiples of 4: a block, whose i-th vector is its i-th row.
  */
 export function declare(matrices: readonly Matrix[]): string {
   return matrices.map((matrix, i) => {
-    const { name, access = "read" } = matrix;
+    const { name, access = "read", blockRows } = matrix;
+    const read = blockRows === undefined
+      ? `fn ${name}4(row: u32, column: u32) -> vec4f { ${readFour(matrix)} }`
+      : `fn ${name}16(row: u32, column: u32) -> mat4x4f { ${readBlock(matrix, blockRows)} }`;
     return `@group(0) @binding(${i + 1}) var<storage, ${access}> ${name}: array<${elementType(matrix)}>;
-fn ${name}4(row: u32, column: u32) -> vec4f { ${readFour(matrix)} }
+${read}
 `;
   }).join("");
 }
@@ -57,6 +76,7 @@ export function isVectorized({ columns, scalar = false }: Pick<Matrix, "columns"
 }
 
 function elementType(matrix: Matrix): string {
+  if (matrix.blockRows !== undefined) return matrix.format === "bfloat16" ? "vec4u" : "vec4f";
   if (matrix.format === "bfloat16") return isVectorized(matrix) ? "vec2u" : "u32";
   return isVectorized(matrix) ? "vec4f" : "f32";
 }
@@ -65,7 +85,7 @@ function readFour(matrix: Matrix): string {
   const { name, columns, format = "float32" } = matrix, first = `row * ${columns}u + column`;
   if (isVectorized(matrix)) {
     return format === "float32" ? `return ${name}[(${first}) / 4u];` : `let two = ${name}[(${first}) / 4u];
-  return bitcast<vec4f>(vec4u(two.x << 16u, two.x & 0xffff0000u, two.y << 16u, two.y & 0xffff0000u));`;
+  return ${unpacked("two.x", "two.y")};`;
   }
   const element = format === "float32"
     ? `${name}[i]`
@@ -76,6 +96,21 @@ function readFour(matrix: Matrix): string {
     if (column + j < ${columns}u) { four[j] = ${element}; }
   }
   return four;`;
+}
+
+function readBlock({ name, columns, format }: Matrix, rows: number): string {
+  const block = `(column / 4u * ${blocksOf(rows, columns).down}u + row / 4u)`;
+  return format === "bfloat16"
+    ? `let at = 2u * ${block}; let a = ${name}[at]; let b = ${name}[at + 1u];
+  return mat4x4f(${
+      [["a.x", "a.y"], ["a.z", "a.w"], ["b.x", "b.y"], ["b.z", "b.w"]].map(([a, b]) => unpacked(a, b)).join(", ")
+    });`
+    : `let at = 4u * ${block}; return mat4x4f(${[0, 1, 2, 3].map((i) => `${name}[at + ${i}u]`).join(", ")});`;
+}
+
+/** Four bfloat16 from two words. */
+function unpacked(a: string, b: string): string {
+  return `bitcast<vec4f>(vec4u(${a} << 16u, ${a} & 0xffff0000u, ${b} << 16u, ${b} & 0xffff0000u))`;
 }
 
 /** A function `<name>_store4(row, column, four)` that writes to a float32 matrix what lies within its row. */

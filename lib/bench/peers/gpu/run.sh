@@ -24,7 +24,7 @@ omnibus sweep.js --backend webgpu --batch-sizes 1 --repeats 1 --json "$results/t
   { echo "There is no GPU that WebGPU can use here: is the driver's Vulkan part installed?"; exit 1; }
 rm -f "$results"/try.*
 for dtype in float32 bfloat16; do
-  omnibus sweep.js --backend webgpu --dtype $dtype --batch-sizes "$sizes" --repeats 5 \
+  omnibus sweep.js --backend webgpu --dtype $dtype --batch-sizes "$sizes" --warmup 20 --repeats 5 \
     --json "$results/sweep-$dtype.json" --chart "$results/sweep-$dtype.svg" 2>&1 | tee "$results/sweep-$dtype.txt"
 done
 omnibus webgpu_profile.js --batch-sizes 1,8,32,128,512 2>&1 | tee "$results/profile.txt"

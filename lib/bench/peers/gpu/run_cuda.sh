@@ -17,7 +17,7 @@ read -ra deno <<< "${OMNIBUS_DENO:-deno run -A}"
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$results/gpu.txt"
 for dtype in float32 bfloat16; do
-  "${deno[@]}" lib/cli/sweep.ts --backend tensorflow --dtype $dtype --batch-sizes "$sizes" --warmup 5 --repeats 5 \
+  "${deno[@]}" lib/cli/sweep.ts --backend tensorflow --dtype $dtype --batch-sizes "$sizes" --warmup 20 --repeats 5 \
     --json "$results/sweep-$dtype.json" --chart "$results/sweep-$dtype.svg" 2>&1 | tee "$results/sweep-$dtype.txt"
 done
 if python3 -c "import torch, transformers" 2> /dev/null; then

@@ -4,8 +4,8 @@
  *
  *     deno run -A sizes.ts RESULTS.json [--backend NAME] [--dtype TYPE] [--models gpt2,gpt2-xl,3b,7b] [--batch-sizes 1,32,256]
  *
- * Weights are random, time does not depend on them. Each row has 16 tokens in the cache; the median of 5 runs of 16 steps, after 2
- * that do not count. Written after each model: what was measured stays if the next one fails.
+ * Weights are random, time does not depend on them. Each row has 16 tokens in the cache; the median of 5 runs of 16 steps, after
+ * half a second of others, in which the GPU's clocks rise. Written after each model: what was measured stays if the next one fails.
  */
 
 import { parseArgs } from "node:util";
@@ -22,7 +22,7 @@ import { median } from "../../../util/median.ts";
 import { decodeStepCost, measureRoofs } from "../../roofline.ts";
 import { CONTEXT, sizedConfig, type SizesResult, STEPS } from "./sizes_config.ts";
 
-const WARMUP = 2, RUNS = 5;
+const WARMUP_SECONDS = 0.5, RUNS = 5;
 
 const { values: flags, positionals: [path] } = parseArgs({
   allowPositionals: true,
@@ -68,12 +68,15 @@ async function timeSteps(model: GPT2, batchSize: number): Promise<number> {
   using cache = new KvCache(model);
   const rows = cache.admit({ slots: Array(batchSize).fill(CONTEXT + STEPS), length: CONTEXT });
   const feeds = rows.map((row) => ({ row, tokens: [0] })), runner = Runner.of(model), seconds: number[] = [];
-  for (let run = 0; run < WARMUP + RUNS; run++) {
+  const run = async () => {
     for (const row of rows) cache.rewind(row, CONTEXT);
     const start = performance.now();
     if (model.backend.chainsSteps) await runner.greedySteps(cache, feeds, STEPS);
     else for (let i = 0; i < STEPS; i++) await runner.step(cache, feeds);
-    if (run >= WARMUP) seconds.push((performance.now() - start) / 1000 / STEPS);
-  }
+    return (performance.now() - start) / 1000 / STEPS;
+  };
+  await run(); // compiles
+  for (const start = performance.now(); performance.now() - start < 1000 * WARMUP_SECONDS;) await run();
+  while (seconds.length < RUNS) seconds.push(await run());
   return median(seconds);
 }

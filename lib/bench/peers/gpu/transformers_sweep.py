@@ -3,9 +3,10 @@
     python3 transformers_sweep.py RESULTS.json [BATCH_SIZES [COMPILED_BATCH_SIZES]]
 
 GPT-2 124M with random weights, prompts of 7 tokens, 10 new ones, greedy, the head for the last position only; the medians of
-5 runs after 5 that are not counted; at each batch size the variants take turns. "compiled" is a static cache and
-torch.compile(mode="reduce-overhead"), CUDA graphs that is, of decode steps, anew for each batch size; prefill is eager, as in
-transformers' own generate(). "TF32" allows it in matrix products, as TensorFlow does unless told otherwise; PyTorch does not.
+5 runs after 20 that are not counted, in which the GPU's clocks rise too; at each batch size the variants take turns.
+"compiled" is a static cache and torch.compile(mode="reduce-overhead"), CUDA graphs that is, of decode steps, anew for each
+batch size; prefill is eager, as in transformers' own generate(). "TF32" allows it in matrix products, as TensorFlow does
+unless told otherwise; PyTorch does not.
 """
 
 import json
@@ -19,7 +20,7 @@ import torch
 import transformers
 
 PROMPT = [464, 2068, 7586, 21831, 11687, 625, 262]
-MAX_TOKENS, WARMUP, REPEATS = 10, 5, 5
+MAX_TOKENS, WARMUP, REPEATS = 10, 20, 5
 SIZES = "1,2,4,8,16,32,64,128,256,512"
 
 
