@@ -76,8 +76,8 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Pr
 /** Two int8 layers with constant ranges, of weights that stay the caller's, with a GELU in between. */
 function int8Chain(backend: TensorflowBackend, first: ColumnPart, second: ColumnPart): DividedLinear {
   const quantized = (part: ColumnPart) => [quantizedPart(backend, { ...part, bias: part.bias && part.bias.clone() })];
-  const a = new Int8Linear(backend, quantized(first), "gelu_new", { inputRange: 4 });
-  const b = new Int8Linear(backend, quantized(second), "none", { inputRange: 16 });
+  const a = new Int8Linear(backend, quantized(first), "gelu_new", { inputRange: [-4, 4] });
+  const b = new Int8Linear(backend, quantized(second), "none", { inputRange: [-0.2, 16] });
   return {
     apply: (x) => [applyInt8Chain(backend, a, b, x)],
     dispose: () => [a, b].forEach((layer) => layer.dispose()),
