@@ -52,7 +52,7 @@ export function tables(standings: readonly Standing[], name = "omnibus"): string
 
 /** How far each contestant's answer is from the reference's. */
 export function answers(standings: readonly Standing[]): string {
-  const rows = standings.map(({ name, dtype, logitsError, sameTokens }) => [
+  const rows = standings.filter(({ name }) => name !== CONTROL).map(({ name, dtype, logitsError, sameTokens }) => [
     `${name} ${dtype}`,
     percent(logitsError),
     sameTokens ? "same" : "other",
