@@ -57,7 +57,7 @@ await run({
   });
   const ended = endOnSignals(server);
   await server.ready;
-  console.error(`${server.url}/v1 answers.${apiKeys.length ? "" : openTo(host)}`);
+  console.error(`${server.url}/v1 answers.${apiKeys.length ? "" : openTo(server)}`);
   const failure = await Promise.race([ended, server.failed]);
   if (failure) throw new Error(`The engine has ended: ${failure}`); // whoever started this can do so again
   Deno.exit(0);
@@ -90,6 +90,8 @@ async function readKeys(file: string | undefined): Promise<string[]> {
   return given ? [given, ...keys] : keys;
 }
 
-function openTo(host: string): string {
-  return /^(localhost|127\.|::1)/.test(host) ? "" : " Whoever reaches it may ask: see --api-key-file.";
+function openTo({ url }: Server): string {
+  return /^http:\/\/(localhost|127\.[\d.]+|\[::1\]):/.test(url)
+    ? ""
+    : " Whoever reaches it may ask: see --api-key-file.";
 }
