@@ -39,7 +39,6 @@ export { type Chart, type ChartOptions, formatNumber, stackCharts, theme } from 
 export { type StackedBar, stackedBars, type StackedBarsOptions } from "./chart/stacked_bars.ts";
 export { renderSvg } from "./chart/svg.ts";
 export {
-  latencyPoints,
   latencySeries,
   sweepChart,
   type SweepChartOptions,

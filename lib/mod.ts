@@ -23,7 +23,7 @@ export { BACKENDS } from "./backend/types.ts";
 export type { Backend, BackendName, Parallelism } from "./backend/types.ts";
 export { DTYPES } from "./backend/ops.ts";
 export type { Dtype } from "./backend/ops.ts";
-export type { ActivationRanges } from "./backend/int8.ts";
+export type { ActivationRange, ActivationRanges } from "./backend/int8.ts";
 
 // Text to tokens and back, and prompts as a batch.
 export { AutoTokenizer } from "./tokenizer/tokenizer.ts";

@@ -13,8 +13,8 @@ import type { GPT2 } from "./gpt2/model.ts";
 export interface LoadOptions extends BuildOptions {
   /**
    * How int8 layers scale their inputs: `static`, by constants that are measured once for the weights, where neither their
-   * file nor the cache has them, which is faster; or `dynamic`, each row as it comes, which is nearer to float32. Default
-   * `dynamic`.
+   * file nor the cache has them; or `dynamic`, each row as it comes, which is slower and needs no measurement. Default `static`,
+   * where the backend can.
    */
   activations?: "static" | "dynamic";
   /** Called with one line about what was measured. Default: stderr. */
@@ -64,7 +64,7 @@ async function withRanges(
   options: LoadOptions,
   find: (options: RangesOptions) => Promise<ActivationRanges>,
 ): Promise<BuildOptions> {
-  const { backend = await useBackend(), dtype, activations = "dynamic", log = console.error } = options;
+  const { backend = await useBackend(), dtype, activations = "static", log = console.error } = options;
   if (dtype !== "int8" || !backend.ops.takesInputRanges || options.activationRanges) return { ...options, backend };
   return { ...options, backend, activationRanges: activations === "static" ? await find({ backend, log }) : new Map() };
 }

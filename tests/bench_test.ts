@@ -4,11 +4,14 @@ import assert from "node:assert/strict";
 import { runs } from "./_support/programs.ts";
 import { pathToFileURL } from "node:url";
 import { startAll } from "../lib/bench/peers/catalog.ts";
+import { stateLines, watchMachine } from "../lib/bench/machine_state.ts";
 import {
   compare,
+  CONTROL,
   doubts,
   geometricMean,
   type Point,
+  ratiosByRound,
   ratiosOf,
   relativeError,
   type Standing,
@@ -52,6 +55,46 @@ Deno.test("ratios are taken within a precision, and the best peer is another one
     ],
   );
   assert.equal(ratios[2].geometricMean, 1);
+});
+
+Deno.test("ratios have a spread over the rounds, and the control is not a peer", () => {
+  const times = (name: string, repeats: number[][]) => {
+    const own = standing(name, "float32", repeats.map(() => 10));
+    return { ...own, points: own.points.map((point, i) => ({ ...point, repeats: repeats[i] })) };
+  };
+  const standings = [
+    times("omnibus", [[1, 2], [1, 1]]),
+    times("a", [[2, 2], [2, 1]]),
+    times(CONTROL, [[1, 4], [1, 1]]),
+  ];
+  const [own, a, again] = standings;
+  assert.deepEqual(ratiosByRound(own, a).map((ratio) => Number(ratio.toFixed(6))), [2, 1]);
+  assert.deepEqual(ratiosByRound(own, again).map((ratio) => Number(ratio.toFixed(6))), [1, 1.414214]);
+  const against = (group: Standing[]) =>
+    ratiosOf(group, "omnibus", ({ throughput }) => throughput).map((r) => r.against);
+  assert.deepEqual(against(standings), ["a", CONTROL, "best"]);
+  assert.deepEqual(against([own, again]), [CONTROL], "nobody is the best of none");
+  const text = tables(standings);
+  assert.match(text, /lowest round +1\.00x +1\.00x/);
+  assert.match(text, /highest round +2\.00x +1\.41x/);
+});
+
+Deno.test("the machine's state is looked at around each round, and said in a line", async () => {
+  const look = await watchMachine(), states = [await look(), await look()];
+  for (const { bandwidth, othersShare, stolenShare } of states) {
+    assert.ok(bandwidth > 1e7 && bandwidth < 1e13, `${bandwidth}`);
+    for (const share of [othersShare, stolenShare]) assert.ok(share === null || share >= 0 && share <= 1, `${share}`);
+  }
+  assert.match(
+    stateLines([...states, { bandwidth: 2e9, othersShare: null, stolenShare: 0.25 }]),
+    /^Before round 0 one thread .*\nBefore round 1 .*\nAt the end one thread copied 2\.0 GB\/s, 25\.0% of the last/,
+  );
+  let rounds = 0;
+  await compare([contestant("a", {})], {
+    ...{ ids: [1], batchSizes: [1], maxTokens: 1, repeats: 3, pauseSeconds: 0 },
+    onRound: () => Promise.resolve(void rounds++),
+  });
+  assert.equal(rounds, 5);
 });
 
 Deno.test("everyone runs every size once a round, nobody is always first, and the first round does not count", async () => {
@@ -208,6 +251,8 @@ Deno.test("a table has everyone's rates, the ratio to the best, and the ratios t
     "8 | 300.0 ±50% | 100.0 ±50% | 150.0 ±50% | 2.00x",
     "geo. mean | 1.22x | 2.00x | 1.00x",
     "least | 0.50x | 2.00x | 0.50x",
+    "lowest round | 1.00x | 1.00x",
+    "highest round | 1.00x | 1.00x",
   ]);
 });
 

@@ -271,6 +271,8 @@ Deno.test("a chart of seats tells one ride from the next, and the steps of a pro
   assert.deepEqual(of("decode"), [[1, 10], [1, 2]]);
   assert.deepEqual(of("prefill"), [[0, 1], [0, 1], [2, 3], [6, 10]]);
   assert.throws(() => seatChart(rides, { title: "One seat", seats: 1 }), /seat 1 is none of 1/);
+  const alone = seatChart([{ rows: [] }], { title: "One", seats: 1 });
+  assert.equal(alone.description, "One. 1 seat, 1 step, 0% of the seats taken. seat 0: nobody.");
 });
 
 Deno.test("a timeline keeps its rows in order, leaves out words that have no room, and refuses what ends before it begins", async () => {

@@ -20,6 +20,7 @@ import { padBatch } from "../lib/tokenizer/batch.ts";
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import { compiledByXla, testOnEach, workingBackends } from "./_support/backends.ts";
 import { alone, type Asked, randomWork, untilStep } from "./_support/engine_workloads.ts";
+import { assertDrawn } from "./_support/draws.ts";
 import { collectGarbage } from "./_support/garbage.ts";
 import { assertClose } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
@@ -86,6 +87,37 @@ Deno.test("each of many random requests gets what it gets alone, whoever comes, 
   for (const [what, count] of Object.entries(seen)) assert.ok(count >= batches, `${what}: ${count}`);
 });
 
+/** The answers of random work on the small model that are not what their draws ask for, one by one, and the number of ties. */
+async function notDrawn(
+  requests: number,
+  seed: number,
+  work = randomWork,
+): Promise<{ wrong: string[]; ties: number; tokens: number }> {
+  const [backend] = backends.working;
+  await tf.setBackend(backend.name);
+  using model = await loadGPT2("models/small", { backend });
+  const { asked } = await work(model, { seed, requests }), wrong: string[] = [];
+  let ties = 0, tokens = 0;
+  for (const [i, { options: { prompt, ...options }, answer }] of asked.entries()) {
+    if (!answer) continue;
+    tokens += answer.tokens.length;
+    await assertDrawn(model, prompt, options, answer).then(
+      (count) => ties += count,
+      ({ message }) => wrong.push(`request ${i}: ${message}`),
+    );
+  }
+  return { wrong, ties, tokens };
+}
+
+Deno.test("among 50,257 tokens each answer is what its draws ask for, whatever seats and memory its engine has", async () => {
+  for (let seed = 0; seed < (full ? 20 : 1); seed++) {
+    const { wrong, ties, tokens } = await notDrawn(full ? 30 : 8, seed);
+    console.log({ seed, ties, tokens });
+    assert.deepEqual(wrong, []);
+    assert.ok(ties <= Math.max(2, 0.005 * tokens), `${ties} ties in ${tokens} tokens`);
+  }
+});
+
 /** Replaces what an object has by something else, until it is disposed. */
 function replaced<T extends object>(object: T, key: keyof T, descriptor: PropertyDescriptor): Disposable {
   const before = Object.getOwnPropertyDescriptor(object, key)!;
@@ -145,6 +177,14 @@ for (const [what, make] of Object.entries(mistakes)) {
     assert.ok(wrong.length > 0);
   });
 }
+
+Deno.test("control: among 50,257 tokens draws in the order of the steps are not those of the requests", async () => {
+  const mistaken: typeof randomWork = async (...work) => {
+    using _ = mistakes["draws in the order of the steps, not of a request's tokens"]();
+    return await randomWork(...work);
+  };
+  assert.ok((await notDrawn(8, 0, mistaken)).wrong.length > 0);
+});
 
 const ask = (prompt: readonly number[], maxTokens: number, more: Partial<SubmitOptions> = {}): SubmitOptions => ({
   ...{ prompt, maxTokens, ignoreEos: true },

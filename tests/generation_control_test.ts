@@ -3,16 +3,14 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { generateBatch, type GenerateOptions, generateSteps } from "../lib/engine/generate.ts";
-import { probabilities } from "../lib/engine/probabilities.ts";
-import type { AnswerOptions, Generated } from "../lib/engine/request.ts";
-import { samplingSettings } from "../lib/engine/sampling.ts";
-import { uniformOf } from "../lib/engine/uniform.ts";
+import type { AnswerOptions } from "../lib/engine/request.ts";
 import { generateStepsWithoutCache } from "../lib/engine/without_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import { seededRandom } from "../lib/util/random.ts";
 import { compiledByXla, testOnEach, workingBackends } from "./_support/backends.ts";
+import { assertDrawn } from "./_support/draws.ts";
 import { assertClose, logitsOf } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
@@ -42,37 +40,6 @@ function randomPrompts(count: number, seed: number): number[][] {
   );
 }
 
-/** Fails unless the answer's tokens are those that its draws ask for, by the logits that the text has alone. Counts ties. */
-function assertDrawn(
-  answer: Generated,
-  prompt: readonly number[],
-  kind: Partial<AnswerOptions>,
-  logits: number[][],
-) {
-  const settings = samplingSettings({ ...kind, seed: kind.seed ?? 0 }, { vocabSize: 97 });
-  const endIds = [7, ...kind.stopIds ?? []];
-  let ties = 0;
-  for (const [i, token] of answer.tokens.entries()) {
-    const before = answer.tokens.slice(0, i);
-    const share = probabilities(logits[i], settings, { prompt, answer: before, endIds });
-    if (!kind.temperature) {
-      const largest = share.indexOf(1);
-      if (token !== largest) ties++;
-      continue;
-    }
-    const uniform = uniformOf(settings.seed, 0, i);
-    const filtered = settings.topK > 0 || settings.topP < 1 || settings.minP > 0;
-    const order = [...share.keys()].sort((a, b) => filtered ? share[b] - share[a] || a - b : a - b);
-    let end = 0;
-    const at = order.findIndex((id) => (end += share[id]) > uniform), begin = end - share[order[at]];
-    if (token !== order[at]) {
-      assert.ok(Math.min(uniform - begin, end - uniform) < 1e-3, `token ${i}: ${token}, not ${order[at]}`);
-      ties++;
-    }
-  }
-  return ties;
-}
-
 testOnEach(
   backends,
   "rows of all settings in one batch get what their seeds ask for, alone and together",
@@ -86,8 +53,7 @@ testOnEach(
       assert.deepEqual(together[i].tokens, alone.tokens, `row ${i}`);
       assert.equal(together[i].finishReason, alone.finishReason, `row ${i}`);
       assertClose(together[i].logprobs!, alone.logprobs!, 1e-3, `row ${i}`);
-      const texts = alone.tokens.map((_, step) => [...prompts[i], ...alone.tokens.slice(0, step)]);
-      ties += assertDrawn(together[i], prompts[i], kind, await logitsOf(model, texts));
+      ties += await assertDrawn(model, prompts[i], kind, together[i]);
       tokens += alone.tokens.length;
     }
     assert.ok(ties <= 0.05 * tokens, `${ties} ties of ${tokens}`);

@@ -30,6 +30,14 @@ async function running(args: string[] = [], before?: string[]) {
   throw new Error(`It ended: ${(await child.status).code}`);
 }
 
+/** Asserts that a server says something and ends, before it answers anybody. */
+async function refuses(message: RegExp, args: string[], before?: string[]) {
+  const { child, said } = start(args, before);
+  const [lines] = await Promise.all([Array.fromAsync(said), child.stdout.cancel()]);
+  assert.match(lines.join("\n"), message);
+  assert.equal((await child.status).code, 2, args.join(" "));
+}
+
 const long = { prompt: "Call me", max_tokens: 250, ignore_eos: true, stream: true };
 const post = (url: string, body: unknown) =>
   fetch(`${url}/v1/completions`, { method: "POST", body: JSON.stringify(body) });
@@ -152,6 +160,23 @@ Deno.test({
   },
 });
 
+Deno.test({
+  name: "a key in the environment may end with a new line, and must not be blank",
+  ignore: windows,
+  async fn() {
+    const { child, url, ended } = await running([], ["env", "OMNIBUS_API_KEY=a key\n"]);
+    const status = async (headers: HeadersInit) => {
+      const answer = await fetch(`${url}/v1/models`, { headers });
+      await answer.body?.cancel();
+      return answer.status;
+    };
+    assert.deepEqual([await status({ authorization: "Bearer a key" }), await status({})], [200, 401]);
+    child.kill("SIGTERM");
+    await ended;
+    await refuses(/OMNIBUS_API_KEY is set and has no key/, [], ["env", "OMNIBUS_API_KEY= "]);
+  },
+});
+
 Deno.test("the server does not start where it cannot listen, without a key in the file, or without a model", async () => {
   using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const folder = await Deno.makeTempDir(), empty = `${folder}/keys`;
@@ -174,10 +199,5 @@ Deno.test("the server does not start where it cannot listen, without a key in th
       ? [[/Cannot hold 999999999 connections: of the \d+ files/, "--max-connections", "999999999"]] as Case[]
       : [],
   ];
-  await Promise.all(cases.map(async ([message, ...args]) => {
-    const { child, said } = start(args), [first] = await Promise.all([said.next(), child.stdout.cancel()]);
-    assert.match(first.value!, message);
-    for await (const _ of said);
-    assert.equal((await child.status).code, 2, args.join(" "));
-  }));
+  await Promise.all(cases.map(([message, ...args]) => refuses(message, args)));
 });

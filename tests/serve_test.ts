@@ -398,6 +398,17 @@ Deno.test("a reader who takes nothing is waited for until the idle time is over,
   };
   await assert.rejects(send(), /did not read/);
   assert.equal(gone.length, 1);
+  const heard = Promise.withResolvers<Error>(),
+    unread = new EventStream({ idleMilliseconds: 1, onGone: heard.resolve });
+  void unread.send("x".repeat(100_000)); // as to who watches the timeline: nobody waits
+  assert.match((await heard.promise).message, /did not read/);
+  const late = new AbortController(), { signal } = late;
+  const bounded = new EventStream({ idleMilliseconds: 60_000, onGone: (reason) => gone.push(reason), signal });
+  const slow = assert.rejects(async () => {
+    for (;;) await bounded.send("x".repeat(10_000));
+  }, /too late/);
+  late.abort(new Error("too late"));
+  await slow;
   const patient = new EventStream({ idleMilliseconds: 60_000, onGone: (reason) => gone.push(reason) });
   let sent = 0, read = 0;
   const sending = (async () => {
@@ -444,6 +455,18 @@ Deno.test("to drain is to say so at once, to refuse what comes, and to answer wh
   await assert.rejects(fetch(`${it.server.url}/health`));
 });
 
+Deno.test("when the engine has failed, who started the server hears of it, and clients that it is over", async () => {
+  await using it = await served();
+  it.engine.timeline.listen(() => {
+    throw new Error("no more steps"); // within the engine's own work
+  });
+  const answer = await it.post("/v1/completions", { prompt: "a" });
+  assert.deepEqual([answer.status, (await answer.json()).error.type], [500, "server_error"]);
+  assert.match(await it.server.failed, /no more steps/);
+  const health = await fetch(`${it.server.url}/health`);
+  assert.deepEqual([health.status, (await health.json()).error.code], [503, "failed"]);
+});
+
 Deno.test("until the model is loaded the server listens and says that it is not ready", async () => {
   const { serve } = await import("../lib/serve/server.ts");
   const loading = Promise.withResolvers<never>();
@@ -484,8 +507,11 @@ Deno.test("metrics and timeline say what the engine did", async () => {
   assert.deepEqual(steps, JSON.parse(JSON.stringify(it.engine.timeline.steps.slice(begin))));
 });
 
-Deno.test("who stops watching the timeline makes room for others", async () => {
+Deno.test("who stops watching the timeline, or never did, makes room for others", async () => {
   await using it = await served();
+  for (let i = 0; i < 20; i++) {
+    assert.equal((await fetch(`${it.server.url}/timeline`, { method: "HEAD" })).status, 200);
+  }
   const watch = () => fetch(`${it.server.url}/timeline`), watching = [];
   for (let response = await watch();; response = await watch()) {
     if (response.status === 429) {

@@ -1,12 +1,39 @@
-/** The book, built for real and browsed. In full runs only: Sphinx is a download. */
+/** The book: what it takes from the notebooks, and in full runs, as Sphinx is a download, the whole of it, built and browsed. */
 
 import assert from "node:assert/strict";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { AutoModelForCausalLM, AutoTokenizer, generateBatch } from "../lib/mod.ts";
 import { buildSite } from "../lib/site/build.ts";
+import { readChapters, writeAbout } from "../lib/site/chapters.ts";
 import { findChromium, Page } from "./_support/browser.ts";
-import { chartsOf, storedNotebooks } from "./_support/stored_notebooks.ts";
+import { chartsOf, NOTEBOOKS, storedNotebooks } from "./_support/stored_notebooks.ts";
+
+Deno.test("every chart of every chapter is a slide, and every chapter says what one can do afterwards", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const chapters = await readChapters(NOTEBOOKS);
+    await writeAbout(chapters, folder);
+    const read = (...path: string[]) => Deno.readTextFile(join(folder, ...path));
+    const page = await read("all_slides.md"), goals = await read("goals.md");
+    for (const { name, notebook } of await storedNotebooks()) {
+      for (const [i, { data }] of chartsOf(notebook).entries()) {
+        const file = `_static/slides/${name}_${i + 1}.svg`, slide = await read(file);
+        assert.ok(page.includes(`src="${file}" alt="`), `${file} is not shown`);
+        const [, width, height] = slide.match(/^<svg[^>]* width="(\d+)" height="(\d+)"/)!.map(Number);
+        assert.ok(
+          width === 1920 && height <= 1080 || height === 1080 && width <= 1920,
+          `${file}: ${width} × ${height}`,
+        );
+        const withoutSize = (svg: string) => svg.replace(/ width="[\d.]+" height="[\d.]+"/, "");
+        assert.equal(withoutSize(slide), withoutSize([data["image/svg+xml"]].flat().join("")));
+      }
+      assert.ok(goals.includes(`(notebooks/${name}.ipynb)`), `${name} does not begin with what one can do afterwards`);
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
 
 const full = Deno.env.has("OMNIBUS_FULL"), chromium = await findChromium();
 const needsFull = full ? "" : " [skipped: `deno task test --full` builds it]";
@@ -54,10 +81,18 @@ Deno.test({
       path: `notebooks/${name}.html`,
       charts: chartsOf(notebook).length,
     }));
-    const others = ["index.html", "glossary.html", "lab.html", "browser.html", "api/index.html"].map((path) => ({
-      path,
-      charts: 0,
-    }));
+    const names = [
+      "index",
+      "glossary",
+      "lab",
+      "browser",
+      "how_it_works",
+      "measurements",
+      "teachers",
+      "slides",
+      "api/index",
+    ];
+    const others = names.map((name) => ({ path: `${name}.html`, charts: 0 }));
     for (const [shape, width, height] of [["desktop", 1280, 900], ["phone", 390, 844]] as const) {
       await using page = await Page.open(chromium!, { width, height });
       for (const { path, charts } of [...others, ...chapters]) {

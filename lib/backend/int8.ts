@@ -15,10 +15,21 @@ export interface Int8Weight {
 }
 
 /**
- * The largest magnitude of the inputs of linear layers, by the layers' names in the checkpoint (`h.0.mlp.c_fc`; the head is
- * `lm_head`): what 127 stands for in their int8 inputs. A layer that is missing scales each row as it comes.
+ * What the inputs of a linear layer range over, zero included: what 0 and 255 stand for in its eight-bit inputs. What lies
+ * beyond is cut off.
  */
-export type ActivationRanges = ReadonlyMap<string, number>;
+export type ActivationRange = readonly [low: number, high: number];
+
+/**
+ * Ranges by the layers' names in the checkpoint (`h.0.mlp.c_fc`; the head is `lm_head`). A layer that is missing scales each row
+ * as it comes.
+ */
+export type ActivationRanges = ReadonlyMap<string, ActivationRange>;
+
+/** Whether these two numbers can be a range. */
+export function isActivationRange([low, high]: readonly number[]): boolean {
+  return low <= 0 && high >= 0 && high - low > 0 && Number.isFinite(Math.fround(high - low));
+}
 
 /** Weights of that shape -> the nearest int8 ones. Rounds as TensorFlow's QuantizeV2 does, in float32 and halves to even. */
 export function quantizeInt8(weights: Float32Array, shape: readonly [number, number], axis: 0 | 1): Int8Weight {

@@ -2,7 +2,7 @@
 
 import type * as tf from "@tensorflow/tfjs";
 import type { SamplingOps } from "./sampling.ts";
-import type { Int8Weight } from "./int8.ts";
+import type { ActivationRange, Int8Weight } from "./int8.ts";
 
 /** Element types that the weights of linear layers can have; which of them there are is for the backend to say. */
 export const DTYPES = ["float32", "bfloat16", "int8"] as const;
@@ -43,10 +43,10 @@ export interface LinearOptions {
   /** How many numbers the whole model has: memory may be spent on the speed of small ones. Default: few. */
   modelSize?: number;
   /**
-   * The largest magnitude that an int8 layer takes its inputs to have, measured beforehand; larger ones are cut off. Default:
-   * each row's own largest, found as it comes.
+   * What an int8 layer takes its inputs to range over, measured beforehand. Default: up to each row's own largest magnitude,
+   * found as it comes.
    */
-  inputRange?: number;
+  inputRange?: ActivationRange;
 }
 
 /**

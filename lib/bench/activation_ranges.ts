@@ -4,7 +4,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { ActivationRanges } from "../backend/int8.ts";
+import type { ActivationRange, ActivationRanges } from "../backend/int8.ts";
 import type { Linear, Ops } from "../backend/ops.ts";
 import { plainOps } from "../backend/plain.ts";
 import type { Backend } from "../backend/types.ts";
@@ -21,19 +21,16 @@ export interface MeasuredRanges {
   ranges: ActivationRanges;
   /** How many layers there are. */
   layers: number;
-  /** How much of what went into the layers was cut off, on the half of the text that the ranges are not from. */
+  /** With ranges of one half of the text: in how many of the vectors that went into the layers in the other half one cuts something off. */
   clippedShare: number;
-  /** Perplexity on all of the text, divided by that with each row's own ranges. */
+  /** Perplexity on the text, divided by that with each row's own ranges. */
   perplexityRatio: number;
   /** Tokens of the text. */
   tokens: number;
 }
 
-/** How much perplexity constant ranges may cost, as a share. */
-const ALLOWED = 0.0025;
-
-/** What is tried for all layers: ranges of so much of the largest magnitude. Finer steps for many may be worth a few cuts. */
-const OF_LARGEST = [1, 0.9, 0.8];
+/** How much perplexity constant ranges may cost, as a share, on the text that they are from. */
+const ALLOWED = 0.004;
 
 /** Shares of the layers that are left with ranges of each row, until the perplexity is as it should be. */
 const BY_ROW = [1 / 8, 1 / 4, 1 / 2];
@@ -45,64 +42,81 @@ const OWN_TEXT = { rows: 16, length: 128 };
  * Measures on `rows` of tokens, an even number of the same length; by default on text that the model itself makes. `load`
  * loads the model with the backend and the ranges that it is given.
  *
- * A layer's range is most of the largest magnitude that one half of the text brings; how much of it, perplexity decides. Where
- * that costs too much, the layers whose largest row is the furthest from a usual one get no range: outliers of a few tokens
- * would take the steps of all others.
+ * A layer's range is all that the text brings: narrower ones are finer, and were better on the text itself but worse on others.
+ * Where constants cost too much, the layers whose largest row is the furthest from a usual one get none: outliers of a few
+ * tokens would take the steps of all others.
  */
 export async function measureActivationRanges(
   load: (options: BuildOptions) => Promise<GPT2>,
   backend: Backend,
   rows?: readonly (readonly number[])[],
 ): Promise<MeasuredRanges> {
-  const inputs = new Map<string, number[]>(); // by layer, the largest magnitude of each row that went in
-  let limits: ActivationRanges = new Map(), clipped = 0, seen = 0;
+  const text = rows ?? await withModel(load, { backend, activationRanges: new Map() }, ownText);
+  const { perplexity: byRow, halves } = await watchHalves(load, backend, text);
+  const [first, second] = halves, layers = [...first.keys()];
+  const ofHalf = new Map(layers.map((layer) => [layer, hull(first.get(layer)!)]));
+  const steadiest = layers.map((layer) => {
+    const vectors = [...first.get(layer)!, ...second.get(layer)!], range = hull(vectors);
+    return { layer, range, unsteadiness: magnitude(range) / median(vectors.map(magnitude)) };
+  }).sort((a, b) => a.unsteadiness - b.unsteadiness);
+
+  let ranges: ActivationRanges = new Map(), perplexityRatio = 1;
+  for (const left of [0, ...BY_ROW]) {
+    const kept = steadiest.slice(0, Math.floor((1 - left) * layers.length));
+    const tried = new Map(kept.map(({ layer, range }) => [layer, range]));
+    const predicted = await withModel(load, { backend, activationRanges: tried }, (model) => predict(model, text));
+    const ratio = predicted.perplexity / byRow;
+    if (ratio > 1 + ALLOWED) continue;
+    [ranges, perplexityRatio] = [tried, ratio];
+    break;
+  }
+  const vectors = [...ranges.keys()].flatMap((layer) => second.get(layer)!.map((vector) => ({ layer, vector })));
+  const clipped = vectors.filter(({ layer, vector: [low, high] }) => {
+    const range = ofHalf.get(layer)!;
+    return low < range[0] || high > range[1];
+  });
+  return {
+    ranges,
+    layers: layers.length,
+    clippedShare: vectors.length ? clipped.length / vectors.length : 0,
+    perplexityRatio,
+    tokens: text.length * text[0].length,
+  };
+}
+
+/** For each half of a text: by layer, what each vector that goes in ranges over; and the perplexity on both, without constant ranges. */
+async function watchHalves(
+  load: (options: BuildOptions) => Promise<GPT2>,
+  backend: Backend,
+  text: readonly (readonly number[])[],
+) {
+  const halves: Map<string, ActivationRange[]>[] = [];
   const watch = (layer: string, x: tf.Tensor2D) =>
     tf.tidy(() => {
-      const sizes = tf.abs(x), limit = limits.get(layer);
-      if (limit === undefined) {
-        const own = inputs.get(layer) ?? [];
-        for (const size of tf.max(sizes, 1).dataSync()) own.push(size);
-        inputs.set(layer, own);
-      } else {
-        clipped += tf.sum(tf.cast(tf.greater(sizes, limit), "int32")).dataSync()[0];
-        seen += x.size;
+      const half = halves.at(-1)!, vectors = half.get(layer) ?? [], high = tf.max(x, 1).dataSync();
+      for (const [row, low] of tf.min(x, 1).dataSync().entries()) {
+        vectors.push([Math.min(low, 0), Math.max(high[row], 0)]);
       }
+      half.set(layer, vectors);
     });
-  rows ??= await withModel(load, { backend, activationRanges: new Map() }, ownText);
-  const [half, rest] = [rows.slice(0, rows.length / 2), rows.slice(rows.length / 2)];
-  const perplexity = async (activationRanges: ActivationRanges) =>
-    await withModel(load, { backend, activationRanges }, async (model) => (await predict(model, rows)).perplexity);
-  const watching = async (activationRanges: ActivationRanges, rows: readonly (readonly number[])[]) => {
-    limits = activationRanges;
-    await withModel(load, { backend: watched(backend, watch), activationRanges }, (model) => predict(model, rows));
-  };
+  let surprise = 0;
+  await withModel(load, { backend: watched(backend, watch), activationRanges: new Map() }, async (model) => {
+    for (const rows of [text.slice(0, text.length / 2), text.slice(text.length / 2)]) {
+      halves.push(new Map());
+      surprise += Math.log((await predict(model, rows)).perplexity) / 2;
+    }
+  });
+  return { perplexity: Math.exp(surprise), halves };
+}
 
-  await watching(new Map(), half);
-  const steadiest = [...inputs].map(([layer, sizes]) => ({ layer, limit: largest(sizes), usual: median(sizes) }))
-    .sort((a, b) => a.limit / a.usual - b.limit / b.usual);
-  const rangesOf = (layers: typeof steadiest, share: number) =>
-    new Map(layers.map(({ layer, limit }) => [layer, share * limit]));
-  const byRow = await perplexity(new Map());
-  const tried = [];
-  for (const share of OF_LARGEST) {
-    const ranges = rangesOf(steadiest, share);
-    tried.push({ share, ranges, ratio: await perplexity(ranges) / byRow });
-  }
-  let best = tried.reduce((a, b) => b.ratio < a.ratio ? b : a);
-  for (const left of BY_ROW) {
-    if (best.ratio <= 1 + ALLOWED) break;
-    const ranges = rangesOf(steadiest.slice(0, Math.floor((1 - left) * steadiest.length)), best.share);
-    best = { share: best.share, ranges, ratio: await perplexity(ranges) / byRow };
-  }
-  if (best.ratio > 1 + ALLOWED) best = { share: 1, ranges: new Map(), ratio: 1 };
-  await watching(best.ranges, rest);
-  return {
-    ranges: best.ranges,
-    layers: steadiest.length,
-    clippedShare: seen ? clipped / seen : 0,
-    perplexityRatio: best.ratio,
-    tokens: rows.length * rows[0].length,
-  };
+/** What some ranges cover together; it has a width. */
+function hull(ranges: readonly ActivationRange[]): ActivationRange {
+  return ranges.reduce(([low, high], range) => [Math.min(low, range[0]), Math.max(high, range[1])], [-1e-12, 1e-12]);
+}
+
+/** The largest magnitude in a range. */
+function magnitude([low, high]: ActivationRange): number {
+  return Math.max(-low, high, 1e-12);
 }
 
 async function withModel<T>(
@@ -148,9 +162,4 @@ function watched(backend: Backend, watch: (layer: string, x: tf.Tensor2D) => voi
     chain: plainOps.chain,
   };
   return { ...backend, ops: changed, capture: undefined };
-}
-
-/** The largest of some numbers; at least one that can be divided by. */
-function largest(values: readonly number[]): number {
-  return values.reduce((a, b) => Math.max(a, b), 1e-12);
 }

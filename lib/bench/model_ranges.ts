@@ -69,7 +69,9 @@ async function known(
       `${
         tokens.toLocaleString("en")
       } tokens, ${source}. ${ranges.size} of ${layers} layers have constant ranges, which cut ` +
-      `off ${percent(clippedShare)} of the numbers and change perplexity by ${percent(perplexityRatio - 1)}.`,
+      `something off in ${percent(clippedShare)} of the vectors and change perplexity by ${
+        percent(perplexityRatio - 1)
+      }.`,
   );
   await storeRanges(digest, ranges).catch((error) => log(`The ranges could not be kept: ${error.message}`));
   return ranges;

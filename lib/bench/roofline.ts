@@ -251,7 +251,7 @@ export async function timeLinear(
   checkParallelism(parallelism);
   const part = ([start, end]: Range) => {
     const weight = tf.fill<tf.Rank.R2>([inputs, end - start], 0.02), bias = tf.fill<tf.Rank.R1>([end - start], 0);
-    return backend.ops.linear(weight, bias, { name: "measured", dtype, inputRange: 1 });
+    return backend.ops.linear(weight, bias, { name: "measured", dtype, inputRange: [-1, 1] });
   };
   // Divided as models are, so that the cores share each layer.
   const layer = () => ranges(outputs, backend.groups, 16).map(part);

@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { basename, dirname, join } from "node:path";
-import type { ActivationRanges } from "../backend/int8.ts";
+import { type ActivationRange, type ActivationRanges, isActivationRange } from "../backend/int8.ts";
 import { listedWeights } from "../gpt2/folder.ts";
 import { cacheFolder } from "../util/cache_folder.ts";
 import { writeTextFile } from "../util/files.ts";
@@ -15,9 +15,8 @@ export async function storeRanges(digest: string, ranges: ActivationRanges): Pro
 /** The ranges that were kept; null for anything that is none. */
 export async function storedRanges(digest: string): Promise<ActivationRanges | null> {
   try {
-    const ranges = Object.entries(JSON.parse(await Deno.readTextFile(rangesFile(digest))));
-    const isRange = (value: unknown): value is number => typeof value === "number" && value > 0 && value < Infinity;
-    return ranges.every((entry): entry is [string, number] => isRange(entry[1])) ? new Map(ranges) : null;
+    const ranges = Object.entries<ActivationRange>(JSON.parse(await Deno.readTextFile(rangesFile(digest))));
+    return ranges.every(([, range]) => isActivationRange(range)) ? new Map(ranges) : null;
   } catch {
     return null;
   }
@@ -32,7 +31,7 @@ const PIECES = 1024, PIECE_BYTES = 4096;
  * long as to load the model.
  */
 export async function weightsDigest(folder: string, text: string | null): Promise<string> {
-  const hash = createHash("sha256").update(JSON.stringify({ version: 1, text }));
+  const hash = createHash("sha256").update(JSON.stringify({ version: 2, text }));
   const single = join(folder, "model.safetensors"), index = `${single}.index.json`;
   const isSharded = !await Deno.stat(single).catch(() => null);
   const files = isSharded ? (await listedWeights(index)).map((name) => join(dirname(index), basename(name))) : [single];
@@ -51,7 +50,7 @@ export async function weightsDigest(folder: string, text: string | null): Promis
 
 /** The same for weights that a seed makes. */
 export function seedDigest(seed: number, config: object): string {
-  return createHash("sha256").update(JSON.stringify({ version: 1, seed, config })).digest("hex");
+  return createHash("sha256").update(JSON.stringify({ version: 2, seed, config })).digest("hex");
 }
 
 function rangesFile(digest: string): string {

@@ -1,5 +1,6 @@
 /** Who had which seat in which step: a Gantt chart of batches. */
 
+import { plural } from "../util/format.ts";
 import { percent } from "./words.ts";
 import { type Chart, type ChartOptions, makeChart } from "./specification.ts";
 
@@ -73,7 +74,9 @@ export function seatChart(
   });
   const centres = Array.from({ length: seats }, (_, seat) => seat + 0.5);
   return makeChart(
-    `${title}. ${seats} seats, ${steps.length} steps, ${percent(taken)} of the seats taken. ${words.join(" ")}`,
+    `${title}. ${plural(seats, "seat")}, ${plural(steps.length, "step")}, ${percent(taken)} of the seats taken. ${
+      words.join(" ")
+    }`,
     {
       title: { text: title, subtitle },
       width: WIDTH,

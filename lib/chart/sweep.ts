@@ -98,11 +98,6 @@ export function latencySeries(series: readonly ChartSeries[]): ChartSeries[] {
   return series.map((one) => ({ ...one, points: one.points.map(latencyOf) }));
 }
 
-/** Points of a sweep as {@link latencyChart} draws them. */
-export function latencyPoints(points: readonly TimedPoint[], maxTokens: number): ChartPoint[] {
-  return latencySeries([{ name: "", points: throughputPoints(points, maxTokens) }])[0].points;
-}
-
 function finding(series: ChartSeries[]): string {
   const ends = series.map(({ name, points }) => ({ name, ...points.at(-1)! })).sort((a, b) => b.value - a.value);
   const [{ name, value, batchSize }] = ends;

@@ -42,7 +42,11 @@ export async function run<F extends Record<string, Flag>>(
   main: (flags: Flags<F>, words: string[]) => Promise<void>,
 ): Promise<void> {
   console.log = (...values) => print(`${format(...values)}\n`); // Deno's own give up where a pipe would block
-  console.error = (...values) => print(`${format(...values)}\n`, Deno.stderr);
+  console.error = (...values) => {
+    try {
+      print(`${format(...values)}\n`, Deno.stderr);
+    } catch { /* such as a full disk: there is no place left to tell of it */ }
+  };
   try {
     const { values, positionals } = parse(command);
     if (values.help) return console.log(help(command));

@@ -21,7 +21,7 @@ export const modelFlags = {
   activations: {
     type: "string",
     value: "KIND",
-    help: "with int8, what goes into its layers is scaled by row (dynamic, default) or by constants (static)",
+    help: "with int8, what goes into its layers is scaled by constants (static, default) or by row (dynamic)",
   },
   threads: { type: "string", value: "N", help: "threads for libtensorflow, one a core at most (default: all cores)" },
   lanes: {
@@ -87,7 +87,7 @@ export async function loadOrMakeModel(name: string, flags: ModelFlagValues): Pro
 
 /** How the flags want a model to be loaded. Throws a UsageError. */
 async function chosenOptions(flags: ModelFlagValues): Promise<LoadOptions> {
-  const { activations = "dynamic" } = flags, dtype = dtypeOf(flags);
+  const { activations = "static" } = flags, dtype = dtypeOf(flags);
   if (activations !== "static" && activations !== "dynamic") {
     throw new UsageError(`There are no activations "${activations}": use static or dynamic.`);
   }

@@ -57,8 +57,9 @@ await run({
   });
   const ended = endOnSignals(server);
   await server.ready;
-  console.error(`${server.url}/v1 answers.${apiKeys.length ? "" : openTo(host)}`);
-  await ended;
+  console.error(`${server.url}/v1 answers.${apiKeys.length ? "" : openTo(server)}`);
+  const failure = await Promise.race([ended, server.failed]);
+  if (failure) throw new Error(`The engine has ended: ${failure}`); // whoever started this can do so again
   Deno.exit(0);
 });
 
@@ -78,7 +79,8 @@ function endOnSignals(server: Server): Promise<void> {
 }
 
 async function readKeys(file: string | undefined): Promise<string[]> {
-  const given = Deno.env.get(KEY_VARIABLE);
+  const given = Deno.env.get(KEY_VARIABLE)?.trim();
+  if (given === "") throw new UsageError(`${KEY_VARIABLE} is set and has no key: write one, or unset it.`);
   if (file === undefined) return given ? [given] : [];
   const text = await Deno.readTextFile(userPath(file)).catch((error) => {
     throw new UsageError(`Cannot read --api-key-file: ${error.message}.`);
@@ -88,6 +90,8 @@ async function readKeys(file: string | undefined): Promise<string[]> {
   return given ? [given, ...keys] : keys;
 }
 
-function openTo(host: string): string {
-  return /^(localhost|127\.|::1)/.test(host) ? "" : " Whoever reaches it may ask: see --api-key-file.";
+function openTo({ url }: Server): string {
+  return /^http:\/\/(localhost|127\.[\d.]+|\[::1\]):/.test(url)
+    ? ""
+    : " Whoever reaches it may ask: see --api-key-file.";
 }

@@ -1,6 +1,7 @@
 /** What a model can be asked for: checked once, before anything is computed. */
 
 import type { Parallelism } from "../backend/types.ts";
+import { plural } from "../util/format.ts";
 
 /** Throws a RangeError unless a count is a whole number from `least` to `most`. */
 export function checkCount(name: string, count: number, least = 1, most = Number.MAX_SAFE_INTEGER): void {
@@ -91,8 +92,4 @@ export function checkParallelism({ lanes, threads }: Parallelism, rows = Infinit
   if (lanes > rows) {
     throw new RangeError(`Cannot divide ${plural(rows, "row")} into ${count}: each needs a row. Use ${rows} or fewer.`);
   }
-}
-
-function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }

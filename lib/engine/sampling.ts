@@ -26,7 +26,11 @@ export interface SamplingOptions {
   logitBias?: Readonly<Record<number, number>>;
   /** The answer cannot end before it has so many tokens. Default: 0. */
   minTokens?: number;
-  /** A whole number from which all draws follow. Default: a random one, which the answer names. */
+  /**
+   * A whole number from which all draws follow, and nothing else: as in vLLM, several prompts with one seed get the same random
+   * numbers, each those that it would get alone. Several answers to one prompt get different ones. Default: a random seed for
+   * each prompt, which the answer names.
+   */
   seed?: number;
   /** Default: `vllm`. */
   filterOrder?: FilterOrder;

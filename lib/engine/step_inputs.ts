@@ -50,17 +50,8 @@ export type SizeFor = (count: number) => number;
  * them is inert: it is written where nobody reads, and gives finite numbers that nobody looks at.
  */
 export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumbers {
-  const byBucket = new Map<Bucket, number[]>(); // the feeds of each
-  for (const [i, { row: { bucket } }] of feeds.entries()) {
-    const members = byBucket.get(bucket);
-    if (members) members.push(i);
-    else byBucket.set(bucket, [i]);
-  }
   const step: StepNumbers = { tokens: [], wanted: [], choices: [], parts: [] };
-  for (const [bucket, members] of byBucket) {
-    const places = new Map(bucket.rows.map((row, place) => [row, place]));
-    const order = members.map((i) => ({ i, place: places.get(feeds[i].row)! })).sort((a, b) => a.place - b.place);
-    const single = order.length === bucket.rows.length && order.every(({ i }) => feeds[i].tokens.length === 1);
+  for (const { bucket, order, single } of membersOf(feeds)) {
     const part: Part = { bucket, positions: [], rectangle: single ? null : { tokens: [], rows: [], columns: [] } };
     const first = step.tokens.length;
     const cells = Array.from({ length: bucket.tensorRows }, (): number[] => []);
@@ -90,6 +81,27 @@ export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumb
   }
   const all = step.wanted!.length === step.tokens.length && step.wanted!.every((token, i) => token === i);
   return all ? { ...step, wanted: null } : step;
+}
+
+/** What a bucket's rows are fed. */
+interface Members {
+  bucket: Bucket;
+  /** Which feeds, and the places of their rows in the bucket, in the order of these. */
+  order: { i: number; place: number }[];
+  /** Whether each of its rows is fed one token. */
+  single: boolean;
+}
+
+/** By bucket; rectangles come last, so that there are as few kinds of steps to be captured as can be. */
+function membersOf(feeds: readonly Feed[]): Members[] {
+  const byBucket = Map.groupBy(feeds.keys(), (i) => feeds[i].row.bucket);
+  const all = Array.from(byBucket, ([bucket, members]): Members => {
+    const places = new Map(bucket.rows.map((row, place) => [row, place]));
+    const order = members.map((i) => ({ i, place: places.get(feeds[i].row)! })).sort((a, b) => a.place - b.place);
+    const single = order.length === bucket.rows.length && order.every(({ i }) => feeds[i].tokens.length === 1);
+    return { bucket, order, single };
+  });
+  return all.sort((a, b) => Number(b.single) - Number(a.single));
 }
 
 /** Adds inert tokens: of rows that are not in use, or of no row at all. */

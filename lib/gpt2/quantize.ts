@@ -9,7 +9,7 @@
 import { basename, dirname, join, resolve } from "node:path";
 import { readConfig } from "./config_file.ts";
 import { streamSafetensors, type TensorDeclaration } from "../safetensors/reader.ts";
-import { checkpointWeights, inputScale, layerName, outputAxis, weightShapes, type WeightSource } from "./weights.ts";
+import { checkpointWeights, inputRange, layerName, outputAxis, weightShapes, type WeightSource } from "./weights.ts";
 import { type ActivationRanges, quantizeInt8 } from "../backend/int8.ts";
 import type { Dtype } from "../backend/ops.ts";
 
@@ -90,7 +90,7 @@ async function writeLowPrecision(
     const axis = outputAxis(name);
     declared.set(name, { dtype: axis === undefined ? "F32" : dtype === "int8" ? "I8" : "BF16", shape });
     if (axis !== undefined && dtype === "int8") declared.set(`${name}.scale`, { dtype: "F32", shape: [shape[axis]] });
-    if (rangeOf(name)) declared.set(inputScale(layerName(name)), { dtype: "F32", shape: [1] });
+    if (rangeOf(name)) declared.set(inputRange(layerName(name)), { dtype: "F32", shape: [2] });
   }
   const quantization = dtype === "int8" ? "int8, symmetric, one scale per output channel" : "bfloat16";
   await streamSafetensors(path, declared, { format: "pt", quantization }, async (put) => {
@@ -107,7 +107,7 @@ async function writeLowPrecision(
         await put(name, values);
         await put(`${name}.scale`, scale);
         const range = rangeOf(name);
-        if (range) await put(inputScale(layerName(name)), new Float32Array([range / 127]));
+        if (range) await put(inputRange(layerName(name)), new Float32Array(range));
       }
     }
   });

@@ -1,7 +1,13 @@
 /** Where a model's weights come from: a checkpoint, or a seed. */
 
 import * as tf from "@tensorflow/tfjs";
-import { type ActivationRanges, dequantizeInt8, type Int8Weight } from "../backend/int8.ts";
+import {
+  type ActivationRange,
+  type ActivationRanges,
+  dequantizeInt8,
+  type Int8Weight,
+  isActivationRange,
+} from "../backend/int8.ts";
 import { fillNormal } from "../util/random.ts";
 import type { GPT2Config } from "./config.ts";
 import { openWeights, SafetensorsError, type Weights } from "../safetensors/reader.ts";
@@ -25,8 +31,8 @@ export interface WeightSource extends Disposable {
  * with values that are infinite or no numbers.
  *
  * Linear weights and the embedding may be I8 with an F32 vector `NAME.scale`, one number for each output channel, as
- * lib/gpt2/quantize.ts writes them: they are read as value · scale, or as they are. With them may come what a step of a layer's
- * int8 inputs stands for, F32 [1], as `LAYER.input.scale`.
+ * lib/gpt2/quantize.ts writes them: they are read as value · scale, or as they are. With them may come what a layer's inputs
+ * range over, the smallest and the largest, F32 [2], as `LAYER.input.range`.
  */
 export async function checkpointWeights(folder: string, config: GPT2Config): Promise<WeightSource> {
   return await weightsOf(await openWeights(folder), folder, config);
@@ -44,7 +50,7 @@ export async function weightsOf(file: Weights, folder: string, config: GPT2Confi
     }
     const expected = weightShapes(config);
     const scales = new Map<string, Float32Array>(); // of the weights that are int8
-    const activationRanges = new Map<string, number>();
+    const activationRanges = new Map<string, ActivationRange>();
     for (const [name, shape] of expected) {
       const info = file.tensors.get(stored.get(name) ?? "");
       if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}. Is the download complete?`);
@@ -62,13 +68,13 @@ export async function weightsOf(file: Weights, folder: string, config: GPT2Confi
       }
       if (isInt8) scales.set(name, await readScale(file, stored, `${name}.scale`, shape[axis], folder));
       const layer = axis === undefined ? "" : layerName(name);
-      if (!layer || !stored.has(inputScale(layer))) continue;
-      const [step] = await readScale(file, stored, inputScale(layer), 1, folder);
-      activationRanges.set(layer, 127 * step);
+      if (layer && stored.has(inputRange(layer))) {
+        activationRanges.set(layer, await readRange(file, stored, inputRange(layer), folder));
+      }
     }
     const unknown = [...stored.keys()].filter((name) =>
       !expected.has(name) && !scales.has(name.replace(/\.scale$/, "")) &&
-      !activationRanges.has(name.replace(/\.input\.scale$/, ""))
+      !activationRanges.has(name.replace(/\.input\.range$/, ""))
     );
     if (unknown.length) {
       const more = unknown.length > 3 ? ` and ${unknown.length - 3} more` : "";
@@ -99,6 +105,38 @@ export async function weightsOf(file: Weights, folder: string, config: GPT2Confi
   }
 }
 
+/** A float32 vector of so many numbers. Throws a SafetensorsError if it is none. */
+async function readVector(
+  file: Weights,
+  stored: ReadonlyMap<string, string>,
+  name: string,
+  length: number,
+  folder: string,
+): Promise<Float32Array> {
+  const info = file.tensors.get(stored.get(name) ?? "");
+  if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}, which int8 weights need.`);
+  if (info.dtype !== "F32" || `${info.shape}` !== `${length}`) {
+    const says = `${name} is ${info.dtype} [${info.shape}]`;
+    throw new SafetensorsError(folder, `${says}, and F32 [${length}] is needed.`);
+  }
+  return await file.readFloat32(stored.get(name)!);
+}
+
+/** What a layer's inputs range over. Throws a SafetensorsError if nothing could. */
+async function readRange(
+  file: Weights,
+  stored: ReadonlyMap<string, string>,
+  name: string,
+  folder: string,
+): Promise<ActivationRange> {
+  const [low, high] = await readVector(file, stored, name, 2, folder);
+  if (isActivationRange([low, high])) return [low, high];
+  throw new SafetensorsError(
+    folder,
+    `${name} holds ${low} and ${high}: a range must be finite and hold zero and more.`,
+  );
+}
+
 /** Scales of int8 numbers, as many as there are channels. Throws a SafetensorsError if they are not good. */
 async function readScale(
   file: Weights,
@@ -107,13 +145,7 @@ async function readScale(
   channels: number,
   folder: string,
 ): Promise<Float32Array> {
-  const info = file.tensors.get(stored.get(name) ?? "");
-  if (!info) throw new SafetensorsError(folder, `there is no tensor ${name}, which int8 weights need.`);
-  if (info.dtype !== "F32" || `${info.shape}` !== `${channels}`) {
-    const says = `${name} is ${info.dtype} [${info.shape}]`;
-    throw new SafetensorsError(folder, `${says}, and F32 [${channels}] is needed.`);
-  }
-  const scale = await file.readFloat32(stored.get(name)!);
+  const scale = await readVector(file, stored, name, channels, folder);
   // 128 times a scale must be finite too: int8 goes down to -128.
   const i = scale.findIndex((value) => !(value > 0 && Number.isFinite(Math.fround(128 * value))));
   if (i < 0) return scale;
@@ -134,9 +166,9 @@ export function layerName(weight: string): string {
   return weight === "wte.weight" ? "lm_head" : weight.replace(/\.weight$/, "");
 }
 
-/** The name of what a step of a layer's int8 inputs stands for. */
-export function inputScale(layer: string): string {
-  return `${layer}.input.scale`;
+/** The name of what a layer's inputs range over. */
+export function inputRange(layer: string): string {
+  return `${layer}.input.range`;
 }
 
 /** The first index of an infinity or a NaN; -1 if there is none, which one pass without branches finds out. */

@@ -42,6 +42,7 @@ export function routes(service: Service): Hono<Env> {
       done(error === undefined ? 200 : apiError(error).status);
     });
     await next();
+    if (context.req.method === "HEAD") await context.res.body?.cancel(); // Hono answers as to GET, and reads nothing
     if (!entry.stream || context.res.status !== 200) done(context.res.status);
   });
   if (access.origins.length) {

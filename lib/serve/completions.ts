@@ -20,12 +20,12 @@ export interface Exchange {
 /** Answers. Throws an {@link ApiError} as long as nothing was sent; a stream tells of later ones in an event. */
 export async function completions(exchange: Exchange): Promise<Response> {
   const { service, request, entry } = exchange, { limits } = service, work = service.begin(request);
-  const end = (answers: readonly Answering[] = []) => {
+  let answers: Answering[] = [];
+  const end = () => {
     for (const answer of answers) if (answer.answer.finishReason) service.metrics.answered(answer);
     Object.assign(entry, taken(answers));
     work[Symbol.dispose]();
   };
-  let answers: Answering[] = [];
   try {
     const { engine, model } = service.loaded;
     const asked = await completionRequest(await work.body(), model), head = completionHead(model);
@@ -33,20 +33,20 @@ export async function completions(exchange: Exchange): Promise<Response> {
     checkSize(asked, engine.limits.maxQueue);
     answers = submitCompletion(engine, asked, { signal: work.signal });
     if (asked.stream) {
-      const stream = new EventStream({ idleMilliseconds: limits.idleMilliseconds, onGone: work.leave });
+      const stream = new EventStream({ ...limits, onGone: work.leave, signal: work.signal });
       const sending = streamCompletion(head, asked, answers, (chunk) => stream.send(JSON.stringify(chunk)));
       void finish(sending, stream).catch((error) => error).then((error) => {
-        end(answers);
+        end();
         exchange.ended(error);
       });
       return eventResponse(stream, inTimeline(answers));
     }
     const results = await Promise.all(answers.map(({ result }) => result));
     const response = Response.json(completion(head, asked, results), { headers: inTimeline(answers) });
-    end(answers);
+    end();
     return response;
   } catch (error) {
-    end(answers);
+    end();
     throw error;
   }
 }

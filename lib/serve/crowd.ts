@@ -30,7 +30,7 @@ export async function crowd({ request, service }: { request: Request; service: S
   try {
     const { data, error } = Crowd.safeParse(await work.body());
     if (error) throw new ApiError(400, `This is no crowd: ${z.prettifyError(error)}`);
-    const { idleMilliseconds } = service.limits, stream = new EventStream({ idleMilliseconds, onGone: work.leave });
+    const stream = new EventStream({ ...service.limits, onGone: work.leave, signal: work.signal });
     void finish(ride(data, stream, service, work), stream).catch(() => {}) // whoever asked may have gone
       .then(() => work[Symbol.dispose]());
     return eventResponse(stream);

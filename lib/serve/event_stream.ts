@@ -6,6 +6,8 @@ export interface EventStreamOptions {
   idleMilliseconds: number;
   /** Hears once that the reader went away or was too slow. */
   onGone: (reason: Error) => void;
+  /** When aborted, a slow reader is not waited for any more, however little he takes at a time. */
+  signal?: AbortSignal;
 }
 
 /** What may be unread before the sender has to wait. */
@@ -35,11 +37,14 @@ export class EventStream {
     return this.#controller.desiredSize! <= 0;
   }
 
-  /** Sends an event. Where the reader is slow, what comes back is to be waited for; it rejects if he is too slow, or gone. */
+  /**
+   * Sends an event. Where the reader is slow, what comes back can be waited for; it rejects if he is too slow, or gone, or the
+   * signal aborts.
+   */
   send(data: string, event?: string): void | Promise<void> {
     if (this.#gone) throw this.#gone;
     this.#controller.enqueue(encoder.encode(`${event ? `event: ${event}\n` : ""}data: ${data}\n\n`));
-    if (this.full) return this.#waitForRoom();
+    if (this.full) return (this.#room ??= this.#newRoom()).promise;
   }
 
   /** Ends the stream. */
@@ -49,23 +54,21 @@ export class EventStream {
     this.#controller.close();
   }
 
-  async #waitForRoom(): Promise<void> {
-    const room = this.#room ??= this.#newRoom();
-    await room.promise;
-  }
-
   #newRoom(): PromiseWithResolvers<void> {
-    const room = Promise.withResolvers<void>();
+    const room = Promise.withResolvers<void>(), { signal } = this.options, stop = () => room.reject(signal!.reason);
+    signal?.addEventListener("abort", stop);
     const timer = setTimeout(() => {
-      const slow = new Error("The client did not read what was sent.");
+      const slow = new DOMException("The client did not read what was sent.", "AbortError");
       this.#controller.error(slow);
       this.#leave(slow);
     }, this.options.idleMilliseconds);
     const done = () => {
       clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
       this.#room = undefined;
     };
-    room.promise.then(done, done);
+    room.promise.then(done, done); // so that nobody has to wait for it
+    if (signal?.aborted) stop();
     return room;
   }
 

@@ -60,6 +60,8 @@ export interface Server extends AsyncDisposable {
   readonly url: string;
   /** Resolves when the model is loaded, from when on `/health` says so. Rejects as loading does. */
   readonly ready: Promise<void>;
+  /** Resolves with the reason if the engine fails: all requests get 503 from then on. */
+  readonly failed: Promise<string>;
   /** Takes no more requests, answers those that it has, and then closes; `/health` says at once that it is not ready. */
   drain(): Promise<void>;
   /** Closes all connections and cancels what is under way. The engine is the caller's, and ends with it. */
@@ -100,6 +102,7 @@ export async function serve(loading: Loaded | Promise<Loaded>, options: ServeOpt
   return {
     url: `http://${host.includes(":") ? `[${host}]` : host}:${http.port}`,
     ready,
+    failed: service.failed,
     async drain() {
       service.close();
       const loaded = await Promise.resolve(loading).catch(() => undefined);

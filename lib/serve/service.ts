@@ -78,6 +78,9 @@ export class Service {
   #draining = false;
   #underWay = 0;
   #logFailed = false;
+  readonly #failed = Promise.withResolvers<string>();
+  /** Resolves with the reason when the engine has failed. */
+  readonly failed = this.#failed.promise;
   readonly #followers = new Set<() => void>();
 
   constructor(
@@ -106,8 +109,9 @@ export class Service {
   }
 
   /**
-   * Counts a request with a body as work that is under way until it is disposed of, which ends what is left of it; it also ends with its client, and after
-   * the time that a request may take. Throws an {@link ApiError} of status 429 if there is too much.
+   * Counts a request with a body as work that is under way until it is disposed of, which ends what is left of it; it also
+   * ends with its client, and after the time that a request may take. Throws an {@link ApiError} of status 429 if there is
+   * too much.
    */
   begin(request: Request): Work {
     const { maxBatch, maxQueue } = this.loaded.engine.limits, most = maxBatch + maxQueue;
@@ -154,6 +158,8 @@ export class Service {
   /** Notes a request that was answered. */
   note(entry: LogEntry, route: string): void {
     this.metrics.request(route, entry.status);
+    const closed = this.#loaded?.engine.closed; // an engine fails in a request, which is noted
+    if (closed && !this.#draining) this.#failed.resolve(closed);
     const probe = entry.status === 200 && (route === "/health" || route === "/metrics");
     if (probe) return;
     try {

@@ -11,7 +11,7 @@ import type { Service } from "./service.ts";
 export function timelineEvents(service: Service): Response {
   const { engine, model } = service.loaded;
   const following = service.follow(() => end());
-  const stream = new EventStream({ idleMilliseconds: service.limits.idleMilliseconds, onGone: () => end() });
+  const stream = new EventStream({ ...service.limits, onGone: () => end() });
   const listening = engine.timeline.listen((step) => {
     if (!stream.full) void stream.send(JSON.stringify(step), "step");
   });

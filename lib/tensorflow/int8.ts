@@ -2,13 +2,13 @@
  * Linear layers with int8 weights: they read a quarter of the bytes that float32 does, and multiply four times as many numbers
  * at once.
  *
- * Weights are scaled by output channel. Activations are scaled by one number that was measured beforehand, or each row by its
- * own largest magnitude as it comes (static and dynamic quantization; both, and what they cost, in Dettmers et al. 2022,
- * section 2, and Xiao et al. 2023, section 2). Either way a row's answer never depends on its companions.
+ * Weights are scaled by output channel. Activations become unsigned numbers between two that were measured beforehand, or each
+ * row is scaled by its own largest magnitude as it comes (static and dynamic quantization; both, and what they cost, in Dettmers
+ * et al. 2022, section 2, and Xiao et al. 2023, section 2). Either way a row's answer never depends on its companions.
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Int8Weight } from "../backend/int8.ts";
+import type { ActivationRange, Int8Weight } from "../backend/int8.ts";
 import type { Activation, DividedLinear } from "../backend/ops.ts";
 import { geluNew } from "../backend/plain.ts";
 import { attr, DataType } from "./capi/attributes.ts";
@@ -18,12 +18,20 @@ import { keepsPacked } from "./packing.ts";
 import { tidied, transpose } from "./raw.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 
-const { float, qint8 } = DataType;
+const { float, qint8, quint8 } = DataType;
 
 /** A part whose weight is int8 already. */
 export interface Int8Part extends Pick<ColumnPart, "name" | "bias"> {
   /** The numbers, [K, m], and the range of each column that −127 and 127 stand for, twice [m]. */
   weight: TensorMetadata[];
+}
+
+/** A part with what its layer adds to its products. */
+interface PreparedPart extends Int8Part {
+  /** Zeros, [m]. */
+  noBias: tf.Tensor1D;
+  /** With constant ranges: see {@link shiftedBias}. */
+  shiftedBias?: tf.Tensor1D;
 }
 
 /** Each column to its largest magnitude. Takes over the bias; the weight stays the caller's. */
@@ -53,16 +61,16 @@ export function int8Part(
 
 /** How an int8 layer is to compute. */
 export interface Int8LinearOptions extends Pick<ColumnPartOptions, "modelSize"> {
-  /** The largest magnitude that its inputs are taken to have; larger ones are cut off. Default: each row's own largest. */
-  inputRange?: number;
+  /** What its inputs are taken to range over. Default: up to each row's own largest magnitude. */
+  inputRange?: ActivationRange;
 }
 
 /** A layer of parts with int8 weights. */
 export class Int8Linear implements DividedLinear {
   /** See {@link Int8LinearOptions.inputRange}. */
-  readonly inputRange: number | undefined;
+  readonly inputRange: ActivationRange | undefined;
   readonly #modelSize: number;
-  readonly #parts: readonly (Int8Part & { noBias: tf.Tensor1D })[];
+  readonly #parts: readonly PreparedPart[];
 
   /** Takes the parts over. */
   constructor(
@@ -71,9 +79,14 @@ export class Int8Linear implements DividedLinear {
     private readonly activation: Activation,
     { modelSize = 0, inputRange }: Int8LinearOptions = {},
   ) {
-    this.inputRange = inputRange;
+    this.inputRange = inputRange && withZero(inputRange);
     this.#modelSize = modelSize;
-    this.#parts = parts.map((part) => ({ ...part, noBias: tf.fill<tf.Rank.R1>([part.weight[1].shape[0]], 0) }));
+    this.#parts = parts.map((part) => {
+      const noBias = tf.fill<tf.Rank.R1>([part.weight[1].shape[0]], 0), prepared = { ...part, noBias };
+      return this.inputRange
+        ? { ...prepared, shiftedBias: shiftedBias(backend, prepared, this.inputRange[0]) }
+        : prepared;
+    });
   }
 
   /** [N, K] -> [N, m] of each part. */
@@ -81,34 +94,34 @@ export class Int8Linear implements DividedLinear {
     if (this.inputRange === undefined) return this.#applyByRow(x);
     const input = this.quantizeInput(x);
     const products = this.applyInt8(input);
-    this.backend.free(input);
+    this.backend.free([input]);
     return products;
   }
 
-  /** [N, K] -> the layer's input as int8, by its constant range. The caller frees it. */
-  quantizeInput(x: tf.Tensor2D): TensorMetadata[] {
-    const limit = this.inputRange!;
-    return tidied(() => quantize(this.backend, x, tf.scalar(-limit), tf.scalar(limit)));
+  /** [N, K] -> the layer's input as eight-bit numbers in its range. The caller frees it. */
+  quantizeInput(x: tf.Tensor2D): TensorMetadata {
+    return quantizeUnsigned(this.backend, x, this.inputRange!);
   }
 
-  /** The input as int8 -> [N, m] of each part. */
-  applyInt8(input: TensorMetadata[]): tf.Tensor2D[] {
-    return this.#parts.map((part) => this.backend.wrap(this.#product(input, part)[0]) as tf.Tensor2D);
+  /** The input as eight-bit numbers -> [N, m] of each part. */
+  applyInt8(input: TensorMetadata): tf.Tensor2D[] {
+    return this.#parts.map((part) => this.backend.wrap(this.#product(input, part)) as tf.Tensor2D);
   }
 
-  /** The input as int8 -> the one part's output as int8, by the range of who reads it. The caller frees it. */
-  applyInt8ToInt8(input: TensorMetadata[], outputRange: number): TensorMetadata[] {
+  /** The input as eight-bit numbers -> the one part's output likewise, in the range of who reads it. The caller frees it. */
+  applyInt8ToInt8(input: TensorMetadata, outputRange: ActivationRange): TensorMetadata {
     return this.#product(input, this.#parts[0], outputRange);
   }
 
-  /** Bias and activation in the same kernel; with `outputRange` also the rounding to int8. */
+  /** Bias and activation in the same kernel; with `outputRange` also the rounding to eight bits. */
   #product(
-    input: TensorMetadata[],
-    { name, weight, bias, noBias }: Int8Part & { noBias: tf.Tensor1D },
-    outputRange?: number,
-  ): TensorMetadata[] {
+    input: TensorMetadata,
+    { name, weight, shiftedBias }: PreparedPart,
+    outputRange?: ActivationRange,
+  ): TensorMetadata {
     const packed = keepsPacked(this.backend, this.#modelSize), gelu = this.activation === "gelu_new";
-    return quantizedProduct(this.backend, input, weight, bias ?? noBias, { name, packed, gelu, outputRange });
+    const [low, high] = this.inputRange!;
+    return unsignedProduct(this.backend, input, high - low, weight, shiftedBias!, { name, packed, gelu, outputRange });
   }
 
   #applyByRow(x: tf.Tensor2D): tf.Tensor2D[] {
@@ -117,7 +130,7 @@ export class Int8Linear implements DividedLinear {
       const largest = tf.max(tf.abs(x), -1, true); // [N, 1]
       const rows = quantize(backend, divideOrZero(backend, x, largest), tf.scalar(-1), tf.scalar(1));
       const products = this.#parts.map(({ name, weight, bias, noBias }) => {
-        const [product] = quantizedProduct(backend, rows, weight, noBias, { name, packed });
+        const product = quantizedProduct(backend, rows, weight, noBias, { name, packed });
         const scaled = tf.mul(backend.wrap(product), largest) as tf.Tensor2D;
         const y = bias ? tf.add<tf.Tensor2D>(scaled, bias) : scaled;
         return this.activation === "gelu_new" ? geluNew(y) : y;
@@ -129,14 +142,14 @@ export class Int8Linear implements DividedLinear {
 
   /** Frees the parts. */
   dispose(): void {
-    for (const { weight, bias, noBias } of this.#parts) {
+    for (const { weight, bias, noBias, shiftedBias } of this.#parts) {
       this.backend.free(weight);
-      tf.dispose(bias ? [noBias, bias] : noBias);
+      tf.dispose([noBias, bias ?? [], shiftedBias ?? []]);
     }
   }
 }
 
-/** [N, K] -> [N, M] by two layers of one part with constant ranges: what goes from the first to the second stays int8. */
+/** [N, K] -> [N, M] by two layers of one part with constant ranges: what goes from the first to the second stays eight bits. */
 export function applyInt8Chain(
   backend: TensorflowBackend,
   first: Int8Linear,
@@ -145,8 +158,33 @@ export function applyInt8Chain(
 ): tf.Tensor2D {
   const input = first.quantizeInput(x), between = first.applyInt8ToInt8(input, second.inputRange!);
   const [y] = second.applyInt8(between);
-  backend.free([...input, ...between]);
+  backend.free([input, between]);
   return y;
+}
+
+/** The range moved so that zero is one of its 256 numbers. */
+function withZero([low, high]: ActivationRange): ActivationRange {
+  const step = (high - low) / 255, zero = Math.round(-low / step);
+  return [-zero * step, (255 - zero) * step];
+}
+
+/**
+ * Unsigned inputs stand for x − low. So a product lacks low · Σ weight in each column, which goes to the bias: the products of a row
+ * of ones.
+ */
+function shiftedBias(
+  backend: TensorflowBackend,
+  { name, weight, bias, noBias }: PreparedPart,
+  low: number,
+): tf.Tensor1D {
+  return tf.tidy(() => {
+    const ones = quantizeUnsigned(backend, tf.ones([1, weight[0].shape[0]]), [0, 1]);
+    const sums = backend.wrap(
+      unsignedProduct(backend, ones, 1, weight, noBias, { name, packed: false }),
+    ) as tf.Tensor2D;
+    backend.free([ones]);
+    return tf.add<tf.Tensor1D>(tf.mul(tf.reshape(sums, [-1]), low), bias ?? noBias);
+  });
 }
 
 /** An int8 weight in TensorFlow's memory: [values [K, m], low [m], high [m]]. */
@@ -172,7 +210,7 @@ function quantize(
   low: tf.Tensor,
   high: tf.Tensor,
   more: ReturnType<typeof attr.int>[] = [],
-): TensorMetadata[] {
+): [values: TensorMetadata, low: TensorMetadata, high: TensorMetadata] {
   const attributes = [
     attr.type("T", qint8),
     attr.string("mode", "SCALED"),
@@ -181,7 +219,18 @@ function quantize(
     attr.float("ensure_minimum_range", 0),
     ...more,
   ];
-  return backend.executeRaw("QuantizeV2", attributes, [x, low, high], 3);
+  const [values, ...range] = backend.executeRaw("QuantizeV2", attributes, [x, low, high], 3);
+  return [values, range[0], range[1]];
+}
+
+/** x -> uint8 numbers, where 0 and 255 stand for low and high. */
+function quantizeUnsigned(backend: TensorflowBackend, x: tf.Tensor, range: ActivationRange): TensorMetadata {
+  const attributes = [attr.type("T", quint8), attr.string("mode", "MIN_FIRST"), attr.float("ensure_minimum_range", 0)];
+  const [values, ...limits] = tidied(() =>
+    backend.executeRaw("QuantizeV2", attributes, [x, ...range.map((limit) => tf.scalar(limit))], 3)
+  );
+  backend.free(limits);
+  return values;
 }
 
 /** What {@link quantizedProduct} is to do besides. */
@@ -191,28 +240,40 @@ interface ProductOptions {
   packed: boolean;
   /** GELU follows. */
   gelu?: boolean;
-  /** Round to int8, −127 and 127 being this range. Default: float32. */
-  outputRange?: number;
+  /** Round to uint8 numbers in this range. Default: float32. */
+  outputRange?: ActivationRange;
 }
 
-/** [N, K] int8, [K, M] int8, bias [M] float32 -> [N, M], float32 or [values, low, high]. */
+/** [N, K] uint8 numbers, 255 being `size`; [K, M] int8, bias [M] float32 -> [N, M], float32 or uint8. */
+function unsignedProduct(
+  backend: TensorflowBackend,
+  x: TensorMetadata,
+  size: number,
+  weight: TensorMetadata[],
+  bias: tf.Tensor1D,
+  options: ProductOptions,
+): TensorMetadata {
+  return tidied(() => quantizedProduct(backend, [x, tf.scalar(0), tf.scalar(size)], weight, bias, options));
+}
+
+/** [N, K] int8 or uint8, [K, M] int8, bias [M] float32 -> [N, M], float32 or uint8. */
 function quantizedProduct(
   backend: TensorflowBackend,
-  [x, xLow, xHigh]: TensorMetadata[],
+  [x, ...range]: [x: TensorMetadata, low: TensorMetadata | tf.Scalar, high: TensorMetadata | tf.Scalar],
   [weight, low, high]: TensorMetadata[],
   bias: tf.Tensor1D,
   { name, packed, gelu = false, outputRange }: ProductOptions,
-): TensorMetadata[] {
-  const rounds = outputRange !== undefined, output = rounds ? qint8 : float;
-  const limits = rounds ? [tf.scalar(-outputRange), tf.scalar(outputRange)] : [];
-  const results = backend.executeRaw(
+): TensorMetadata {
+  const rounds = outputRange !== undefined, output = rounds ? quint8 : float;
+  const limits = (outputRange ?? []).map((limit) => tf.scalar(limit));
+  const [y, ...rest] = backend.executeRaw(
     "_QuantizedMatMul",
     [
-      attr.type("Tdevice_inputs", [qint8, qint8, float]),
+      attr.type("Tdevice_inputs", [x.dtype, qint8, float]),
       attr.type("Thost_inputs", [float, float, float, float, ...limits.map(() => float)]),
       attr.type("Tdevice_outputs", [output]),
       attr.type("Thost_outputs", limits.map(() => float)),
-      attr.type("T1", qint8),
+      attr.type("T1", x.dtype),
       attr.type("T2", qint8),
       attr.type("Tbias", float),
       attr.type("U", float),
@@ -223,12 +284,13 @@ function quantizedProduct(
       attr.bool("is_bias_const", backend.binding.isCapturing),
       attr.string("fused_ops", ["BiasAdd", ...gelu ? ["GeluApproximate"] : [], rounds ? "Requantize" : "Dequantize"]),
       attr.string("input_quant_mode", "SCALED"),
-      attr.string("output_quant_mode", "SCALED"),
+      attr.string("output_quant_mode", "MIN_FIRST"),
       attr.string("_weight", name),
     ],
-    [x, weight, bias, xLow, xHigh, low, high, ...limits],
+    [x, weight, bias, ...range, low, high, ...limits],
     rounds ? 3 : 1,
   );
   tf.dispose(limits);
-  return results;
+  backend.free(rest);
+  return y;
 }

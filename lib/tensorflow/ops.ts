@@ -86,7 +86,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
   }
 
   /** Options without the range that the kernels here cannot use. */
-  const known = <O extends { inputRange?: number }>(options: O): O =>
+  const known = <O extends Pick<LinearOptions, "inputRange">>(options: O): O =>
     usesRanges ? options : { ...options, inputRange: undefined };
 
   /** By dtype: parts, which are taken over -> a layer that makes a part of its output with each. */

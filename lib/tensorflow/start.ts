@@ -1,23 +1,25 @@
 /** How models run on libtensorflow. */
 
 import { DTYPES } from "../backend/ops.ts";
+import { onBackend } from "../backend/current.ts";
 import { plainCachePolicy } from "../backend/plain.ts";
 import type { Backend, Parallelism } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
 import { tensorflowOps } from "./ops.ts";
 import { PRIVATE_KERNELS, workingKernels } from "./probe.ts";
-import { openTensorflow, type TensorflowBackend, type TensorflowOptions } from "./tfjs/backend.ts";
+import { openTensorflow, TENSORFLOW, type TensorflowBackend, type TensorflowOptions } from "./tfjs/backend.ts";
 
 /** Opens libtensorflow, on a GPU if that is what it is built for and there is one. */
 export async function startTensorflow(options: TensorflowOptions): Promise<Backend> {
   const backend = await openTensorflow(options);
-  return backend.onGpu ? await tensorflowOnGpu(backend) : await tensorflowOnCpu(backend);
+  return await onBackend(TENSORFLOW, () => backend.onGpu ? tensorflowOnGpu(backend) : tensorflowOnCpu(backend));
 }
 
 async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
   const threads = backend.threads.intraOp;
-  const kernels = await workingKernels(backend), missing = PRIVATE_KERNELS.filter((kernel) => !kernels.has(kernel));
+  const kernels = await onBackend(TENSORFLOW, () => workingKernels(backend)),
+    missing = PRIVATE_KERNELS.filter((kernel) => !kernels.has(kernel));
   return {
     name: "tensorflow",
     description: `libtensorflow ${backend.binding.TF_Version} on the CPU, ${threads} threads` +

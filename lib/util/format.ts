@@ -13,3 +13,8 @@ export function formatBytes(bytes: number): string {
   const value = bytes / 1000 ** power;
   return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${units[power]}`;
 }
+
+/** `1, "row"` -> `1 row`; `3, "row"` -> `3 rows`. */
+export function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}

@@ -57,6 +57,9 @@ export interface CompareOptions extends TurnOptions {
  */
 export const SAME_MODEL = 0.005;
 
+/** Omnibus once more, in turns of its own: how far it is from itself says how much a ratio to another means. */
+export const CONTROL = "omnibus again";
+
 /** Measures every batch size with every contestant, in turns. The reference is the first contestant in float32. */
 export async function compare(contestants: readonly Contestant[], options: CompareOptions): Promise<Standing[]> {
   const { ids, batchSizes, maxTokens } = options;
@@ -108,13 +111,23 @@ export function ratiosOf(
     const others = standings.filter((one) => one.dtype === dtype && one.name !== name);
     if (!others.length) return [];
     const rates = others.map((other) => other.points.map((point) => rate(point) ?? NaN));
-    const best = points.map((_, i) => Math.max(...rates.map((values) => values[i])));
-    return [...others.map((other, i) => ({ against: other.name, rates: rates[i] })), { against: "best", rates: best }]
-      .map(({ against, rates }) => {
-        const ratios = points.map((point, i) => (rate(point) ?? NaN) / rates[i]);
-        return { dtype, against, ratios, geometricMean: geometricMean(ratios), least: Math.min(...ratios) };
-      });
+    const peers = rates.filter((_, i) => others[i].name !== CONTROL);
+    const best = points.map((_, i) => Math.max(...peers.map((values) => values[i])));
+    return [
+      ...others.map((other, i) => ({ against: other.name, rates: rates[i] })),
+      ...peers.length ? [{ against: "best", rates: best }] : [],
+    ].map(({ against, rates }) => {
+      const ratios = points.map((point, i) => (rate(point) ?? NaN) / rates[i]);
+      return { dtype, against, ratios, geometricMean: geometricMean(ratios), least: Math.min(...ratios) };
+    });
   });
+}
+
+/** How one stands to another end to end, in each round that counted: the geometric mean over the batch sizes. */
+export function ratiosByRound(one: Standing, other: Standing): number[] {
+  return one.points[0].repeats.map((_, round) =>
+    geometricMean(one.points.map(({ repeats }, size) => other.points[size].repeats[round] / repeats[round]))
+  );
 }
 
 /** The n-th root of the product: the mean of ratios. NaN if there is none. */

@@ -4,7 +4,7 @@ import { type Chart, stackCharts, throughputChart } from "../../chart.ts";
 import { table } from "../../util/table.ts";
 import { type Dtype, DTYPES } from "../../backend/ops.ts";
 import type { Missing } from "./rounds.ts";
-import { percent, type Point, type Ratio, ratiosOf, type Standing } from "./compare.ts";
+import { CONTROL, percent, type Point, type Ratio, ratiosByRound, ratiosOf, type Standing } from "./compare.ts";
 
 /** The rates that are reported, with their headings. */
 export const RATES: readonly [heading: string, rate: (point: Point) => number | null][] = [
@@ -33,6 +33,16 @@ export function tables(standings: readonly Standing[], name = "omnibus"): string
         times(value(best!)),
       ];
       if (best) rows.push(summary("geo. mean", (r) => r.geometricMean), summary("least", (r) => r.least));
+      const own = group.find((one) => one.name === name);
+      if (own && ratios.length && rate === RATES[0][1]) {
+        const rounds = group.map((one) => one === own ? [] : ratiosByRound(own, one));
+        const extreme = (label: string, pick: (...values: number[]) => number) => [
+          label,
+          ...rounds.map((values) => values.length ? times(pick(...values)) : ""),
+          ...best ? [""] : [],
+        ];
+        rows.push(extreme("lowest round", Math.min), extreme("highest round", Math.max));
+      }
       const columns = ["batch", ...group.map((one) => one.name), ...best ? [`${name}/best`] : []];
       sections.push(`${dtype}, tokens per second ${heading}\n\n${table([columns, ...rows])}`);
     }
@@ -42,7 +52,7 @@ export function tables(standings: readonly Standing[], name = "omnibus"): string
 
 /** How far each contestant's answer is from the reference's. */
 export function answers(standings: readonly Standing[]): string {
-  const rows = standings.map(({ name, dtype, logitsError, sameTokens }) => [
+  const rows = standings.filter(({ name }) => name !== CONTROL).map(({ name, dtype, logitsError, sameTokens }) => [
     `${name} ${dtype}`,
     percent(logitsError),
     sameTokens ? "same" : "other",
@@ -63,7 +73,7 @@ export function benchChart(standings: readonly Standing[], { maxTokens, subtitle
   return stackCharts(
     ...byDtype(standings).map(([dtype, group]) =>
       throughputChart(
-        group.map(({ name, points }) => ({
+        group.filter(({ name }) => name !== CONTROL).map(({ name, points }) => ({
           name,
           points: points.map(({ batchSize, throughput, repeats }) => {
             const tokens = batchSize * maxTokens;
@@ -85,7 +95,7 @@ function finding(group: readonly Standing[]): string {
   const best = ratiosOf(group, "omnibus", (point) => point.throughput).find(({ against }) => against === "best");
   return best
     ? `Omnibus makes ${times(best.geometricMean)} the tokens of the best peer`
-    : group.map((one) => one.name).join(", ");
+    : group.filter(({ name }) => name !== CONTROL).map(({ name }) => name).join(", ");
 }
 
 /** What belongs to each precision that there is. */

@@ -29,6 +29,8 @@ export interface TurnOptions {
   repeats: number;
   /** Between two runs, so that threads of the last one that still wait for work have gone to sleep. Default 0.05. */
   pauseSeconds?: number;
+  /** Called before each round, the first one included that does not count, and after the last. */
+  onRound?: () => Promise<void>;
   /** Called before each run with how many of all are done, and which comes next. */
   onProgress?: (done: number, total: number, next: string) => void;
 }
@@ -41,13 +43,14 @@ export interface TurnOptions {
 export async function inTurns<C extends Contestant, T extends { name: string }, R>(
   contestants: readonly C[],
   tasks: readonly T[],
-  { repeats, pauseSeconds = 0.05, onProgress }: TurnOptions,
+  { repeats, pauseSeconds = 0.05, onRound, onProgress }: TurnOptions,
   work: (contestant: C, task: T, round: number) => Promise<R>,
 ): Promise<R[][][]> {
   const runs = contestants.map(() => tasks.map((): R[] => []));
   const total = (1 + repeats) * tasks.length * contestants.length;
   let done = 0;
   for (let round = 0; round <= repeats; round++) {
+    await onRound?.();
     for (const [i, task] of tasks.entries()) {
       for (let turn = 0; turn < contestants.length; turn++) {
         const who = (turn + round) % contestants.length, contestant = contestants[who];
@@ -62,6 +65,7 @@ export async function inTurns<C extends Contestant, T extends { name: string }, 
       }
     }
   }
+  await onRound?.();
   onProgress?.(total, total, "");
   return runs;
 }

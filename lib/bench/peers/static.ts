@@ -2,7 +2,8 @@
 
 import { FOX } from "../fox.ts";
 import { CANDIDATES } from "./catalog.ts";
-import { compare, doubts, ratiosOf } from "./compare.ts";
+import { type MachineState, stateLines, watchMachine } from "../machine_state.ts";
+import { compare, CONTROL, doubts, ratiosOf } from "./compare.ts";
 import type { Workload } from "./findings.ts";
 import { answers, benchChart, RATES, tables } from "./report.ts";
 
@@ -13,17 +14,22 @@ export const staticBatches: Workload = {
   requests: 0,
   async bench(contestants, options) {
     const { where, maxTokens, repeats } = options;
-    const standings = await compare(contestants, { ids: FOX, ...options });
+    const control = contestants.filter(({ name }) => name === "omnibus").map((one) => ({ ...one, name: CONTROL }));
+    const look = await watchMachine(), machine: MachineState[] = [];
+    const onRound = async () => void machine.push(await look());
+    const standings = await compare([...contestants, ...control], { ids: FOX, ...options, onRound });
     const subtitle = `${where.model}, ${FOX.length}-token prompts, ${maxTokens} new tokens; ${where.machine}`;
     const text = [
       `${subtitle}; medians of ${repeats} runs in turns\n` +
-      "Below each column: omnibus / this peer, the geometric mean over the batch sizes and the least.",
+      "Below each column: omnibus / this peer, the geometric mean over the batch sizes and the least, and " +
+      `that mean in the rounds where it was lowest and highest. "${CONTROL}" is the same process, in turns of its own.`,
       tables(standings),
       answers(standings),
+      stateLines(machine),
       ...doubts(standings),
     ].join("\n\n");
     const result = {
-      ...{ promptTokens: FOX.length, maxTokens, repeats, contestants: standings },
+      ...{ promptTokens: FOX.length, maxTokens, repeats, contestants: standings, machine },
       ratios: Object.fromEntries(RATES.map(([heading, rate]) => [heading, ratiosOf(standings, "omnibus", rate)])),
     };
     return { text, result, chart: benchChart(standings, { maxTokens, subtitle }) };

@@ -30,7 +30,7 @@ export interface TensorflowOptions {
 }
 
 /** Its name in tfjs. */
-const TENSORFLOW = { name: "tensorflow" } as const;
+export const TENSORFLOW = { name: "tensorflow" } as const;
 
 let opened: TensorflowBackend | undefined;
 

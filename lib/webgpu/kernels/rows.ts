@@ -1,6 +1,6 @@
 /**
  * Linear layers for few rows. What counts is to read the weights at the full speed of the memory: all workgroups together
- * ask for them at once, each thread four neighbours at a time, and no weight is read twice.
+ * ask for them at once, each thread blocks of 4 × 4 that are side by side in memory, and no weight is read twice.
  */
 
 import type { Kernel } from "./wgsl.ts";
