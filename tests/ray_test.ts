@@ -175,8 +175,10 @@ for (const [victim, pattern, goesOn] of VICTIMS) {
         }
         await new Promise((resolve) => setTimeout(resolve, 1000 * random())); // somewhere in a block, which takes a second
         const one = victim === "a node" ? victims.at(-1) : victims[Math.floor(random() * victims.length)];
-        for (const { pid } of victim === "everything" ? victims : one ? [one] : []) kill(pid);
-        kills += Number(running && one !== undefined);
+        if (running && one) { // else it ended before
+          for (const { pid } of victim === "everything" ? victims : [one]) kill(pid);
+          kills++;
+        }
         const { code, stdout, stderr } = await ended;
         if (goesOn) assert.equal(code, 0, new TextDecoder().decode(stderr));
         const left = goesOn ? null : await drive(options);
