@@ -9,6 +9,7 @@ import { loadGPT2, randomGPT2 } from "../gpt2/load.ts";
 import { checkpointWeights } from "../gpt2/weights.ts";
 import { AutoTokenizer } from "../tokenizer/tokenizer.ts";
 import { seededRandom } from "../util/random.ts";
+import { singleFlight } from "../util/single_flight.ts";
 import { measureActivationRanges, type MeasuredRanges } from "./activation_ranges.ts";
 import { seedDigest, storedRanges, storeRanges, weightsDigest } from "./stored_ranges.ts";
 
@@ -54,11 +55,12 @@ export async function rangesOfSeed(
   });
 }
 
-async function known(
+/** Those that are stored, or measured and then stored: once, however many load the same weights at once. */
+const known = singleFlight(async (
   digest: string,
   { log }: RangesOptions,
   measure: () => Promise<{ source: string; measured: MeasuredRanges }>,
-): Promise<ActivationRanges> {
+): Promise<ActivationRanges> => {
   const stored = await storedRanges(digest);
   if (stored) return stored;
   const start = performance.now();
@@ -75,7 +77,7 @@ async function known(
   );
   await storeRanges(digest, ranges).catch((error) => log(`The ranges could not be kept: ${error.message}`));
   return ranges;
-}
+}, (digest) => digest);
 
 /** An even number of rows of the text's tokens; none if it has too few. */
 async function rowsOf(text: string, folder: string, { n_positions }: GPT2Config): Promise<number[][]> {
