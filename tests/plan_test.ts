@@ -47,13 +47,13 @@ async function planFile(cache: string): Promise<string> {
   return join(cache, "plans", name);
 }
 
-/** libtensorflow, but where `isSlow` says so, each run takes 15 ms longer. */
+/** libtensorflow, but where `isSlow` says so, each run takes 50 ms longer: more than a busy machine keeps a tiny step waiting. */
 function slowed(isSlow: (way: Parallelism) => boolean): Backend {
   const capture: Backend["capture"] = (...args) => {
     const captured = backend.capture!(...args);
     return {
       async run(inputs, way) {
-        if (isSlow(way)) await new Promise((resolve) => setTimeout(resolve, 15));
+        if (isSlow(way)) await new Promise((resolve) => setTimeout(resolve, 50));
         return await captured.run(inputs, way);
       },
       dispose: () => captured.dispose(),
