@@ -30,6 +30,12 @@ async function running(args: string[] = [], before?: string[]) {
   throw new Error(`It ended: ${(await child.status).code}`);
 }
 
+/** Asserts that a server that is told to end does so, with 0. */
+async function endsAtSigterm(child: Deno.ChildProcess, ended: Promise<[Deno.CommandStatus, void]>) {
+  child.kill("SIGTERM");
+  assert.equal((await ended)[0].code, 0);
+}
+
 /** Asserts that a server says something and ends, before it answers anybody. */
 async function refuses(message: RegExp, args: string[], before?: string[]) {
   const { child, said } = start(args, before);
@@ -122,8 +128,7 @@ for await (const _ of response.body) console.log("part");`;
     const [middle, last] = [memory[Math.floor(rounds / 2)], memory.at(-1)!];
     console.log({ killed, noticed: cut, megabytesBefore: middle / 1e6, megabytesAfter: last / 1e6 });
     if (full) assert.ok(last - middle < 50e6, `${last - middle} bytes`);
-    child.kill("SIGTERM");
-    assert.equal((await ended)[0].code, 0);
+    await endsAtSigterm(child, ended);
   },
 });
 
@@ -141,8 +146,7 @@ Deno.test({
     for (const connection of connections) connection.close();
     const healthy = () => fetch(`${url}/health`).then((answer) => answer.json()).then(({ status }) => status === "ok");
     while (!await healthy().catch(() => false)); // until the server has heard that they are closed
-    child.kill("SIGTERM");
-    assert.equal((await ended)[0].code, 0);
+    await endsAtSigterm(child, ended);
   },
 });
 
@@ -155,8 +159,7 @@ Deno.test({
       const answer = await post(url, { prompt: "a", max_tokens: 2, stream });
       assert.deepEqual([answer.status, (await answer.text()).length > 0], [200, true]);
     }
-    child.kill("SIGTERM");
-    assert.equal((await ended)[0].code, 0);
+    await endsAtSigterm(child, ended);
   },
 });
 

@@ -18,8 +18,7 @@ export async function startTensorflow(options: TensorflowOptions): Promise<Backe
 
 async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
   const threads = backend.threads.intraOp;
-  const kernels = await onBackend(TENSORFLOW, () => workingKernels(backend)),
-    missing = PRIVATE_KERNELS.filter((kernel) => !kernels.has(kernel));
+  const kernels = await workingKernels(backend), missing = PRIVATE_KERNELS.filter((kernel) => !kernels.has(kernel));
   return {
     name: "tensorflow",
     description: `libtensorflow ${backend.binding.TF_Version} on the CPU, ${threads} threads` +
