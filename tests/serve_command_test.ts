@@ -77,14 +77,16 @@ Deno.test({
   name: "a second signal ends the server at once",
   ignore: windows,
   async fn() {
-    const { child, url, ended } = await running(["--max-batch", "1"]);
-    const streams = await Promise.all(Array.from({ length: 8 }, () => post(url, long)));
-    child.kill("SIGTERM");
-    while ((await fetch(`${url}/health`).then((r) => r.body!.cancel().then(() => r.status))) === 200);
-    child.kill("SIGTERM");
-    const [{ code }] = await ended;
-    assert.equal(code, 1);
-    for (const stream of streams) await stream.text().catch(() => {});
+    for (let round = 0; round < (full ? 20 : 2); round++) {
+      const { child, url, ended } = await running(["--max-batch", "1"]);
+      const streams = await Promise.all(Array.from({ length: 8 }, () => post(url, long)));
+      child.kill("SIGTERM");
+      while ((await fetch(`${url}/health`).then((r) => r.body!.cancel().then(() => r.status))) === 200);
+      child.kill("SIGTERM");
+      const [{ code }] = await ended;
+      assert.equal(code, 1);
+      for (const stream of streams) await stream.text().catch(() => {});
+    }
   },
 });
 
@@ -138,14 +140,16 @@ Deno.test({
   async fn() {
     const files = 128, { child, url, ended } = await running([], ["sh", "-c", `ulimit -n ${files}; exec "$@"`, "sh"]);
     const { hostname, port } = new URL(url);
-    const connections = await Promise.all(
-      Array.from({ length: 2 * files }, () => Deno.connect({ hostname, port: Number(port) })),
-    );
-    const over = await Promise.race(connections.map((connection) => connection.read(new Uint8Array(1))));
-    assert.equal(over, null, "hung up on");
-    for (const connection of connections) connection.close();
     const healthy = () => fetch(`${url}/health`).then((answer) => answer.json()).then(({ status }) => status === "ok");
-    while (!await healthy().catch(() => false)); // until the server has heard that they are closed
+    for (let round = 0; round < 5; round++) {
+      const coming = Array.from({ length: 4 * files }, () => Deno.connect({ hostname, port: Number(port) }));
+      const connections = (await Promise.allSettled(coming)).flatMap((one) =>
+        one.status === "fulfilled" ? one.value : []
+      );
+      assert.ok(connections.length > files / 2); // not all of which the server has taken
+      for (const connection of connections) connection.close();
+      while (!await healthy().catch(() => false)); // until the server has heard that they are closed
+    }
     await endsAtSigterm(child, ended);
   },
 });

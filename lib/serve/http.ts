@@ -4,7 +4,7 @@
  */
 
 import { createServer, STATUS_CODES } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, Server as TcpServer } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { ApiError } from "../openai/error.ts";
 
@@ -26,31 +26,36 @@ export interface Listening {
 }
 
 /**
- * Which share of the files that a process may open connections may take, and those that come at once before any is counted.
- * Where it can open no more, Deno's `node:http` accepts nobody ever again.
+ * Which share of the files that a process may still open connections may take, and with how many of them the port is opened
+ * anew. Many are taken at once before one is counted, and when a process can open no more files, Deno takes nobody from that
+ * port ever again.
  */
-const FILES_CONNECTED = 1 / 2, FILES_COMING = 1 / 8;
+const FILES_CONNECTED = 1 / 2, FILES_CROWDED = 3 / 4;
+
+/** After how long: by then the files of connections that were hung up on are closed. */
+const REOPEN_MILLISECONDS = 100;
 
 /** Listens. Rejects as Node.js does, with a `code` such as `EADDRINUSE`, and with a RangeError about too many connections. */
 export async function listen(
   answer: (request: Request) => Response | Promise<Response>,
   { host, port, maxConnections, idleMilliseconds }: ListenOptions,
 ): Promise<Listening> {
-  const files = await mostFiles(), room = Math.floor(files * FILES_CONNECTED);
+  const files = await filesLeft(), room = Math.floor(files * FILES_CONNECTED);
   if (maxConnections !== undefined && maxConnections > room) {
     throw new RangeError(
-      `Cannot hold ${maxConnections} connections: of the ${files} files that this process may open, ${room} are for ` +
-        "them. Allow more files (ulimit -n, LimitNOFILE) or fewer connections.",
+      `Cannot hold ${maxConnections} connections: of the ${files} files that this process may still open, ${room} are ` +
+        "for them. Allow more files (ulimit -n, LimitNOFILE) or fewer connections.",
     );
   }
   const listener = getRequestListener(answer, {
     overrideGlobalObjects: false,
     errorHandler: () => Response.json(refusal(400), { status: 400 }), // such as a `Host` that is none
   });
-  let answering = 0, closing = false;
+  let connected = 0, answering = 0, closing = false;
   const answered = Promise.withResolvers<void>(), closed = Promise.withResolvers<void>();
   const settle = () => {
     if (closing && answering === 0) answered.resolve();
+    if (closing && connected === 0) closed.resolve();
   };
   const server = createServer({
     headersTimeout: idleMilliseconds,
@@ -66,26 +71,46 @@ export async function listen(
     });
     return listener(incoming, outgoing);
   });
-  server.maxConnections = maxConnections ?? Math.min(4096, room);
+  const at = { host, port, backlog: Math.min(511, Math.floor(files / 8)) };
+  let opening = false;
+  const reopen = () => {
+    if (server.listening || opening) return;
+    opening = true;
+    setTimeout(() => !closing && server.listen(at), REOPEN_MILLISECONDS);
+  };
+  const most = maxConnections ?? Math.min(4096, room);
+  server.on("connection", (socket) => {
+    connected++;
+    socket.once("close", () => {
+      connected--;
+      if (connected <= most) reopen();
+      settle();
+    });
+    if (connected > most) socket.destroy();
+    if (connected > files * FILES_CROWDED && server.listening) TcpServer.prototype.close.call(server);
+  });
   server.on("clientError", ({ code }: NodeJS.ErrnoException, socket) => {
     if (!socket.writable) return void socket.destroy();
     const status = code === "HPE_HEADER_OVERFLOW" ? 431 : code === "ERR_HTTP_REQUEST_TIMEOUT" ? 408 : 400;
     const head = [`HTTP/1.1 ${status} ${STATUS_CODES[status]}`, "content-type: application/json", "connection: close"];
     socket.end(`${head.join("\r\n")}\r\n\r\n${JSON.stringify(refusal(status))}`, () => socket.destroy());
   });
-  await new Promise<void>((resolve, reject) => {
-    const backlog = Math.min(511, Math.floor(files * FILES_COMING));
-    server.once("error", reject).listen({ port, host, backlog }, () => {
-      server.off("error", reject).on("error", console.error); // it goes on
-      resolve();
-    });
+  await new Promise<unknown>((resolve, reject) => server.once("listening", resolve).once("error", reject).listen(at));
+  at.port = (server.address() as AddressInfo).port;
+  server.on("listening", () => {
+    opening = false;
+    if (closing) server.close();
   });
-  server.once("close", closed.resolve);
+  server.on("error", (error) => {
+    console.error(error); // and it goes on
+    opening = false;
+    reopen();
+  });
   return {
-    port: (server.address() as AddressInfo).port,
+    port: at.port,
     async close(milliseconds) {
-      if (server.listening) server.close();
       closing = true;
+      if (server.listening) server.close();
       settle();
       const timer = setTimeout(answered.resolve, milliseconds);
       await answered.promise;
@@ -96,10 +121,11 @@ export async function listen(
   };
 }
 
-/** How many files this process may have open, where the system says so. */
-async function mostFiles(): Promise<number> {
+/** How many files this process may open besides those that it has, where the system says so. */
+async function filesLeft(): Promise<number> {
   const limits = await Deno.readTextFile("/proc/self/limits").catch(() => "");
-  return Number(limits.match(/^Max open files +(\d+)/m)?.[1] ?? Infinity);
+  const most = limits.match(/^Max open files +(\d+)/m)?.[1];
+  return most === undefined ? Infinity : Number(most) - [...Deno.readDirSync("/proc/self/fd")].length;
 }
 
 /** What is said to who sent no request that could be understood. */

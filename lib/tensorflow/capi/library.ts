@@ -170,6 +170,7 @@ export class Library {
       // The main library needs the framework and finds it by its name once it is loaded.
       if (paths.framework) pin(paths.framework);
       pin(paths.main);
+      endAtOnce();
       // Where libraries see what they depend on, C's own functions are in there, too.
       const c = Deno.build.os === "windows" ? "ucrtbase.dll" : paths.main;
       return { ...Deno.dlopen(paths.main, symbols).symbols, ...Deno.dlopen(c, memory).symbols };
@@ -266,6 +267,20 @@ function pin(path: string): void {
   const { symbols } = Deno.dlopen(libc, { dlopen: { parameters: ["buffer", "i32"], result: "pointer" } });
   const now = 0x2, noDelete = Deno.build.os === "darwin" ? 0x80 : 0x1000;
   symbols.dlopen(cString(path), now | noDelete); // should it fail, Deno.dlopen fails next, with a message
+}
+
+/**
+ * Lets the process end without C's exit handlers, where that can be had: TensorFlow's destroy what its threads may still be
+ * using, and the process would crash. glibc calls the handler that came last first, with the exit code.
+ */
+function endAtOnce(): void {
+  if (Deno.build.os !== "linux") return;
+  const { symbols } = Deno.dlopen("libc.so.6", {
+    dlsym: { parameters: ["pointer", "buffer"], result: "pointer" },
+    on_exit: { parameters: ["pointer", "pointer"], result: "i32" },
+  });
+  const exit = symbols.dlsym(null, cString("_exit"));
+  addEventListener("unload", () => symbols.on_exit(exit, null));
 }
 
 /**
