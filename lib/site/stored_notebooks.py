@@ -13,6 +13,8 @@ MARKDOWN = "text/markdown"
 def read(text: str) -> nbformat.NotebookNode:
     notebook = nbformat.reads(text, as_version=4)
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":  # pages of the book are beside the notebooks' folder
+            cell.source = cell.source.replace("](../lib/site/pages/", "](../")
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if VEGA_LITE in data:
