@@ -48,7 +48,10 @@ Deno.test({
     await built;
     const pages = new Map<string, { ids: Set<string>; links: string[]; parts: string[] }>();
     for await (const path of filesIn(FOLDER)) {
-      if (path.endsWith(".html") && !path.includes("/_static/")) pages.set(path, look(await Deno.readTextFile(path)));
+      if (!path.endsWith(".html") || path.includes("/_static/")) continue;
+      const html = await Deno.readTextFile(path);
+      assert.doesNotMatch(html, /\|:--/, `${relative(FOLDER, path)} has a table as text`);
+      pages.set(path, look(html));
     }
     assert.ok(pages.size > 100);
     const dead: string[] = [];

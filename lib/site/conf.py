@@ -12,6 +12,7 @@ extensions = ["myst_nb", "sphinx_design"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # what readers see is what was stored
+nb_render_markdown_format = "gfm"  # outputs have tables
 nb_custom_formats = {".ipynb": ["stored_notebooks.read", {}]}
 suppress_warnings = ["misc.highlighting_failure"]
 exclude_patterns = ["cards.md", "goals.md", "all_slides.md", "lib/site/**", "extra/**"]
