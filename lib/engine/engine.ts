@@ -34,6 +34,7 @@ import { Runner, type StepOptions } from "./runner.ts";
 import { randomSeed } from "./sampling.ts";
 import { Scheduler, type Share } from "./scheduler.ts";
 import { type StepRow, Timeline } from "./timeline.ts";
+import { warmUp } from "./warm_up.ts";
 
 /** What an engine is made with; it keeps it for its life. */
 export interface EngineOptions {
@@ -144,6 +145,14 @@ export class Engine implements AsyncDisposable {
   /** What the KV cache takes now. */
   get kvCacheBytes(): number {
     return this.#cache.bytes;
+  }
+
+  /**
+   * Runs a step of each kind that requests are going to need. Without it requests wait half a second in the middle of an answer
+   * whenever a kind of step comes for the first time, as libtensorflow has to be told of it on a CPU. Elsewhere it does nothing.
+   */
+  async warmUp(): Promise<void> {
+    await warmUp(this.#model, this.limits, this.#cache.parallelism);
   }
 
   /**
