@@ -82,8 +82,9 @@ Deno.test("each of many random requests gets what it gets alone, whoever comes, 
   }
   const { captures } = Runner.of(model);
   console.log({ ...seen, captures });
-  // Per lane rows that decode and rows that prefill, rarely in two buckets each; what is wanted; sizes; how the step ends.
-  assert.ok(captures <= 60, `${captures} captured steps`);
+  // In three sizes: a bucket that decodes, with three ends; several; one of prompts; and one of prompts with those that decode.
+  const most = model.backend.stepBuckets ? 3 * (3 + 1 + 1 + 1) : 60;
+  assert.ok(captures <= most, `${captures} captured steps`);
   assert.deepEqual(wrong, []);
   for (const [what, count] of Object.entries(seen)) assert.ok(count >= batches, `${what}: ${count}`);
 });

@@ -221,9 +221,9 @@ export class Runner {
     { logprobs = false, topLogprobs = 0 }: StepOptions,
   ): Promise<NextToken[]> {
     const { choices } = numbers, greedy = choices.every(({ next }) => next === undefined || isGreedy(next));
-    const largest = greedy && topLogprobs === 0, { parts } = numbers, decodes = parts.length === 1 && !parts[0].rectangle;
-    // Where capturing takes long, greedy and sampled requests share all steps but the most frequent: these end at the logits.
-    if (largest && (decodes || !this.model.backend.stepBuckets)) {
+    const largest = greedy && topLogprobs === 0, { parts: [part, ...more] } = numbers;
+    // Where capturing takes long, greedy and sampled requests share all steps but the most frequent: those end at the logits.
+    if (largest && (!this.model.backend.stepBuckets || !more.length && !part.rectangle)) {
       return await largestOf(await this.#run(numbers, logprobs ? "ids and logprobs" : "ids", parallelism));
     }
     const logits = await this.#run(numbers, "logits", parallelism) as tf.Tensor2D[];
