@@ -166,8 +166,8 @@ export class Runner {
   }
 
   /**
-   * Has `work` done for the feeds of each lane, whose places among all of them are `mine`. It adds `later` tokens to each row
-   * besides those that it is fed.
+   * Has `work` done for the feeds of each lane, a step after the other if it takes several; `mine` are a step's places among all
+   * feeds. It adds `later` tokens to each row besides those that it is fed.
    */
   async #lanes(
     cache: KvCache,
