@@ -40,6 +40,23 @@ print(json.dumps([list(map(text, results)), worker.lost]))`) as [string[], numbe
 });
 
 Deno.test({
+  name: `two who ask a worker at once get what each gets alone, though both have requests that kill it${needs}`,
+  ignore,
+  async fn() {
+    const right = await python(`
+from concurrent.futures import ThreadPoolExecutor
+worker, results = Worker(echo, 16), {}
+def ask(block):
+    prompts = ["poison" if i == 11 * block else f"{block}/{i}" for i in range(60)]
+    expected = ["worker_died" if one == "poison" else one.upper() for one in prompts]
+    return [text(one) for one in worker.answer(lines(prompts))] == expected
+with ThreadPoolExecutor(2) as two:
+    print(json.dumps(list(two.map(ask, range(4)))))`);
+    assert.deepEqual(right, Array(4).fill(true));
+  },
+});
+
+Deno.test({
   name: `a worker that is killed again and again from outside answers everything in the end${needs}`,
   ignore,
   async fn() {
@@ -47,9 +64,10 @@ Deno.test({
 worker, seen = Worker([*echo[:2], "0.001"], 16), set()
 def hunt():
     while len(seen) < 5:
-        if worker.process and worker.process.pid not in seen and worker.sent > 0:
-            seen.add(worker.process.pid)
-            worker.process.send_signal(signal.SIGKILL)
+        process = worker.process
+        if process and process.child.pid not in seen and process.asked > 1:
+            seen.add(process.child.pid)
+            process.child.send_signal(signal.SIGKILL)
 threading.Thread(target=hunt, daemon=True).start()
 prompts = [f"p{i}" for i in range(400)]
 print(json.dumps([[text(one) for one in worker.answer(lines(prompts))] == [f"P{i}" for i in range(400)], worker.lost, len(seen)]))`) as [
