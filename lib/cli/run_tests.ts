@@ -13,6 +13,9 @@ const ALONE = ["tests/plan_test.ts"];
 /** Processes side by side, as far as there are cores. Each may use all cores for a moment, and a gigabyte or two. */
 const SIDE_BY_SIDE = Math.min(4, navigator.hardwareConcurrency);
 
+/** How long one process may take: one that waits for what never comes is to fail, and not to keep all others waiting. */
+const MOST_MINUTES = 15, MOST_MINUTES_FULL = 240;
+
 /** What one process of Deno found. */
 interface Count {
   /** What it was run with. */
@@ -80,13 +83,18 @@ interface Running {
 }
 
 function start(args: string[]): Running {
-  const command = { args, cwd: ROOT, env: { NO_COLOR: "1" }, stdout: "piped", stderr: "piped" } as const;
+  const minutes = Deno.env.has("OMNIBUS_FULL") ? MOST_MINUTES_FULL : MOST_MINUTES;
+  const signal = AbortSignal.timeout(60_000 * minutes);
+  const command = { args, cwd: ROOT, env: { NO_COLOR: "1" }, stdout: "piped", stderr: "piped", signal } as const;
   const { stdout, stderr, status } = new Deno.Command(Deno.execPath(), command).spawn();
   const output = new ReadableStream<string>({
     async start(controller) {
       await Promise.all([stdout, stderr].map(async (stream) => {
-        for await (const text of stream.pipeThrough(new TextDecoderStream())) controller.enqueue(text);
-      }));
+        for await (const text of stream.pipeThrough(new TextDecoderStream(), { signal })) controller.enqueue(text);
+      })).catch((error) => {
+        if (!signal.aborted) throw error;
+        controller.enqueue(`\nEnded after ${minutes} minutes: deno ${args.join(" ")}\n`);
+      });
       controller.close();
     },
   });

@@ -102,18 +102,16 @@ export class CapturedPlan {
     const feed = this.#feed(moving, tokens, scratch.buffer(chosen)), stepBytes = tokens * Int32Array.BYTES_PER_ELEMENT;
     const usage = GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const all = device.createBuffer({ size: count * stepBytes, usage });
+    const step = (i: number) => {
+      const encoder = device.createCommandEncoder(), { dispatches } = this.#ready!;
+      record(encoder, i + 1 < count ? [...dispatches, feed] : dispatches);
+      encoder.copyBufferToBuffer(scratch.buffer(chosen), 0, all, i * stepBytes, stepBytes);
+      return encoder;
+    };
     try {
-      for (let i = 0; i + 1 < count; i++) {
-        const encoder = device.createCommandEncoder();
-        record(encoder, [...this.#ready!.dispatches, feed]);
-        encoder.copyBufferToBuffer(scratch.buffer(chosen), 0, all, i * stepBytes, stepBytes);
-        device.queue.submit([encoder.finish()]);
-      }
-      const encoder = device.createCommandEncoder();
-      record(encoder, this.#ready!.dispatches);
-      encoder.copyBufferToBuffer(scratch.buffer(chosen), 0, all, (count - 1) * stepBytes, stepBytes);
+      for (let i = 0; i + 1 < count; i++) device.queue.submit([step(i).finish()]);
       const piece = { buffer: all, byteOffset: 0, byteLength: all.size };
-      const [bytes] = await readBack.submitAndRead(encoder, [piece]).catch((error) => gpu.explain(error));
+      const [bytes] = await readBack.submitAndRead(step(count - 1), [piece]).catch((error) => gpu.explain(error));
       return Array.from({ length: count }, (_, i) => new Int32Array(bytes, i * stepBytes, tokens));
     } finally {
       all.destroy();
