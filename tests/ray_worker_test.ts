@@ -81,17 +81,21 @@ print(json.dumps([[text(one) for one in worker.answer(lines(prompts))] == [f"P{i
 });
 
 Deno.test({
-  name: `a worker that does not come up is an error that says why, and lines larger than a pipe do not block${needs}`,
+  name:
+    `a worker that does not come up or talks nonsense is an error that says why, and lines larger than a pipe do not block${needs}`,
   ignore,
   async fn() {
     const [said, length] = await python(`
-try:
-    Worker([sys.executable, "-c", "import sys; sys.exit('no such model')"], 4).answer(lines(["a", "b"]))
-except RuntimeError as error:
-    said = str(error)
+said = []
+for code in "import sys; sys.exit('no such model')", "print('hello', flush=True); input(); input()":
+    try:
+        Worker([sys.executable, "-c", code], 4).answer(lines(["a", "b"]))
+    except RuntimeError as error:
+        said.append(str(error))
 large = Worker(echo, 16).answer(lines(["x" * 300_000] * 40))
-print(json.dumps([said, sum(len(text(one)) for one in large)]))`) as [string, number];
-    assert.equal(said, "The worker does not start: no such model");
+print(json.dumps([said, sum(len(text(one)) for one in large)]))`) as [string[], number];
+    const silent = "it ended without a word";
+    assert.deepEqual(said, ["no such model", silent].map((why) => `The worker does not start: ${why}`));
     assert.equal(length, 40 * 300_000);
   },
 });

@@ -119,15 +119,17 @@ class Process:
         return self.said.read().decode(errors="replace").strip().split("\n")[-1] or "it ended without a word"
 
     def _read(self) -> None:
-        while (answer := self.child.stdout.readline()).endswith(b"\n"):
-            result = json.loads(answer)
-            answers, i = self.owed.pop(int(result["id"].rpartition("-")[2]))
-            answers.put((i, result))
-            self.room.release()
-        self.child.kill()
-        self.child.wait()
-        with self.writing:
-            self.ended = True
-        for answers, i in self.owed.values():
-            answers.put((i, None))
-        self.room.release()  # who waits for room sees that it has ended, and passes that on
+        try:
+            while (answer := self.child.stdout.readline()).endswith(b"\n"):
+                result = json.loads(answer)
+                answers, i = self.owed.pop(int(result["id"].rpartition("-")[2]))
+                answers.put((i, result))
+                self.room.release()
+        finally:  # it died, or says what nobody can read
+            self.child.kill()
+            self.child.wait()
+            with self.writing:
+                self.ended = True
+            for answers, i in self.owed.values():
+                answers.put((i, None))
+            self.room.release()  # who waits for room sees that it has ended, and passes that on
