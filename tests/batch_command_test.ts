@@ -74,6 +74,8 @@ Deno.test("batch refuses what it cannot do, in one line", async () => {
     [/--output must be a file: \/dev\/null/, "--input", input, "--output", "/dev/null"],
     [/There is no model "none"/, ...files, "--model", "none"],
     [/--max-actors needs --ray/, ...files, "--max-actors", "2"],
+    [/--ray must be auto, HOST:PORT or local:N: it is "local"/, ...files, "--ray", "local"],
+    [/--ray must be .* "ray:\/\/host:1"\. From outside a cluster, `ray job submit`/, ...files, "--ray=ray://host:1"],
     [/--min-actors cannot be more than/, ...files, "--ray", "local:1", "--min-actors", "3", "--max-actors", "2"],
   ];
   for (const [message, ...args] of cases) {

@@ -82,6 +82,10 @@ print(json.dumps([line.decode() for _, line in whole]))`;
     const options = await driverOptions([request("a")], 2);
     const input = join(options.output, "none.jsonl"), none = await drive({ ...options, input });
     assert.deepEqual([none.code, none.stderr], [2, `batch: --input names no file: ${input}.\n`]);
+    const above = await drive({ ...options, input: join(options.output, "..") });
+    assert.deepEqual([above.code, above.stderr.split(":")[1]], [2, " --output lies where --input finds its files"]);
+    const onFile = await drive({ ...options, output: options.input });
+    assert.deepEqual([onFile.code, onFile.stderr.split(":")[1]], [2, " --output must be a folder with --ray"]);
     const { code: many, stderr } = await drive({ ...options, least: 9 });
     assert.deepEqual([many, stderr.split(":")[1]], [2, " --min-actors can be at most 4"]);
   },
@@ -159,13 +163,14 @@ const VICTIMS: [name: string, pattern: RegExp, goesOn: boolean][] = [
 
 for (const [victim, pattern, goesOn] of VICTIMS) {
   Deno.test({
-    name: `on Ray, a kill -9 of ${victim} at random moments loses nothing and does nothing twice${needs}`,
+    name: `on Ray, a kill -9 of ${victim} at random moments of five runs loses nothing and does nothing twice${needs}`,
     ignore: ignore || !full,
     async fn() {
-      const random = seededRandom(victim.length), count = 6000, rounds = 5;
+      const random = seededRandom(victim.length), count = 6000;
       const lines = [...Array(count).keys()].map((i) => request(`r${i}`));
       let kills = 0;
-      for (let round = 0; round < rounds; round++) {
+      for (let run = 0; kills < 5; run++) {
+        assert.ok(run < 10, `${kills} of ${run} runs were still on when it was time to kill`);
         const options = await driverOptions(lines, 2, 0.002), goal = Math.floor(random() * 10);
         const child = startDriver(options), ended = child.output();
         let running = true, victims: { pid: number; command: string }[] = [];
@@ -189,7 +194,6 @@ for (const [victim, pattern, goesOn] of VICTIMS) {
         assert.equal(choices.size, count);
         for (const [id, answer] of choices) assert.equal(JSON.parse(answer)[0].text, id.toUpperCase());
       }
-      assert.ok(kills >= 3, `${kills} kills`);
     },
   });
 }

@@ -40,6 +40,23 @@ print(json.dumps([list(map(text, results)), worker.lost]))`) as [string[], numbe
 });
 
 Deno.test({
+  name: `two who ask a worker at once get what each gets alone, though both have requests that kill it${needs}`,
+  ignore,
+  async fn() {
+    const right = await python(`
+from concurrent.futures import ThreadPoolExecutor
+worker, results = Worker(echo, 16), {}
+def ask(block):
+    prompts = ["poison" if i == 11 * block else f"{block}/{i}" for i in range(60)]
+    expected = ["worker_died" if one == "poison" else one.upper() for one in prompts]
+    return [text(one) for one in worker.answer(lines(prompts))] == expected
+with ThreadPoolExecutor(2) as two:
+    print(json.dumps(list(two.map(ask, range(4)))))`);
+    assert.deepEqual(right, Array(4).fill(true));
+  },
+});
+
+Deno.test({
   name: `a worker that is killed again and again from outside answers everything in the end${needs}`,
   ignore,
   async fn() {
@@ -47,9 +64,10 @@ Deno.test({
 worker, seen = Worker([*echo[:2], "0.001"], 16), set()
 def hunt():
     while len(seen) < 5:
-        if worker.process and worker.process.pid not in seen and worker.sent > 0:
-            seen.add(worker.process.pid)
-            worker.process.send_signal(signal.SIGKILL)
+        process = worker.process
+        if process and process.child.pid not in seen and process.asked > 1:
+            seen.add(process.child.pid)
+            process.child.send_signal(signal.SIGKILL)
 threading.Thread(target=hunt, daemon=True).start()
 prompts = [f"p{i}" for i in range(400)]
 print(json.dumps([[text(one) for one in worker.answer(lines(prompts))] == [f"P{i}" for i in range(400)], worker.lost, len(seen)]))`) as [
@@ -63,17 +81,21 @@ print(json.dumps([[text(one) for one in worker.answer(lines(prompts))] == [f"P{i
 });
 
 Deno.test({
-  name: `a worker that does not come up is an error that says why, and lines larger than a pipe do not block${needs}`,
+  name:
+    `a worker that does not come up or talks nonsense is an error that says why, and lines larger than a pipe do not block${needs}`,
   ignore,
   async fn() {
     const [said, length] = await python(`
-try:
-    Worker([sys.executable, "-c", "import sys; sys.exit('no such model')"], 4).answer(lines(["a", "b"]))
-except RuntimeError as error:
-    said = str(error)
+said = []
+for code in "import sys; sys.exit('no such model')", "print('hello', flush=True); input(); input()":
+    try:
+        Worker([sys.executable, "-c", code], 4).answer(lines(["a", "b"]))
+    except RuntimeError as error:
+        said.append(str(error))
 large = Worker(echo, 16).answer(lines(["x" * 300_000] * 40))
-print(json.dumps([said, sum(len(text(one)) for one in large)]))`) as [string, number];
-    assert.equal(said, "The worker does not start: no such model");
+print(json.dumps([said, sum(len(text(one)) for one in large)]))`) as [string[], number];
+    const silent = "it ended without a word";
+    assert.deepEqual(said, ["no such model", silent].map((why) => `The worker does not start: ${why}`));
     assert.equal(length, 40 * 300_000);
   },
 });

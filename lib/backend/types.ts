@@ -79,6 +79,11 @@ export interface Backend {
   ): Promise<OperationTime[]>;
   /** Steps of so many tokens want kernels of their own: those of different classes are captured apart. */
   sizeClass?(tokens: number): string;
+  /**
+   * Where it takes long to capture a step, and caches are written in place: the most buckets of one, for which all steps of
+   * several buckets are captured. Empty buckets stand for those that are not there, and more of them take several steps.
+   */
+  readonly stepBuckets?: StepBuckets;
   /** Measures what the device could do at most, where tfjs's operations would not show it. */
   measureRoofs?(): Promise<Roofs>;
   /** How a KV cache is best laid out there. */
@@ -106,6 +111,18 @@ export interface CachePolicy {
    * where rows that are not in use cost nothing: then there may be room for more.
    */
   roomFor?(rows: number): number;
+}
+
+/**
+ * Numbers of buckets in a step.
+ *
+ * @internal
+ */
+export interface StepBuckets {
+  /** Those whose rows are fed one token each. */
+  readonly singles: number;
+  /** Those whose tokens are seen as a rectangle. */
+  readonly rectangles: number;
 }
 
 /**

@@ -100,6 +100,12 @@ async function onRay(
   values: Flags<typeof flags>,
 ): Promise<number> {
   const nodes = address.startsWith("local:") ? wholeNumber(address.slice("local:".length), "ray local:", 1) : undefined;
+  if (!nodes && !/^(auto|[^/\s]+:\d+)$/.test(address)) {
+    const clients = address.includes("://")
+      ? " From outside a cluster, `ray job submit` starts this command in it."
+      : "";
+    throw new UsageError(`--ray must be auto, HOST:PORT or local:N: it is "${address}".${clients}`);
+  }
   const count = (name: "min-actors" | "max-actors") =>
     values[name] === undefined ? undefined : wholeNumber(values[name], name, 1);
   const [minActors, maxActors] = [count("min-actors"), count("max-actors")];

@@ -49,7 +49,10 @@ await run({
     idleTimeoutSeconds: wholeNumber(flags["idle-timeout"], "idle-timeout", 30),
     log: (entry: object) => print(`${JSON.stringify(entry)}\n`),
   };
-  const loading = openEngine(flags, limits, flags["served-model-name"]);
+  const loading = openEngine(flags, limits, flags["served-model-name"]).then(async (opened) => {
+    await opened.engine.warmUp();
+    return opened;
+  });
   const server = await serve(loading, options).catch((error) => {
     if (error instanceof RangeError) throw new UsageError(error.message);
     const why = error.code === "EADDRINUSE" ? "another program does. Take another --port" : error.message;

@@ -84,6 +84,12 @@ export class KvCache {
     return this.rows.map(({ length }) => length);
   }
 
+  /** A bucket without rows, which fills up a step that is captured for more buckets than there are. */
+  get emptyBucket(): Bucket {
+    return this.#empty ??= onBackend(this.#backend, () => new Bucket(this.#layout, this.#layout.slotsFor(1), 0));
+  }
+  #empty?: Bucket;
+
   get #buckets(): Bucket[] {
     return this.lanes.flatMap(({ buckets }) => buckets);
   }
@@ -265,6 +271,7 @@ export class KvCache {
 
   /** Who uses the memory, until when. */
   readonly lifetime = new Lifetime("this KV cache", () => {
+    this.#empty?.[Symbol.dispose]();
     for (const { buckets } of this.lanes) for (const bucket of buckets.splice(0)) bucket[Symbol.dispose]();
   });
 

@@ -17,6 +17,7 @@ import {
   type StepLayout,
   type StepNumbers,
   stepNumbers,
+  stepsOf,
   toTensors,
 } from "./step_inputs.ts";
 
@@ -165,8 +166,8 @@ export class Runner {
   }
 
   /**
-   * Has `work` done for the feeds of each lane, whose places among all of them are `mine`. It adds `later` tokens to each row
-   * besides those that it is fed.
+   * Has `work` done for the feeds of each lane, a step after the other if it takes several; `mine` are a step's places among all
+   * feeds. It adds `later` tokens to each row besides those that it is fed.
    */
   async #lanes(
     cache: KvCache,
@@ -178,11 +179,15 @@ export class Runner {
     const { backend } = this.model;
     await cache.exclusively(async () => {
       cache.reserve(feeds.map(({ row }) => row), feeds.map(({ tokens }) => tokens.length + later));
-      const laneStep = ({ buckets }: Lane) => {
+      const laneSteps = async ({ buckets }: Lane) => {
         const mine = [...feeds.keys()].filter((i) => buckets.includes(feeds[i].row.bucket));
-        return mine.length ? work(stepNumbers(mine.map((i) => feeds[i]), backend.sizeFor), mine) : undefined;
+        if (!mine.length) return;
+        for (const step of stepsOf(mine.map((i) => feeds[i]), backend.stepBuckets)) {
+          const together = step.map((i) => mine[i]);
+          await work(onBackend(backend, () => stepNumbers(together.map((i) => feeds[i]), backend, cache)), together);
+        }
       };
-      await Promise.all(onBackend(backend, () => cache.lanes.map(laneStep)));
+      await Promise.all(cache.lanes.map(laneSteps));
       for (const { row, tokens } of feeds) row.length += tokens.length + later;
     });
   }
@@ -216,14 +221,14 @@ export class Runner {
     { logprobs = false, topLogprobs = 0 }: StepOptions,
   ): Promise<NextToken[]> {
     const { choices } = numbers, greedy = choices.every(({ next }) => next === undefined || isGreedy(next));
-    if (greedy && topLogprobs === 0) {
-      const outputs = await this.#run(numbers, logprobs ? "ids and logprobs" : "ids", parallelism);
-      const [ids, values] = await Promise.all(outputs.map((output) => output.data()));
-      tf.dispose(outputs);
-      return Array.from(ids, (id, i) => ({ id, ...values && { logprob: values[i] } }));
+    const largest = greedy && topLogprobs === 0, { parts: [part, ...more] } = numbers;
+    // Where capturing takes long, greedy and sampled requests share all steps but the most frequent: those end at the logits.
+    if (largest && (!this.model.backend.stepBuckets || !more.length && !part.rectangle)) {
+      return await largestOf(await this.#run(numbers, logprobs ? "ids and logprobs" : "ids", parallelism));
     }
     const logits = await this.#run(numbers, "logits", parallelism) as tf.Tensor2D[];
     try {
+      if (largest) return await largestOf(await this.#largest(logits, logprobs, parallelism));
       const rows = choices.map(({ next }) => next === undefined || typeof next === "number" ? GREEDY : next);
       const sampled = choices.some(({ next }) => typeof next !== "number")
         ? await this.#sample(logits, rows, parallelism)
@@ -234,6 +239,15 @@ export class Runner {
     } finally {
       tf.dispose(logits);
     }
+  }
+
+  async #largest(logits: tf.Tensor2D[], logprobs: boolean, parallelism: Parallelism): Promise<tf.Tensor[]> {
+    const { ops } = this.model.backend, name = logprobs ? "largest, with log-probabilities" : "largest";
+    const build = (parts: tf.Tensor[]) => {
+      const logits = parts as tf.Tensor2D[];
+      return logprobs ? [ops.argMax(logits), ops.maxLogprob(logits)] : [ops.argMax(logits)];
+    };
+    return await this.#compute(name, logits, build, parallelism);
   }
 
   async #sample(logits: tf.Tensor2D[], rows: readonly SampledRow[], parallelism: Parallelism): Promise<number[]> {
@@ -353,6 +367,13 @@ export class Runner {
     for (const step of this.#samplers.values()) step.dispose();
     this.#samplers.clear();
   }
+}
+
+/** The most likely tokens, of ids [M] and, if asked for, log-probabilities [M], which it frees. */
+async function largestOf(outputs: tf.Tensor[]): Promise<NextToken[]> {
+  const [ids, values] = await Promise.all(outputs.map((output) => output.data()));
+  tf.dispose(outputs);
+  return Array.from(ids, (id, i) => ({ id, ...values && { logprob: values[i] } }));
 }
 
 /** Whether the most likely token is taken, as the model has it. */

@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { BucketInputs, StepInputs } from "../backend/ops.ts";
+import type { Backend, StepBuckets } from "../backend/types.ts";
 import type { Bucket, Row } from "./bucket.ts";
 import type { SampledRow } from "./sampled_row.ts";
 
@@ -42,16 +43,21 @@ interface Part {
   rectangle: { tokens: number[][]; rows: number[]; columns: number[] } | null;
 }
 
-/** Which of the sizes that a step is compiled for is to be used for so many tokens. */
-export type SizeFor = (count: number) => number;
+/** What a backend captures or compiles steps for. */
+type Sizes = Pick<Backend, "sizeFor" | "stepBuckets">;
 
 /**
- * A step that feeds rows of one lane. Where each size is compiled for itself, `sizeFor` rounds sizes up; what only fills
- * them is inert: it is written where nobody reads, and gives finite numbers that nobody looks at.
+ * A step that feeds rows of one lane of a cache. Where each size is compiled for itself, `sizeFor` rounds sizes up; what only
+ * fills them is inert: it is written where nobody reads, and gives finite numbers that nobody looks at.
  */
-export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumbers {
-  const step: StepNumbers = { tokens: [], wanted: [], choices: [], parts: [] };
-  for (const { bucket, order, single } of membersOf(feeds)) {
+export function stepNumbers(
+  feeds: readonly Feed[],
+  { sizeFor, stepBuckets }: Sizes = {},
+  cache?: { readonly emptyBucket: Bucket },
+): StepNumbers {
+  const step: StepNumbers = { tokens: [], wanted: [], choices: [], parts: [] }, members = membersOf(feeds);
+  const all = cache && stepBuckets && members.length > 1 ? filledUp(members, stepBuckets, cache.emptyBucket) : members;
+  for (const { bucket, order, single } of all) {
     const part: Part = { bucket, positions: [], rectangle: single ? null : { tokens: [], rows: [], columns: [] } };
     const first = step.tokens.length;
     const cells = Array.from({ length: bucket.tensorRows }, (): number[] => []);
@@ -69,7 +75,7 @@ export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumb
     }
     fill(step, part, sizeFor);
     if (part.rectangle) {
-      const width = Math.max(...cells.map(({ length }) => length)), T = sizeFor?.(width) ?? width;
+      const width = Math.max(0, ...cells.map(({ length }) => length)), T = sizeFor?.(width) ?? width;
       part.rectangle.tokens = cells.map((row) => [...row, ...Array(T - row.length).fill(0)]);
     }
     step.parts.push(part);
@@ -79,8 +85,9 @@ export function stepNumbers(feeds: readonly Feed[], sizeFor?: SizeFor): StepNumb
     step.wanted!.push(0);
     step.choices.push({ feed: -1 });
   }
-  const all = step.wanted!.length === step.tokens.length && step.wanted!.every((token, i) => token === i);
-  return all ? { ...step, wanted: null } : step;
+  const each = step.parts.every(({ rectangle }) => !rectangle) &&
+    step.wanted!.length === step.tokens.length && step.wanted!.every((token, i) => token === i);
+  return each ? { ...step, wanted: null } : step;
 }
 
 /** What a bucket's rows are fed. */
@@ -104,8 +111,37 @@ function membersOf(feeds: readonly Feed[]): Members[] {
   return all.sort((a, b) => Number(b.single) - Number(a.single));
 }
 
+/**
+ * Which feeds go into a step together, by index: all of them, unless they are in more buckets than one is captured for. Then there
+ * are several steps, one after the other.
+ */
+export function stepsOf(feeds: readonly Feed[], sizes?: StepBuckets): number[][] {
+  if (!sizes) return [[...feeds.keys()]];
+  const { singles, rectangles } = parted(membersOf(feeds));
+  const count = Math.max(Math.ceil(singles.length / sizes.singles), Math.ceil(rectangles.length / sizes.rectangles));
+  const nth = (members: readonly Members[], size: number, n: number) => members.slice(n * size, (n + 1) * size);
+  return Array.from({ length: count }, (_, n) => {
+    const members = [...nth(singles, sizes.singles, n), ...nth(rectangles, sizes.rectangles, n)];
+    return members.flatMap(({ order }) => order.map(({ i }) => i));
+  });
+}
+
+function parted(members: readonly Members[]): Record<keyof StepBuckets, Members[]> {
+  return { singles: members.filter(({ single }) => single), rectangles: members.filter(({ single }) => !single) };
+}
+
+/** As many buckets as a step is captured for: empty ones stand for those that are not there. */
+function filledUp(members: readonly Members[], sizes: StepBuckets, bucket: Bucket): Members[] {
+  const { singles, rectangles } = parted(members);
+  const empty = (single: boolean, count: number): Members[] => Array(count).fill({ bucket, order: [], single });
+  return [
+    ...[...singles, ...empty(true, sizes.singles - singles.length)],
+    ...rectangles.length ? [...rectangles, ...empty(false, sizes.rectangles - rectangles.length)] : [],
+  ];
+}
+
 /** Adds inert tokens: of rows that are not in use, or of no row at all. */
-function fill(step: StepNumbers, { bucket, positions, rectangle }: Part, sizeFor: SizeFor | undefined): void {
+function fill(step: StepNumbers, { bucket, positions, rectangle }: Part, sizeFor: Sizes["sizeFor"]): void {
   const count = rectangle ? sizeFor?.(positions.length) ?? 0 : bucket.tensorRows;
   while (positions.length < count) {
     step.tokens.push(0);
@@ -136,7 +172,7 @@ export function toTensors({ tokens, wanted, parts }: StepNumbers): { all: tf.Ten
     if (parts.length > 1) all.push(ints(positions));
     if (rectangle) {
       const { tokens, rows, columns } = rectangle;
-      all.push(ints(tokens.flat(), tokens.length, tokens[0].length), ints(rows), ints(columns));
+      all.push(ints(tokens.flat(), tokens.length, tokens[0]?.length ?? 0), ints(rows), ints(columns));
     }
     const { slots, rowStarts, keys, values } = bucket.tensors;
     all.push(slots, ...rowStarts, ...keys, ...values);

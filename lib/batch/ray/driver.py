@@ -7,6 +7,7 @@ process of its own, and writes a shard for each block of lines. What Ray runs ag
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -52,10 +53,20 @@ def column(batch: pa.Table, name: str) -> np.ndarray:
     return np.array(batch[name].to_pylist(), "S16")
 
 
-def results_in(batch: pa.Table) -> pa.Table:
-    results = [json.loads(line) for line in batch["line"].to_pylist()]
-    ids = [bytes.fromhex(result["id"].rpartition("-")[2]) for result in results]
-    return pa.table({"id": ids, "error": [result.get("error") is not None for result in results]})
+ID = re.compile("^batch-([0-9a-f]{32})$")
+
+
+def results_in(batch: pa.Table, files: list[str]) -> pa.Table:
+    ids, errors = [], []
+    for file, line in zip(batch["file"].to_pylist(), batch["line"].to_pylist()):
+        try:
+            result = json.loads(line)
+            [name] = ID.findall(result["id"])
+            ids.append(bytes.fromhex(name))
+            errors.append(result.get("error") is not None)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ValueError(f"{files[file]} holds something else than results of --ray: take another --output.") from None
+    return pa.table({"id": pa.array(ids, pa.binary()), "error": pa.array(errors, pa.bool_())})
 
 
 @ray.remote(num_cpus=0)
@@ -63,11 +74,11 @@ def survey(wanted: str, there: str):
     """What input and output hold: numbers, which results are there, and the places of lines that share the name of one before
     them. Takes 60 bytes a line, on one node."""
     configure()
-    source, errors = Lines(wanted), 0
+    source, found, errors = Lines(wanted), Lines(there), 0
     about, done = [(np.array([], int), np.array([], int), NONE, NONE)], [NONE]
     for batch in batches_of(source, named, source.files):
         about.append((batch["file"].to_numpy(), batch["at"].to_numpy(), column(batch, "id"), column(batch, "place")))
-    for batch in batches_of(Lines(there), results_in):
+    for batch in batches_of(found, results_in, found.files):
         done.append(column(batch, "id"))
         errors += sum(batch["error"].to_pylist())
     file, at, ids, places = (np.concatenate(parts) for parts in zip(*about))
@@ -107,7 +118,8 @@ def wanted(batch: pa.Table, files: list[str], done, duplicates) -> pa.Table:
 
 
 class Answerer:
-    """An actor with a worker process."""
+    """An actor with a worker process, which has two blocks at once: while the last requests of one run, the next one's fill
+    their seats."""
 
     def __init__(self, options: dict, files: list[str], output: Shards) -> None:
         self.worker, self.files, self.output = Worker(worker_command(options), options["window"]), files, output
@@ -119,12 +131,11 @@ class Answerer:
         name = shard_name([row["id"] for row in rows])
         if not rows or self.output.has(name):  # the actor that wrote it died before it could say so
             return pa.Table.from_pylist([tally])
-        lost = self.worker.lost
         if self.output.start(name, len(rows)):
             tally["recomputed"] += len(rows)
         results = self._results(rows)
         self.output.commit(name, results)
-        tally["recomputed"] += self.worker.lost - lost
+        tally["recomputed"] += self.worker.take_lost()
         tally["tokens"] = sum(map(tokens_of, results))
         return pa.Table.from_pylist([tally])
 
@@ -169,7 +180,7 @@ DUPLICATE = {
 def configure() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars, context.issue_detectors_config.detectors = False, []
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes as an exception besides
     logging.getLogger("ray._private.utils").setLevel(logging.WARNING)
 
 
@@ -179,7 +190,11 @@ def cluster(options: dict):
     address, quiet = options["address"], {"logging_level": "error", "log_to_driver": False}
     if not address.startswith("local:"):
         in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its files were sent with it
-        ray.init(address, runtime_env=None if in_job else sent_project(options), **quiet)
+        try:
+            ray.init(address, runtime_env=None if in_job else sent_project(options), **quiet)
+        except ConnectionError as error:
+            raise ConnectionError(f"No Ray cluster answers at {address}. --ray local:1 makes one on this machine.") from error
+        tell_of_room(options)
         yield 0
         return
     from ray.cluster_utils import Cluster
@@ -200,6 +215,15 @@ def cluster(options: dict):
         made.shutdown()
 
 
+def tell_of_room(options: dict) -> None:
+    """A cluster may grow, and what does not fit waits until it has: whoever waits in vain is to know for what."""
+    wanted = {"CPU": options["cpus"], "GPU": options["gpus"]}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(name, 0) >= count for name, count in wanted.items()) for node in nodes):
+        cores, gpus = wanted.values()
+        say(f"No node of the cluster has the {cores} cores and {gpus} GPUs of an actor: waiting for one that does.")
+
+
 def sent_project(options: dict) -> dict:
     """The parts of the project that a worker needs, and the model if it is one of the project's."""
     project, model = options["project"], options["model"]
@@ -213,11 +237,15 @@ def sent_project(options: dict) -> dict:
 def main(options: dict) -> int:
     suffix = ".parquet" if options["input"].endswith(".parquet") else ".jsonl"
     output = Shards(options["output"], suffix, uuid.uuid4().hex)
+    settings = json.dumps(options["settings"], sort_keys=True)
     if not Lines(options["input"]).files:
         raise FileNotFoundError(f"--input names no file: {options['input']}.")
-    recomputed = output.begin(json.dumps(options["settings"], sort_keys=True))
+    output.check(settings)
+    if output.is_among(options["input"]):
+        raise ValueError(f"--output lies where --input finds its files: the results in {options['output']} would be requests.")
     configure()
     with cluster(options) as nodes:
+        recomputed = output.begin(settings)  # not before: it ends the run that had the output
         look = survey.options(num_returns=3)
         places = options["input"], f"{options['output']}/*{suffix}"
         numbers, done, duplicates = look.remote(*places)
@@ -250,7 +278,12 @@ def answer_missing(options: dict, output: Shards, nodes: int, done: list, duplic
         Answerer,
         batch_size=options["block"],
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=least, max_size=max(least, options["most"] or room)),
+        compute=ActorPoolStrategy(
+            min_size=least,
+            max_size=max(least, options["most"] or room),
+            max_concurrent_calls_per_actor=2,
+            enable_true_multi_threading=True,
+        ),
         fn_constructor_args=(options, source.files, output),
         num_cpus=options["cpus"],
         num_gpus=options["gpus"] or None,
@@ -280,8 +313,10 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         code = 130
     except (RuntimeError, ray.exceptions.RayError) as error:
-        reasons = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
-        say(f"batch: {reasons[-1].strip()}")
+        said = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+        if isinstance(error, ray.exceptions.RayError):  # which has the way there before what went wrong
+            said = [re.sub(r"^[\w.]+Error: ", "", said[-1])]
+        say(f"batch: {' '.join(said)}")
         code = 1
     except (ValueError, OSError) as error:
         say(f"batch: {error}")

@@ -4,7 +4,7 @@ import fnmatch
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 LEAST_RANGE, MOST_RANGES = 4 << 20, 1000
-"""A task reads so many bytes of a file or more: few enough tasks for the driver, whatever the size."""
+"""A task reads so many bytes or more, of one file or several: few enough tasks for the driver, whatever there is to read."""
 
 BLOCK_LINES = 512
 MOST_BYTES = 1 << 24
@@ -22,29 +22,35 @@ MOST_BYTES = 1 << 24
 SCHEMA = pa.schema({"file": pa.int64(), "at": pa.int64(), "line": pa.binary()})
 """Which file, where in it (a byte, or for Parquet a row), and what it says: empty where it is too long."""
 
+Part = tuple[int, str, Callable]
+"""A range of a file: which one, its path, and what reads the range from the open file."""
+
 
 def find_files(pattern: str) -> tuple[FileSystem, list[str]]:
     """The files that a path, a folder, a glob or a URI of one of these names, in order."""
-    filesystem, path = FileSystem.from_uri(pattern)
-    base = path
-    if any(character in path for character in "*?["):
-        base = "/".join(path.split("/")[: next(i for i, part in enumerate(path.split("/")) if set(part) & set("*?["))])
+    filesystem, base, names = searched(pattern)
     if filesystem.get_file_info(base).type == FileType.File:
-        return filesystem, [base]
+        return filesystem, [base] if names(base) else []
     below = filesystem.get_file_info(FileSelector(base, recursive=True, allow_not_found=True))
-    files = sorted(info.path for info in below if info.type == FileType.File and not hidden(info.path[len(base) :]))
-    if base != path:
-        files = [file for file in files if matches(file, path)]
-    return filesystem, files
+    return filesystem, sorted(info.path for info in below if info.type == FileType.File and names(info.path))
 
 
-def hidden(path: str) -> bool:
-    return any(part.startswith(("_", ".")) for part in path.split("/"))
+def searched(pattern: str) -> tuple[FileSystem, str, Callable[[str], bool]]:
+    """Where the files are that a pattern names, and which of those there it names. What exists is meant as it is written."""
+    filesystem, path = FileSystem.from_uri(pattern)
+    path = path.rstrip("/")
+    base, rest = path, []
+    while set(base) & set("*?[") and filesystem.get_file_info(base).type == FileType.NotFound:
+        base, _, part = base.rpartition("/")
+        rest.insert(0, part)
 
+    def names(file: str) -> bool:
+        below = file.removeprefix(f"{base}/").split("/")
+        if not file.startswith(f"{base}/") or any(part.startswith(("_", ".")) for part in below):
+            return file == path
+        return not rest or len(below) == len(rest) and all(map(fnmatch.fnmatchcase, below, rest))
 
-def matches(path: str, pattern: str) -> bool:
-    parts, patterns = path.split("/"), pattern.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
+    return filesystem, base, names
 
 
 def lines_between(file, start: int, end: int) -> Iterator[tuple[int, bytes]]:
@@ -107,36 +113,46 @@ class Lines(Datasource):
         return sum(self.sizes)
 
     def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context=None) -> list[ReadTask]:
-        return [task for number, size in enumerate(self.sizes) for task in self._tasks(number, size)]
+        tasks, parts, together = [], [], 0
+        for part, size in self._parts():
+            parts.append(part)
+            together += size
+            if together >= self.range:
+                tasks.append(self._task(parts))
+                parts, together = [], 0
+        return [*tasks, self._task(parts)] if parts else tasks
 
-    def _tasks(self, number: int, size: int) -> Iterator[ReadTask]:
-        filesystem, path = self.filesystem, self.files[number]
-        if not path.endswith(".parquet"):
-            for start in range(0, size, self.range):
-                end = min(size, start + self.range)
-                yield self._task(number, lambda file, start=start, end=end: lines_between(file, start, end))
-            return
-        with filesystem.open_input_file(path) as file:
-            groups = pq.ParquetFile(file).metadata
-        first = 0
-        for group in range(groups.num_row_groups):
-            yield self._task(number, lambda file, group=group, first=first: rows_of(file, group, first))
-            first += groups.row_group(group).num_rows
+    def _parts(self) -> Iterator[tuple[Part, int]]:
+        """All there is, with how many bytes each takes."""
+        for number, (path, size) in enumerate(zip(self.files, self.sizes)):
+            if not path.endswith(".parquet"):
+                for start in range(0, size, self.range):
+                    end = min(size, start + self.range)
+                    yield (number, path, lambda file, start=start, end=end: lines_between(file, start, end)), end - start
+                continue
+            with self.filesystem.open_input_file(path) as file:
+                groups = pq.ParquetFile(file).metadata
+            first = 0
+            for group in range(groups.num_row_groups):
+                about = groups.row_group(group)
+                yield (number, path, lambda file, group=group, first=first: rows_of(file, group, first)), about.total_byte_size
+                first += about.num_rows
 
-    def _task(self, number: int, read) -> ReadTask:
-        filesystem, path = self.filesystem, self.files[number]
+    def _task(self, parts: list[Part]) -> ReadTask:
+        filesystem = self.filesystem
 
         def blocks() -> Iterator[pa.Table]:
-            with filesystem.open_input_file(path) as file:
-                rows: list[tuple[int, bytes]] = []
-                for row in read(file):
-                    rows.append(row)
-                    if len(rows) == BLOCK_LINES:
-                        yield table(number, rows)
-                        rows = []
-                yield table(number, rows)
+            for number, path, read in parts:
+                with filesystem.open_input_file(path) as file:
+                    rows: list[tuple[int, bytes]] = []
+                    for row in read(file):
+                        rows.append(row)
+                        if len(rows) == BLOCK_LINES:
+                            yield table(number, rows)
+                            rows = []
+                    yield table(number, rows)
 
-        metadata = BlockMetadata(num_rows=None, size_bytes=self.range, input_files=[path], exec_stats=None)
+        metadata = BlockMetadata(num_rows=None, size_bytes=self.range, input_files=None, exec_stats=None)
         return ReadTask(blocks, metadata, schema=SCHEMA)
 
 

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
+from lines import searched
+
 RUN, SETTINGS, STARTED = "_run", "_settings.json", "_started"
 PARQUET = pa.schema({name: pa.string() for name in ("id", "custom_id", "response", "error")})
 
@@ -19,13 +21,20 @@ class Shards:
     def __init__(self, folder: str, suffix: str, run: str) -> None:
         self.folder, self.suffix, self.run = folder, suffix, run
 
-    def begin(self, settings: str) -> int:
-        """Makes this run the one that writes; gives how many requests the run before had under way when it ended."""
+    def check(self, settings: str) -> None:
+        """Throws a ValueError where results of these settings cannot be written."""
         filesystem, base = FileSystem.from_uri(self.folder)
-        filesystem.create_dir(f"{base}/{STARTED}", recursive=True)
+        if filesystem.get_file_info(base).type == FileType.File:
+            raise ValueError(f"--output must be a folder with --ray: {self.folder} is a file.")
         before = self._read(SETTINGS)
         if before is not None and before != settings.encode():
             raise ValueError(f"{self.folder} holds results of other settings, {before.decode()}: take those, or another --output.")
+
+    def begin(self, settings: str) -> int:
+        """Makes this run the one that writes; gives how many requests the run before had under way when it ended."""
+        self.check(settings)
+        filesystem, base = FileSystem.from_uri(self.folder)
+        filesystem.create_dir(f"{base}/{STARTED}", recursive=True)
         self._write(SETTINGS, settings.encode())
         self._write(RUN, self.run.encode())
         lost = 0
@@ -37,6 +46,12 @@ class Shards:
                     lost += 0 if self.has(info.base_name) else int(self._read(f"{STARTED}/{info.base_name}"))
                     filesystem.delete_file(info.path)
         return lost
+
+    def is_among(self, pattern: str) -> bool:
+        """Whether a pattern of files would name shards."""
+        filesystem, base = FileSystem.from_uri(self.folder)
+        elsewhere, _, names = searched(pattern)
+        return filesystem == elsewhere and names(f"{base}/shard{self.suffix}")
 
     def has(self, name: str) -> bool:
         filesystem, base = FileSystem.from_uri(self.folder)
@@ -51,7 +66,10 @@ class Shards:
     def commit(self, name: str, results: list[dict]) -> None:
         self._write(f"{name}{self.suffix}", encoded(results, self.suffix))
         filesystem, base = FileSystem.from_uri(self.folder)
-        filesystem.delete_file(f"{base}/{STARTED}/{name}")
+        try:
+            filesystem.delete_file(f"{base}/{STARTED}/{name}")
+        except FileNotFoundError:
+            pass  # an actor that was believed dead wrote the same shard
 
     def _read(self, name: str) -> bytes | None:
         filesystem, base = FileSystem.from_uri(self.folder)

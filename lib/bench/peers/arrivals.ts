@@ -7,6 +7,7 @@ import { percent } from "./compare.ts";
 import type { Workload } from "./findings.ts";
 import { inWords, SEATS, SERVICE_HEADINGS, serviceCells } from "./mixed.ts";
 import type { Asked } from "./protocol.ts";
+import { times } from "./report.ts";
 import { type Contestant } from "./rounds.ts";
 
 const LOADS = [0.3, 0.5, 0.7, 0.8, 0.9, 0.95];
@@ -49,6 +50,7 @@ export const arrivals: Workload = {
       const { seconds } = await serve(requests, `at ${percent(DISTURBED)} with a long prompt`);
       const disturbed = measureService(requests.slice(1), { seconds: seconds.slice(1), tokens: [] }, SEATS);
 
+      const before = points.find(({ load }) => load === DISTURBED)!.longestGap;
       const row = (name: string, service: Service) => [name, service.throughput.toFixed(1), ...serviceCells(service)];
       const rows = [
         ...points.map((point) => row(percent(point.load), point)),
@@ -57,6 +59,9 @@ export const arrivals: Workload = {
       texts.push(
         `${dtype}: all at once it answers ${capacity.toFixed(2)} requests a second. ${inWords(steps)}`,
         table([["load", "tok/s", ...SERVICE_HEADINGS], ...rows]),
+        `With the prompt of ${LONG_PROMPT} tokens the others' longest gap is ${
+          times(disturbed.longestGap / before)
+        } what it is without.`,
       );
       results.push({ dtype, capacity, steps, points, disturbed });
       charts.push(chartOf(points, dtype, "first token", "s", ({ ttft }) => ttft));

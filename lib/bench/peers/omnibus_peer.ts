@@ -58,6 +58,7 @@ async function inBatches(model: GPT2, { requests, seats }: Traffic): Promise<Ser
 /** Continuous batching: each caller comes at its time, and reads its stream. */
 async function byEngine(model: GPT2, { requests, seats }: Traffic): Promise<Served> {
   await using engine = new Engine({ model, maxBatch: seats, maxQueue: requests.length, timelineSteps: 100_000 });
+  await engine.warmUp();
   const start = performance.now(), now = () => (performance.now() - start) / 1000;
   const call = async ({ prompt, maxTokens, arrivalSeconds }: Asked) => {
     const early = arrivalSeconds - now();
