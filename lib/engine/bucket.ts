@@ -3,6 +3,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { BucketInputs, Ops } from "../backend/ops.ts";
 import type { CachePolicy } from "../backend/types.ts";
+import type { SpareCaches } from "./spare_caches.ts";
 
 /** What a row's keys and values look like. */
 export interface CacheLayout extends CachePolicy {
@@ -14,6 +15,8 @@ export interface CacheLayout extends CachePolicy {
   readonly headSize: number;
   /** Makes the tensors. */
   readonly ops: CacheOps;
+  /** Where they are taken from and given to, if it pays to use them again. */
+  readonly spare?: SpareCaches;
 }
 
 /** What caches ask of a backend. */
@@ -60,7 +63,10 @@ export class Bucket {
     const { ops, layers, headGroups, headSize } = layout;
     this.#slots = slots;
     this.#room = layout.roomFor?.(rows) ?? rows;
-    const byGroup = headGroups.map((heads) => ops.emptyCaches([this.#room, heads, slots, headSize], 2 * layers));
+    const byGroup = headGroups.map((heads) => {
+      const shape: tf.Tensor4D["shape"] = [this.#room, heads, slots, headSize];
+      return layout.spare?.take(shape, 2 * layers) ?? ops.emptyCaches(shape, 2 * layers);
+    });
     const half = (first: number) =>
       Array.from({ length: layers }, (_, i) => byGroup.map((caches) => caches[first + i])).flat();
     this.#keys = half(0);
@@ -152,7 +158,9 @@ export class Bucket {
   /** Frees the memory. */
   [Symbol.dispose](): void {
     this.#changed();
-    tf.dispose([...this.#keys, ...this.#values]);
+    const caches = [...this.#keys, ...this.#values];
+    if (this.layout.spare) this.layout.spare.give(caches);
+    else tf.dispose(caches);
     this.#keys = this.#values = [];
   }
 

@@ -22,6 +22,7 @@ import type { GPT2 } from "../gpt2/model.ts";
 import { Lifetime } from "../util/lifetime.ts";
 import { Bucket, type CacheLayout, type Phase, type Row } from "./bucket.ts";
 import { partition } from "./partition.ts";
+import { SpareCaches } from "./spare_caches.ts";
 import { multipleOf16 } from "../backend/plain.ts";
 
 /**
@@ -60,7 +61,8 @@ export class KvCache {
   constructor(model: GPT2, readonly parallelism: Parallelism = { lanes: 1, threads: model.backend.threads }) {
     const { config: { n_layer, n_embd, n_head }, headGroups, backend } = model, { ops, cachePolicy } = backend;
     this.#backend = backend;
-    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, ops, ...cachePolicy };
+    const spare = cachePolicy.keepsSpare ? SpareCaches.of(model) : undefined;
+    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, ops, spare, ...cachePolicy };
     this.lanes = Array.from({ length: parallelism.lanes }, () => ({ buckets: [] }));
   }
 
