@@ -48,6 +48,7 @@ Deno.test("a cache that grows gives what one gives that was large from the start
     for (let i = 0; i < 60; i++) {
       const feeds = rows.map((row, r) => ({ row, tokens: tokens[r] }));
       const next = await Runner.of(model).step(cache, feeds, { logprobs: true });
+      assert.equal(cache.bytes, KvCache.bytes(config, 2, Math.max(slots, rows[0].length)));
       tokens = next.map(({ id }) => [id]);
       ids.push(next.map(({ id }) => id));
       logprobs.push(...next.map(({ logprob }) => logprob!));

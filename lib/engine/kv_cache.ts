@@ -314,8 +314,8 @@ export class KvCache {
       larger.moveFrom(bucket, [...bucket.rows]);
       this.#drop(lane, bucket);
     }
-    const { spare } = this.#layout, most = 1.5 * this.#bytesInUse; // a third of all may be spare
-    while (spare.length && this.bytes > most) spare.shift()!.dispose();
+    const { spare } = this.#layout, share = buckets.length > 1 ? 0.5 : 0; // one alone grows, and needs nothing smaller again
+    while (spare.length && this.bytes > (1 + share) * this.#bytesInUse) spare.shift()!.dispose();
   }
 
   #drop({ buckets }: Lane, bucket: Bucket): void {
