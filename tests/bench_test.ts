@@ -80,14 +80,14 @@ Deno.test("ratios have a spread over the rounds, and the control is not a peer",
 });
 
 Deno.test("the machine's state is looked at around each round, and said in a line", async () => {
-  const look = await watchMachine(), states = [await look(), await look()];
+  const look = watchMachine(), states = [await look(), await look()];
   for (const { bandwidth, othersShare, stolenShare } of states) {
     assert.ok(bandwidth > 1e7 && bandwidth < 1e13, `${bandwidth}`);
-    for (const share of [othersShare, stolenShare]) assert.ok(share === null || share >= 0 && share <= 1, `${share}`);
+    for (const share of [othersShare, stolenShare ?? 0]) assert.ok(share >= 0 && share <= 1, `${share}`);
   }
   assert.match(
-    stateLines([...states, { bandwidth: 2e9, othersShare: null, stolenShare: 0.25 }]),
-    /^Before round 0 one thread .*\nBefore round 1 .*\nAt the end one thread copied 2\.0 GB\/s, 25\.0% of the last/,
+    stateLines([...states, { bandwidth: 2e9, othersShare: 0.5, stolenShare: 0.25 }]),
+    /^Before round 0 one thread .*\nBefore round 1 .*\nAt the end .* 2\.0 GB\/s, others use 50\.0% .*, 25\.0% of the last/,
   );
   let rounds = 0;
   await compare([contestant("a", {})], {

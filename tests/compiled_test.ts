@@ -103,7 +103,7 @@ Deno.test("a cache is where the last one of its size was, and what that held is 
   const run = async (batch: typeof inputs) => {
     const { cache, nextTokenIds } = await generateTokenKvCaching(model, batch);
     const [{ bucket: { tensors } }] = cache.rows,
-      places = [...tensors.keys, ...tensors.values].map(({ dataId }) => dataId);
+      places = tensors.caches.flat().map(({ dataId }) => dataId);
     cache[Symbol.dispose]();
     return { places, nextTokenIds };
   };

@@ -6,11 +6,11 @@ import { dirname, join } from "node:path";
 import { useBackend } from "../lib/backend/select.ts";
 import type { Backend, Parallelism } from "../lib/backend/types.ts";
 import { calibrate, findBetterWay } from "../lib/bench/calibrate.ts";
-import { shareLeft, watchProcessor } from "../lib/bench/processor.ts";
+import { shareLeft, watchProcessor } from "../lib/bench/machine_state.ts";
 import { storedPlan, storePlan } from "../lib/bench/stored_plan.ts";
 import { ensurePlan } from "../lib/cli/plan.ts";
 import { generateBatch } from "../lib/engine/generate.ts";
-import { waysToSpread } from "../lib/engine/parallelism.ts";
+import { guessedParallelism, waysToSpread } from "../lib/engine/parallelism.ts";
 import { Runner } from "../lib/engine/runner.ts";
 import { loadGPT2 } from "../lib/pretrained.ts";
 import { findLibtensorflow } from "../lib/tensorflow/install/locate.ts";
@@ -147,6 +147,22 @@ planTest("calibration never picks a way that is clearly slower", async () => {
     using model = await loadGPT2(folder, { backend: slowed(isSlow) });
     const { plan } = await calibrate(model, { batchSizes: [1, 4] });
     assert.deepEqual(plan.filter(isSlow), [], `${slow.threads} threads`);
+  }
+}, { ignore: few });
+
+planTest("calibration keeps what is likely to be best unless another way is better in every round", async () => {
+  const likely = guessedParallelism(backend, 4), name = (way: Parallelism) => `${way.lanes}×${way.threads}`;
+  for (const roundsOfOthers of [[1], []]) { // in which they are the slow ones; round 0 does not count
+    const turns = new Map<string, number>();
+    let last: string | undefined;
+    const isSlow = (way: Parallelism) => {
+      const own = name(way), round = (turns.get(own) ?? -1) + (own === last ? 0 : 1);
+      turns.set(last = own, round);
+      return roundsOfOthers.includes(round) !== (own === name(likely));
+    };
+    using model = await loadGPT2(folder, { backend: slowed(isSlow) });
+    const { plan: [way] } = await calibrate(model, { batchSizes: [4] });
+    assert.equal(name(way) === name(likely), roundsOfOthers.length > 0, name(way));
   }
 }, { ignore: few });
 

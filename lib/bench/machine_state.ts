@@ -1,15 +1,27 @@
-/** What the machine has to give from minute to minute: a shared one gives less at times, and a bench should say so. */
+/** What the machine has to give from minute to minute: a shared one gives less at times, and a measurement should say so. */
 
 import { setTimeout as after } from "node:timers/promises";
+import os from "node:os";
+import process from "node:process";
 
 /** At one moment, while those who measure are asleep. */
 export interface MachineState {
   /** Bytes per second that one thread copies, read and written counted. */
   bandwidth: number;
-  /** The share of the processor that other programs use. Null where the system does not say. */
-  othersShare: number | null;
-  /** The share of the processor's time, since the last look, that the host gave to other machines. Null likewise. */
+  /** The share of the processor that other programs use. */
+  othersShare: number;
+  /** The share of the processor's time, since the last look, that the host gave to other machines. Null where the system does not say. */
   stolenShare: number | null;
+}
+
+/** How the processor's time was spent up to some moment, in seconds. */
+export interface ProcessorTimes {
+  /** On the clock. */
+  elapsed: number;
+  /** All cores of the machine together: with nothing to do. */
+  idle: number;
+  /** All threads of this process together. */
+  own: number;
 }
 
 /** How long others are watched. */
@@ -18,18 +30,23 @@ const WATCH_SECONDS = 0.3;
 /** Larger than caches that a program has to itself. */
 const COPY_BYTES = 64e6;
 
+/** Below this share of its cores, a measurement says little. */
+const ENOUGH = 0.85;
+
 /** Starts watching; the function that it returns has a look. */
-export async function watchMachine(): Promise<() => Promise<MachineState>> {
-  let last = await processorTicks();
+export function watchMachine(): () => Promise<MachineState> {
+  let last = times();
   const from = new Uint8Array(COPY_BYTES).fill(1), to = new Uint8Array(COPY_BYTES).fill(1);
   return async () => {
-    const before = await processorTicks(), stolenShare = share(last, before, "stolen");
+    const before = times(), cores = navigator.hardwareConcurrency;
+    const stolen = before.stolen === null || last.stolen === null ? null : before.stolen - last.stolen;
+    const stolenShare = stolen === null ? null : stolen / cores / (before.elapsed - last.elapsed);
     await after(1000 * WATCH_SECONDS);
-    last = await processorTicks();
+    last = times();
     const start = performance.now();
     for (let i = 0; i < 3; i++) to.set(from);
     const seconds = (performance.now() - start) / 1000;
-    return { bandwidth: 3 * 2 * COPY_BYTES / seconds, othersShare: share(before, last, "busy"), stolenShare };
+    return { bandwidth: 3 * 2 * COPY_BYTES / seconds, othersShare: 1 - shareLeft(before, last, cores), stolenShare };
   };
 }
 
@@ -38,31 +55,45 @@ export function stateLines(states: readonly MachineState[]): string {
   return states.map(({ bandwidth, othersShare, stolenShare }, round) => {
     const when = round < states.length - 1 ? `Before round ${round}` : "At the end",
       percent = (share: number) => `${(100 * share).toFixed(1)}%`;
-    const others = othersShare === null ? "" : `, others use ${percent(othersShare)} of the processor`;
     const stolen = stolenShare === null || round === 0
       ? ""
       : `, ${percent(stolenShare)} of the last round's time was stolen`;
-    return `${when} one thread copied ${(bandwidth / 1e9).toFixed(1)} GB/s${others}${stolen}.`;
+    return `${when} one thread copied ${(bandwidth / 1e9).toFixed(1)} GB/s, others use ${percent(othersShare)} of ` +
+      `the processor${stolen}.`;
   }).join("\n");
 }
 
-/** Hundredths of a second of all cores. */
-interface Ticks {
-  busy: number;
-  stolen: number;
-  total: number;
+/** Starts watching; the function that it returns says, in a sentence, if other programs used the processor since then. */
+export function watchProcessor(): () => string | null {
+  const start = times();
+  return () => {
+    const share = shareLeft(start, times(), navigator.hardwareConcurrency);
+    return share < ENOUGH
+      ? `Other programs were using the processor: ${Math.round(100 * share)}% of it was left for this.`
+      : null;
+  };
 }
 
-/** Up to now; null where there is no /proc/stat. */
-async function processorTicks(): Promise<Ticks | null> {
-  const text = await Deno.readTextFile("/proc/stat").catch(() => null);
-  if (text === null) return null;
-  const [user, nice, system, idle, waiting, interrupts, softInterrupts, stolen] = text.split("\n")[0].match(/\d+/g)!
-    .map(Number);
-  const busy = user + nice + system + interrupts + softInterrupts;
-  return { busy, stolen, total: busy + stolen + idle + waiting };
+/**
+ * What share of `cores` cores a process had or could have had. A container may have few of many cores: then it is enough
+ * that so many were idle, whatever the others did.
+ */
+export function shareLeft(from: ProcessorTimes, to: ProcessorTimes, cores: number): number {
+  const left = to.idle - from.idle + to.own - from.own;
+  return Math.min(1, left / cores / (to.elapsed - from.elapsed));
 }
 
-function share(from: Ticks | null, to: Ticks | null, what: "busy" | "stolen"): number | null {
-  return from && to ? (to[what] - from[what]) / Math.max(1, to.total - from.total) : null;
+/** `stolen` is what the host took from all cores together; null where there is no /proc/stat. */
+function times(): ProcessorTimes & { stolen: number | null } {
+  const { user, system } = process.cpuUsage(), cores = os.cpus();
+  const idle = cores.length ? cores.reduce((sum, { times }) => sum + times.idle, 0) / 1e3 : Infinity;
+  return { elapsed: performance.now() / 1e3, idle, own: (user + system) / 1e6, stolen: stolenSeconds() };
+}
+
+function stolenSeconds(): number | null {
+  try {
+    return Number(Deno.readTextFileSync("/proc/stat").split("\n")[0].match(/\d+/g)![7]) / 100;
+  } catch {
+    return null;
+  }
 }

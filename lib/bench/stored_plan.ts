@@ -3,7 +3,6 @@
 import { createHash } from "node:crypto";
 import { cpus } from "node:os";
 import { join } from "node:path";
-import { waysToSpread } from "../engine/parallelism.ts";
 import type { Plan } from "../engine/runner.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { cacheFolder } from "../util/cache_folder.ts";
@@ -39,13 +38,13 @@ export async function storedPlan(model: GPT2): Promise<Plan | null> {
   }
 }
 
-/** Whether this is a plan that calibration can have made for so many threads. */
+/** Whether this is a plan for a machine with so many threads. */
 function isPlan(plan: unknown, threads: number): plan is Plan {
-  return Array.isArray(plan) && plan.length > 0 && plan.every((entry) => {
-    const { batchSize, ...way } = entry;
-    return Number.isSafeInteger(batchSize) && batchSize > 0 &&
-      waysToSpread(threads, batchSize).some(({ lanes, threads }) => way.lanes === lanes && way.threads === threads);
-  });
+  return Array.isArray(plan) && plan.length > 0 &&
+    plan.every(({ batchSize, lanes, threads: each }) =>
+      [batchSize, lanes, each].every((count) => Number.isSafeInteger(count) && count > 0) &&
+      lanes <= batchSize && lanes * each <= threads
+    );
 }
 
 function planFile(model: GPT2): string {

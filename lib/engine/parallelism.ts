@@ -10,7 +10,7 @@
  * batch size, so it is measured: see ../bench/calibrate.ts.
  */
 
-import type { Parallelism } from "../backend/types.ts";
+import type { Backend, Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { checkParallelism } from "./limits.ts";
 import { Runner } from "./runner.ts";
@@ -24,11 +24,16 @@ export function parallelismFor(model: GPT2, batchSize: number, asked?: Paralleli
     checkParallelism(asked, batchSize);
     return asked;
   }
-  const { threads, groups, capture } = model.backend, { plan } = Runner.of(model);
-  if (!capture) return { lanes: 1, threads };
+  const { plan } = Runner.of(model);
   const distance = (size: number) => Math.abs(Math.log(size / batchSize));
   const [nearest] = plan.toSorted((a, b) => distance(a.batchSize) - distance(b.batchSize));
   if (nearest) return { lanes: Math.min(nearest.lanes, batchSize), threads: nearest.threads };
+  return guessedParallelism(model.backend, batchSize);
+}
+
+/** What is likely to be best where nothing was measured: as few lanes as keep all threads at work. */
+export function guessedParallelism({ threads, groups, capture }: Backend, batchSize: number): Parallelism {
+  if (!capture) return { lanes: 1, threads };
   const lanes = Math.max(1, Math.min(batchSize, Math.floor(threads / groups))); // the groups share a lane's threads
   return { lanes, threads: Math.floor(threads / lanes) };
 }

@@ -5,7 +5,6 @@ import { availableMemory } from "../util/host_memory.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { CapturedChain } from "./chain.ts";
 import { compiledOps } from "./compiled.ts";
-import { tensorflowOps } from "./ops.ts";
 import { compiles } from "./probe.ts";
 
 /**
@@ -20,12 +19,12 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
       (compiled ? "compiled by XLA" : "without XLA"),
     threads: 1,
     groups: 1,
-    ops: compiled ? compiledOps(backend) : tensorflowOps(backend),
+    ops: compiledOps(backend),
     // Empty slots cost nothing compared with compiling a step again for a longer cache.
     cachePolicy: {
       bucketCost: Infinity,
       emptySlotsAreFree: true,
-      keepsSpare: true,
+      keepsLast: true,
       slotsFor: (needed) => 16 * roundUp(Math.ceil(needed / 16)),
       roomFor: sizeFor,
     },

@@ -15,7 +15,7 @@ export const staticBatches: Workload = {
   async bench(contestants, options) {
     const { where, maxTokens, repeats } = options;
     const control = contestants.filter(({ name }) => name === "omnibus").map((one) => ({ ...one, name: CONTROL }));
-    const look = await watchMachine(), machine: MachineState[] = [];
+    const look = watchMachine(), machine: MachineState[] = [];
     const onRound = async () => void machine.push(await look());
     const standings = await compare([...contestants, ...control], { ids: FOX, ...options, onRound });
     const subtitle = `${where.model}, ${FOX.length}-token prompts, ${maxTokens} new tokens; ${where.machine}`;
