@@ -75,7 +75,7 @@ Deno.test("steps that are started one after another give each row the tokens tha
   const wanted = await tokens(one), before = Runner.of(other).captures;
   assert.deepEqual(await tokens(other), wanted);
   assert.deepEqual(wanted.map(({ length }) => length), [9, 40, 3]);
-  assert.equal(Runner.of(other).captures - before, 2, "a prefill, and a step that feeds the next one");
+  assert.equal(Runner.of(other).captures - before, 3, "a prefill, and steps of several rows and of one");
 });
 
 Deno.test("steps that follow each other move the positions of every bucket", async () => {
@@ -95,6 +95,21 @@ Deno.test("several answers to one prompt are rows that were copied within the ca
   const wanted = await generateBatch(one, inputs, options), got = await generateBatch(other, inputs, options);
   assert.deepEqual(got.map(({ tokens }) => tokens), wanted.map(({ tokens }) => tokens));
   assert.notDeepEqual(wanted[0].tokens, wanted[1].tokens);
+});
+
+Deno.test("a cache is where the last one of its size was, and what that held is not seen", async () => {
+  using model = await loadGPT2(folder, { backend: compiled });
+  const inputs = padBatch(prompts, { padTokenId: 0 }), reversed = padBatch(prompts.toReversed(), { padTokenId: 0 });
+  const run = async (batch: typeof inputs) => {
+    const { cache, nextTokenIds } = await generateTokenKvCaching(model, batch);
+    const [{ bucket }] = cache.rows, places = bucket.tensors.caches.flat().map(({ dataId }) => dataId);
+    cache[Symbol.dispose]();
+    return { places, nextTokenIds };
+  };
+  const first = await run(inputs), second = await run(reversed), third = await run(padBatch([[1]], { padTokenId: 0 }));
+  assert.deepEqual(second.nextTokenIds, first.nextTokenIds.toReversed());
+  assert.ok(second.places.every((place, i) => place === first.places[i]));
+  assert.ok(third.places.every((place) => !first.places.includes(place)), "another size");
 });
 
 Deno.test("compiled steps leave no tensors behind", async () => {

@@ -36,7 +36,7 @@ export interface CapturedStep {
   run(inputs: readonly tf.Tensor[], parallelism: Parallelism): Promise<tf.Tensor[]>;
   /**
    * Runs it `count` times, where it gives ids that are fed to the next run as input 0, with inputs `moving` plus 1: the ids of
-   * each run, after one wait. Missing where results are fed as tensors.
+   * each run, after one wait. Where the backend chains steps.
    */
   chain?(inputs: readonly tf.Tensor[], moving: readonly number[], count: number): Promise<ArrayLike<number>[]>;
   /** Frees it. */
@@ -77,8 +77,8 @@ export interface Backend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     parallelism: Parallelism,
   ): Promise<OperationTime[]>;
-  /** Steps of so many tokens want kernels of their own: those of different classes are captured apart. */
-  sizeClass?(tokens: number): string;
+  /** Steps of so many tokens, and so many with logits, want kernels of their own: those of different classes are captured apart. */
+  sizeClass?(tokens: number, wanted: number): string;
   /**
    * Where it takes long to capture a step, and caches are written in place: the most buckets of one, for which all steps of
    * several buckets are captured. Empty buckets stand for those that are not there, and more of them take several steps.
@@ -104,6 +104,8 @@ export interface CachePolicy {
   readonly bucketCost: number;
   /** A step takes no longer for slots that are empty, so that rows may get at once all that they are going to need. */
   readonly emptySlotsAreFree: boolean;
+  /** It takes long to make caches, or to use others than in the last step: the last ones are kept. */
+  readonly keepsSpare?: boolean;
   /** How many slots to make when so many are needed. */
   slotsFor(needed: number): number;
   /**

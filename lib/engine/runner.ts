@@ -43,11 +43,8 @@ export interface StepOptions {
   topLogprobs?: number;
 }
 
-/**
- * Where a captured step ends: at the most likely tokens, at these and their log-probabilities, at the logits, or at what the next
- * step is fed: the most likely tokens and their positions.
- */
-type End = "ids" | "ids and logprobs" | "logits" | "next step";
+/** Where a captured step ends: at the most likely tokens, at these and their log-probabilities, or at the logits. */
+type End = "ids" | "ids and logprobs" | "logits";
 
 /** What distinguishes captured steps: the tensors that go in and come out, and kernels that depend on the size. */
 interface StepKind extends StepLayout {
@@ -123,7 +120,7 @@ export class Runner {
     }
     const next = Array.from({ length: count }, () => feeds.map((): NextToken => ({ id: 0 })));
     await this.#lanes(cache, feeds, async (numbers, mine) => {
-      for (const [i, ids] of (await this.#chain(numbers, cache.parallelism, count)).entries()) {
+      for (const [i, ids] of (await this.#chain(numbers, count)).entries()) {
         numbers.choices.forEach(({ feed }, row) => feed >= 0 && (next[i][mine[feed]] = { id: ids[row] }));
       }
     }, count - 1);
@@ -194,24 +191,14 @@ export class Runner {
   }
 
   /** A step that feeds each row one token, and `count` − 1 more that are fed what came of the one before: the ids, by step. */
-  async #chain(numbers: StepNumbers, parallelism: Parallelism, count: number): Promise<ArrayLike<number>[]> {
-    const { backend } = this.model, chosen: tf.Tensor[] = [], between: tf.Tensor[] = [];
+  async #chain(numbers: StepNumbers, count: number): Promise<ArrayLike<number>[]> {
+    const { backend } = this.model;
     const { all, own } = onBackend(backend, () => toTensors(numbers)), layout = layoutOf(numbers);
-    const moving = positionsIn(all, layout, this.#sizes);
     try {
-      let feed = all;
-      const step = this.#captured(layout, numbers.tokens.length, all, backend.capturesAll ? "next step" : "ids");
-      if (step.chain) return await step.chain(all, moving, count);
-      for (let i = 0; i < count; i++) {
-        const [ids, ...positions] = await step.run(feed, parallelism);
-        chosen.push(ids);
-        between.push(...positions);
-        feed = feed.with(0, ids);
-        moving.forEach((at, p) => feed = feed.with(at, positions[p]));
-      }
-      return await Promise.all(chosen.map((ids) => ids.data()));
+      const step = this.#captured(numbers, layout, all, "ids");
+      return await step.chain!(all, positionsIn(all, layout, this.#sizes), count);
     } finally {
-      tf.dispose([...own, ...chosen, ...between]);
+      tf.dispose(own);
     }
   }
 
@@ -311,7 +298,7 @@ export class Runner {
     const [{ all, own }, layout] = [onBackend(backend, () => toTensors(numbers)), layoutOf(numbers)];
     try {
       const tensors = backend.capture
-        ? await this.#captured(layout, numbers.tokens.length, all, end).run(all, parallelism)
+        ? await this.#captured(numbers, layout, all, end).run(all, parallelism)
         : onBackend(backend, () => tf.tidy(() => this.#build(all, layout, end)));
       if (backend.ops.writesInPlace) return tensors;
       for (const { bucket } of numbers.parts) {
@@ -334,10 +321,6 @@ export class Runner {
       const logits = this.model.forward(step); // [M, V]
       if (end === "logits") return [...written(), ...logits];
       const ids = ops.argMax(logits);
-      if (end === "next step") {
-        const at = positionsIn(tensors, layout, this.#sizes);
-        return [ids, ...at.map((i) => tf.add(tensors[i], tf.scalar(1, "int32")))];
-      }
       return end === "ids" ? [...written(), ids] : [...written(), ids, ops.maxLogprob(logits)];
     } catch (error) {
       tf.dispose(written()); // they are kept
@@ -350,8 +333,9 @@ export class Runner {
     return { groups: headGroups.length, caches: ops.cachesInOne ? 1 : 2 * n_layer };
   }
 
-  #captured(layout: StepLayout, tokens: number, inputs: readonly tf.Tensor[], end: End): CapturedStep {
-    const { backend } = this.model, kind: StepKind = { ...layout, size: backend.sizeClass?.(tokens), end };
+  #captured(numbers: StepNumbers, layout: StepLayout, inputs: readonly tf.Tensor[], end: End): CapturedStep {
+    const { backend } = this.model, size = backend.sizeClass?.(numbers.tokens.length, numbers.choices.length);
+    const kind: StepKind = { ...layout, size, end };
     let known = this.#kinds.find((other) => sameKind(other.kind, kind));
     if (!known) {
       const repeated = !layout.rectangles.includes(true), build = (all: tf.Tensor[]) => this.#build(all, layout, end);

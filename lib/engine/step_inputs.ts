@@ -76,14 +76,15 @@ export function stepNumbers(
     }
     step.parts.push(part);
   }
+  const each = step.parts.every(({ rectangle }) => !rectangle) &&
+    step.wanted!.length === step.tokens.length && step.wanted!.every((token, i) => token === i);
+  if (each) return { ...step, wanted: null };
   const size = Math.max(1, step.wanted!.length); // a step always chooses something
   while (step.wanted!.length < (sizeFor?.(size) ?? size)) {
     step.wanted!.push(0);
     step.choices.push({ feed: -1 });
   }
-  const each = step.parts.every(({ rectangle }) => !rectangle) &&
-    step.wanted!.length === step.tokens.length && step.wanted!.every((token, i) => token === i);
-  return each ? { ...step, wanted: null } : step;
+  return step;
 }
 
 /** What a bucket's rows are fed. */

@@ -47,6 +47,6 @@ export async function warmUp(
 /** For each class of sizes that a backend captures apart, the most tokens, up to a limit. */
 function sizes({ sizeClass }: Backend, most: number): Iterable<number> {
   const largest = new Map<string | undefined, number>();
-  for (let count = 1; count <= most; count++) largest.set(sizeClass?.(count), count);
+  for (let count = 1; count <= most; count++) largest.set(sizeClass?.(count, count), count);
   return largest.values();
 }

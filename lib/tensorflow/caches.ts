@@ -107,7 +107,7 @@ export class CachesInOne implements Caches {
 
   /** The smallest spare memory that suits, or else some of its own. */
   #take(cells: number): tf.Tensor3D {
-    const { spare } = this.shape, suitable = spare.filter((memory) => suits(memory, cells));
+    const { spare } = this.shape, suitable = (spare as tf.Tensor3D[]).filter((memory) => suits(memory, cells));
     const [best] = suitable.sort((a, b) => a.size - b.size);
     if (!best) return this.#make(cells);
     spare.splice(spare.indexOf(best), 1);

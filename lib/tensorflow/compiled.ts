@@ -7,19 +7,25 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
-import { geluNew } from "../backend/plain.ts";
-import { type CacheTensorOps, plainCacheOps, TensorCaches } from "../backend/tensor_caches.ts";
+import { geluNew, plainOps } from "../backend/plain.ts";
+import { type CacheTensorOps, plainCacheOps } from "../backend/tensor_caches.ts";
 import { compiledAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
+import { dynamicOperations } from "./dynamic.ts";
 import { cast } from "./raw.ts";
 import { tensorflowOps } from "./ops.ts";
 import { tensorflowSamplingOps } from "./sampling.ts";
+import { ReusedCaches } from "./reused_caches.ts";
 import type { TensorMetadata } from "./capi/tensors.ts";
 import { variables } from "./variables.ts";
 
-const { float, bfloat16 } = DataType;
+const { float, bfloat16, int32 } = DataType;
+const SLICE = [attr.type("T", float), attr.type("Index", int32)];
+
+/** The head has a whole group of so many words: a library's matrix multiplication would else copy all of them in every step. */
+const WHOLE = 8;
 
 /** The operations on a TensorFlow backend whose captured steps XLA compiles. */
 export function compiledOps(backend: TensorflowBackend): Ops {
@@ -43,18 +49,33 @@ export function compiledOps(backend: TensorflowBackend): Ops {
 
     readCache: read,
   };
+  const { run, ints } = dynamicOperations(backend);
   return {
     ...tensorflowOps(backend),
     writesInPlace: true,
     sampling: tensorflowSamplingOps(backend, { compiled: true }),
 
     linear(weight, bias, options) {
-      return linear(backend, weight, bias, options);
+      const columns = tf.transpose(weight);
+      weight.dispose();
+      return linear(backend, columns, bias, options);
     },
 
     head(wte, options) {
-      const layer = linear(backend, wte, null, options);
-      return { apply: (x) => [layer.apply(x)], dispose: layer.dispose };
+      const [words] = wte.shape, padded = WHOLE * Math.ceil(words / WHOLE);
+      const layer = linear(backend, tf.pad(wte, [[0, padded - words], [0, 0]]), null, options);
+      const first = (logits: tf.Tensor2D) => run<tf.Tensor2D>("Slice", SLICE, [logits, ints(0, 0), ints(-1, words)]);
+      return { apply: (x) => [first(layer.apply(x))], dispose: layer.dispose };
+    },
+
+    layerNorm(x, gain, bias, epsilon) {
+      if (x.shape[0] > 1) return plainOps.layerNorm(x, gain, bias, epsilon);
+      // Of one row XLA takes both sums in one kernel, if neither waits for the other.
+      return tf.tidy(() => {
+        const mean = tf.mean(x, 1, true), variance = tf.sub(tf.mean(tf.square(x), 1, true), tf.square(mean));
+        const scale = tf.mul(tf.rsqrt(tf.add(tf.relu(variance), epsilon)), gain);
+        return tf.add(tf.mul(tf.sub(x, mean), scale), bias) as tf.Tensor2D;
+      });
     },
 
     attention(bucket, group) {
@@ -62,7 +83,7 @@ export function compiledOps(backend: TensorflowBackend): Ops {
     },
 
     cachesInOne: false,
-    createCaches: (...made) => new TensorCaches(cacheOps, ...made),
+    createCaches: (...made) => new ReusedCaches(cacheOps, ...made),
 
     keepForSteps(x) {
       const copy = backend.copyToDevice(x) as typeof x;
@@ -72,7 +93,7 @@ export function compiledOps(backend: TensorflowBackend): Ops {
   };
 }
 
-/** weight [K, M] and its bias [M], which are taken over; without a bias [M, K], which stays the caller's. */
+/** weight [M, K], which is taken over, and a bias [M], if there is one. */
 function linear(
   backend: TensorflowBackend,
   weight: tf.Tensor2D,
@@ -80,33 +101,31 @@ function linear(
   { activation = "none", dtype }: LinearOptions,
 ): Linear {
   const rounded = dtype === "bfloat16" ? cast(backend, weight, float, bfloat16) : null;
-  if (rounded && bias) weight.dispose();
+  if (rounded) weight.dispose();
+  const wide = () => rounded ? backend.wrap(cast(backend, rounded, bfloat16, float)) : weight;
+  const rowsProduct = (x: tf.Tensor2D) =>
+    rounded ? bfloat16Product(backend, x, rounded) : tf.matMul<tf.Tensor2D>(x, weight, false, true);
   return {
-    apply: (x) => {
-      const transposed = !bias;
-      const y = rounded ? bfloat16Product(backend, x, rounded, transposed) : tf.matMul(x, weight, false, transposed);
-      return finish(y as tf.Tensor2D, bias, activation);
-    },
+    apply: (x) => finish(x.shape[0] === 1 ? rowProduct(x, wide()) : rowsProduct(x), bias, activation),
     dispose: () => {
       if (rounded) backend.free([rounded]);
-      tf.dispose(bias ? rounded ? bias : [weight, bias] : []);
+      tf.dispose([...rounded ? [] : [weight], ...bias ? [bias] : []]);
     },
   };
 }
 
-/** x [N, K] float32, weight [K, M] or, transposed, [M, K] bfloat16 -> [N, M] float32. */
-function bfloat16Product(
-  backend: TensorflowBackend,
-  x: tf.Tensor2D,
-  weight: TensorMetadata,
-  transposed: boolean,
-): tf.Tensor2D {
+/**
+ * x [1, K], weight [M, K] -> [1, M], as a sum: XLA makes one kernel of it and of what surrounds it, which reads the weight at the
+ * speed of the memory. A library's matrix multiplication of few rows does not.
+ */
+function rowProduct(x: tf.Tensor2D, weight: tf.Tensor): tf.Tensor2D {
+  return tf.reshape(tf.sum(tf.mul(weight, x), 1), [1, -1]);
+}
+
+/** x [N, K] float32, weight [M, K] bfloat16 -> [N, M] float32. */
+function bfloat16Product(backend: TensorflowBackend, x: tf.Tensor2D, weight: TensorMetadata): tf.Tensor2D {
   const input = cast(backend, x, float, bfloat16);
-  const attributes = [
-    attr.type("T", bfloat16),
-    attr.bool("transpose_a", false),
-    attr.bool("transpose_b", transposed),
-  ];
+  const attributes = [attr.type("T", bfloat16), attr.bool("transpose_a", false), attr.bool("transpose_b", true)];
   const [product] = backend.executeRaw("MatMul", attributes, [input, weight]);
   const wide = backend.wrap(cast(backend, product, bfloat16, float)) as tf.Tensor2D;
   backend.free([input, product]);

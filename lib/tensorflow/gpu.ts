@@ -3,6 +3,7 @@
 import type { Backend } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
+import { CapturedChain } from "./chain.ts";
 import { compiledOps } from "./compiled.ts";
 import { compiles } from "./probe.ts";
 
@@ -23,7 +24,8 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
     cachePolicy: {
       bucketCost: Infinity,
       emptySlotsAreFree: true,
-      slotsFor: (needed) => 16 * sizeFor(Math.ceil(needed / 16)),
+      keepsSpare: true,
+      slotsFor: (needed) => 16 * roundUp(Math.ceil(needed / 16)),
       roomFor: sizeFor,
     },
     dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
@@ -32,19 +34,33 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
     capturesAll: true,
     ...compiled ? { chainsSteps: true } : {},
     capture(inputs, build) {
-      const captured = backend.capture(inputs, build);
-      return { run: (inputs) => captured.run(inputs, { compiled }), dispose: () => captured.dispose() };
+      const captured = backend.capture(inputs, build), chain = compiled ? new CapturedChain(backend, build) : undefined;
+      return {
+        run: (inputs) => captured.run(inputs, { compiled }),
+        ...chain && { chain: (inputs, moving, count) => chain.run(inputs, moving, count) },
+        dispose: () => [captured, chain].forEach((one) => one?.dispose()),
+      };
     },
-    ...compiled ? { sizeFor } : {},
+    ...compiled
+      ? {
+        sizeFor,
+        // The layers of one row are other operations.
+        sizeClass: (tokens, wanted) => [tokens, wanted].map((count) => count === 1 ? "one" : "several").join(),
+      }
+      : {},
   };
 }
 
 /**
- * XLA compiles a step for its sizes, so there are few of them: whole numbers of three binary digits, 2 to 8, 10, 12, 14, 16, … One
- * would be slower than two: of a single row's product with a matrix XLA writes every term to memory before it adds them up.
+ * XLA compiles a step for its sizes, so there are few of them: one, and whole groups of eight, which is what matrix units take; XLA
+ * would fill up others in every layer.
  */
 function sizeFor(count: number): number {
-  if (count === 1) return 2;
+  return count === 1 ? 1 : 8 * roundUp(Math.ceil(count / 8));
+}
+
+/** To a whole number of three binary digits: 1 to 8, 10, 12, 14, 16, … */
+function roundUp(count: number): number {
   const unit = 2 ** Math.max(0, Math.floor(Math.log2(count)) - 2);
   return unit * Math.ceil(count / unit);
 }
