@@ -89,6 +89,18 @@ Deno.test("each of many random requests gets what it gets alone, whoever comes, 
   for (const [what, count] of Object.entries(seen)) assert.ok(count >= batches, `${what}: ${count}`);
 });
 
+Deno.test("unless it is told, an engine takes half of the memory that is free for its cache, also after a warm-up", async () => {
+  const [backend] = backends.working, [most, left] = [10_000, 6000];
+  let free = 1e9;
+  using model = await loadGPT2(folder, { backend: Object.create(backend, { availableMemory: { value: () => free } }) });
+  free = most;
+  await using engine = new Engine({ model }), told = new Engine({ model, kvCacheBytes: 9000 });
+  assert.equal(engine.limits.kvCacheBytes, most / 2);
+  free = left;
+  for (const one of [engine, told]) await one.warmUp();
+  assert.deepEqual([engine, told].map(({ limits }) => limits.kvCacheBytes), [left / 2, 9000]);
+});
+
 Deno.test("after a warm-up no request has to wait until a step is captured", async () => {
   const captured = async (warm: boolean) => {
     using model = await tiny();

@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
+import type { Caches } from "../lib/backend/ops.ts";
+import { plainOps } from "../lib/backend/plain.ts";
 import { useBackend } from "../lib/backend/select.ts";
 import { parseConfig } from "../lib/gpt2/config.ts";
 import { KvCache } from "../lib/engine/kv_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { checkMemory, prefillChunk } from "../lib/engine/memory.ts";
 import { Runner } from "../lib/engine/runner.ts";
+import { seededRandom } from "../lib/util/random.ts";
 import { assertClose } from "./_support/logits.ts";
 import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
 
@@ -45,6 +48,7 @@ Deno.test("a cache that grows gives what one gives that was large from the start
     for (let i = 0; i < 60; i++) {
       const feeds = rows.map((row, r) => ({ row, tokens: tokens[r] }));
       const next = await Runner.of(model).step(cache, feeds, { logprobs: true });
+      assert.equal(cache.bytes, KvCache.bytes(config, 2, Math.max(slots, rows[0].length)));
       tokens = next.map(({ id }) => [id]);
       ids.push(next.map(({ id }) => id));
       logprobs.push(...next.map(({ logprob }) => logprob!));
@@ -67,6 +71,43 @@ Deno.test("rows that leave make room: a cache of which few rows are left is smal
   assert.ok(cache.bytes <= KvCache.bytes(config, 8, 10), `${cache.bytes}`);
   for (const row of rows.slice(0, 2)) cache.release(row);
   assert.equal(cache.bytes, 0);
+});
+
+Deno.test("caches in one tensor hold what caches of a tensor each do, in memory that others used before", () => {
+  const shape = { layers: 2, heads: 3, headSize: 4, spare: [] as tf.Tensor3D[] }, random = seededRandom(1);
+  const below = (count: number) => Math.floor(count * random()), tensors = tf.memory().numTensors;
+  const make = (rows: number) => [backend.ops, plainOps].map((ops) => ops.createCaches(shape, rows, 16));
+  const tokens = (caches: Caches, row: number, length: number) =>
+    tf.tidy(() => Array.from({ length: 4 }, (_, cache) => caches.read(cache, row, length).arraySync()));
+  const seen = { within: 0, across: 0, grown: 0, reused: 0 };
+  for (let round = 0; round < 40; round++) {
+    const filled = tf.randomNormal<tf.Rank.R3>([4, 3 * 3 * 16, 4], 0, 1, "float32", round);
+    shape.spare.unshift(filled); // what the sources take, as it is the first of the smallest
+    const sources = make(3), before = shape.spare.length, caches = make(2), lengths = [0, 0];
+    sources[1].adopt!(tf.tidy(() => tf.unstack(tf.reshape(filled, [4, 3, 3, 16, 4])) as tf.Tensor4D[]));
+    seen.reused += before - shape.spare.length;
+    for (let change = 0, slots = 16; change < 12; change++) {
+      const grown = random() < 0.3 ? 16 * below(4) : 0, rows = 1 + below(6), to = below(rows);
+      lengths.length = Math.min(lengths.length, rows);
+      for (const one of caches) one.resize(rows, slots + grown, lengths);
+      [slots, seen.grown] = [slots + grown, seen.grown + Math.sign(grown)];
+      while (lengths.length < rows) lengths.push(0);
+      if (random() < 0.2) { for (const one of caches) one.trim(lengths); }
+      const from = lengths.findIndex((length, row) => length > 0 && row !== to), within = from >= 0 && random() < 0.5;
+      const move = within ? { from, to, length: lengths[from] } : { from: below(3), to, length: 1 + below(16) };
+      caches.forEach((one, i) => one.copy(within ? one : sources[i], [move]));
+      lengths[to] = move.length;
+      seen[within ? "within" : "across"]++;
+      for (const [row, length] of lengths.entries()) {
+        const [mine, plain] = caches.map((one) => tokens(one, row, length));
+        assert.deepEqual(mine, plain, `round ${round}, change ${change}, row ${row}`);
+      }
+    }
+    for (const one of [...caches, ...sources]) one.dispose();
+  }
+  assert.ok(Object.values(seen).every((count) => count > 20), JSON.stringify(seen));
+  tf.dispose(shape.spare);
+  assert.equal(tf.memory().numTensors, tensors);
 });
 
 Deno.test("long prompts of large batches are prefilled in stretches; what cannot fit is refused beforehand", () => {

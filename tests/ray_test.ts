@@ -152,16 +152,28 @@ Deno.test({
   },
 });
 
-/** What is killed, by what is found in its command line. */
-const VICTIMS: [name: string, pattern: RegExp, goesOn: boolean][] = [
-  ["a worker process", /echo_worker\.py 0/, true],
-  ["an actor", /^ray::.*Answerer/, true],
-  ["a node", /raylet\/raylet /, true],
-  ["the driver", /ray\/driver\.py \{/, false],
-  ["everything", /ray|echo_worker\.py/, false],
+interface Process {
+  pid: number;
+  parent: number;
+  command: string;
+}
+
+const byCommand = (pattern: RegExp) => (all: Process[]) => all.filter(({ command }) => pattern.test(command));
+const actors = byCommand(/^ray::.*Answerer/);
+/** Nodes that have an actor, except the first one, which keeps the cluster's books: whoever loses it loses the driver. */
+const nodes = (all: Process[]) =>
+  byCommand(/raylet\/raylet /)(all).slice(1).filter(({ pid }) => actors(all).some(({ parent }) => parent === pid));
+
+/** What is killed, and whether the run goes on without it. */
+const VICTIMS: [name: string, among: (all: Process[]) => Process[], goesOn: boolean][] = [
+  ["a worker process", byCommand(/echo_worker\.py 0/), true],
+  ["an actor", actors, true],
+  ["a node", nodes, true],
+  ["the driver", byCommand(/ray\/driver\.py \{/), false],
+  ["everything", byCommand(/ray|echo_worker\.py/), false],
 ];
 
-for (const [victim, pattern, goesOn] of VICTIMS) {
+for (const [victim, among, goesOn] of VICTIMS) {
   Deno.test({
     name: `on Ray, a kill -9 of ${victim} at random moments of five runs loses nothing and does nothing twice${needs}`,
     ignore: ignore || !full,
@@ -173,15 +185,16 @@ for (const [victim, pattern, goesOn] of VICTIMS) {
         assert.ok(run < 10, `${kills} of ${run} runs were still on when it was time to kill`);
         const options = await driverOptions(lines, 2, 0.002), goal = Math.floor(random() * 10);
         const child = startDriver(options), ended = child.output();
-        let running = true, victims: { pid: number; command: string }[] = [];
+        let running = true, victims: Process[] = [];
         void ended.then(() => running = false);
         while (running && (victims.length === 0 || (await shardsIn(options.output)) < goal)) {
-          victims = (await descendants(child.pid)).filter(({ command }) => pattern.test(command));
+          victims = among(await descendants(child.pid));
         }
         await new Promise((resolve) => setTimeout(resolve, 1000 * random())); // somewhere in a block, which takes a second
-        const one = victim === "a node" ? victims.at(-1) : victims[Math.floor(random() * victims.length)];
+        const one = victims[Math.floor(random() * victims.length)];
         if (running && one) { // else it ended before
-          for (const { pid } of victim === "everything" ? victims : [one]) kill(pid);
+          const all = victim === "everything" ? victims : victim === "a node" ? await descendants(one.pid) : [one];
+          for (const { pid } of all) kill(pid);
           kills++;
         }
         const { code, stdout, stderr } = await ended;
@@ -213,7 +226,7 @@ function kill(pid: number): void {
 }
 
 /** A process and all that come from it, as far as they have not lost their parents. */
-async function descendants(pid: number): Promise<{ pid: number; command: string }[]> {
+async function descendants(pid: number): Promise<Process[]> {
   const { stdout } = await new Deno.Command("ps", { args: ["-eo", "pid=,ppid=,args="] }).output();
   const all = new TextDecoder().decode(stdout).trim().split("\n").map((line) => {
     const [, pid, parent, command] = line.match(/^\s*(\d+)\s+(\d+)\s+(.*)$/)!;

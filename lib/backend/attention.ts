@@ -19,10 +19,14 @@ export interface AttentionParts {
   /** query [R, H, T, D/H], keys [R, H, S, D/H] -> [R, H, T, S]: the dot products. */
   scores(query: tf.Tensor4D, keys: tf.Tensor4D): tf.Tensor4D;
   /**
-   * How to write: cache [R, H, S, D/H], update [n, H·D/H] -> the cache with the update in the slots of its tokens.
-   * `locations` int [n, H] numbers all slots of all heads of the bucket through.
+   * How to write to the group's caches: the number of one, update [n, H·D/H] -> that cache, [R, H, S, D/H], with the update in the
+   * slots of its tokens. `locations` int [n, H] numbers all slots of all heads of the bucket through.
    */
-  writer(bucket: BucketInputs, locations: tf.Tensor2D): (cache: tf.Tensor4D, update: tf.Tensor2D) => tf.Tensor4D;
+  writer(
+    bucket: BucketInputs,
+    group: number,
+    locations: tf.Tensor2D,
+  ): (cache: number, update: tf.Tensor2D) => tf.Tensor4D;
 }
 
 /** One bucket's attention in a step, with the heads of one group. */
@@ -30,7 +34,7 @@ export function composeAttention(parts: AttentionParts, bucket: BucketInputs, gr
   const { reshape, gather, thirds, scores } = parts, { positions, rectangle, slots } = bucket;
   const starts = bucket.rowStarts[group], heads = starts.shape[1]; //                              [R, heads]
   const own = rectangle ? gather<tf.Tensor2D>(starts, rectangle.rows) : starts; //                 [n, heads]
-  const write = parts.writer(bucket, tf.add(own, reshape(positions, [-1, 1])));
+  const write = parts.writer(bucket, group, tf.add(own, reshape(positions, [-1, 1])));
   const inRectangle = rectangle && cellsOf(rectangle.tokens, heads); //                            [R, heads, T]
   const places = rectangle && placesOf(rectangle, heads); //                                       [n, heads]
   const seenFrom = rectangle
@@ -50,9 +54,9 @@ export function composeAttention(parts: AttentionParts, bucket: BucketInputs, gr
   }
 
   return {
-    apply(qkv, keys, values) {
-      const size = keys.shape[3], [query, key, value] = thirds(qkv);
-      const written = { keys: write(keys, key), values: write(values, value) };
+    apply(qkv, layer) {
+      const [query, key, value] = thirds(qkv), size = query.shape[1] / heads;
+      const written = { keys: write(2 * layer, key), values: write(2 * layer + 1, value) };
       const queries: tf.Tensor4D = inRectangle
         ? gather(reshape(query, [-1, size]), inRectangle) //                                       [R, heads, T, D/H]
         : reshape(query, [-1, heads, 1, size]);

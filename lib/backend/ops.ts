@@ -74,10 +74,8 @@ export interface BucketInputs {
   slots: tf.Tensor1D;
   /** For each group of heads int [R, heads]: the first slot of each head when all slots of the bucket are numbered through. */
   rowStarts: readonly tf.Tensor2D[];
-  /** For each layer, and in it for each group of heads, [R, heads, S, D/H]. */
-  keys: readonly tf.Tensor4D[];
-  /** Likewise. */
-  values: readonly tf.Tensor4D[];
+  /** For each group of heads the {@link Caches.tensors}. */
+  caches: readonly (readonly tf.Tensor[])[];
 }
 
 /** Rows that are fed different numbers of tokens, seen as a rectangle of as many columns as the most fed one has tokens. */
@@ -93,15 +91,54 @@ export interface Rectangle {
 /** Attention of one bucket in one step, for groups of so many heads. */
 export interface Attention {
   /**
-   * qkv [n, 3·heads·D/H], keys and values [R, heads, S, D/H] -> [n, heads·D/H]. Writes the tokens' keys and values into
-   * their slots, then each token attends to the slots of its row up to its own. The caches come back too: the same ones
-   * where the backend writes in place.
+   * qkv [n, 3·heads·D/H] -> [n, heads·D/H]. Writes the tokens' keys and values into their slots of a layer's caches, then each
+   * token attends to the slots of its row up to its own. What was written comes back too, [R, heads, S, D/H]: where the backend
+   * does not write in place, these are the caches from then on.
    */
-  apply(
-    qkv: tf.Tensor2D,
-    keys: tf.Tensor4D,
-    values: tf.Tensor4D,
-  ): { attended: tf.Tensor2D; keys: tf.Tensor4D; values: tf.Tensor4D };
+  apply(qkv: tf.Tensor2D, layer: number): { attended: tf.Tensor2D; keys: tf.Tensor4D; values: tf.Tensor4D };
+}
+
+/** What caches are made for. */
+export interface CacheShape {
+  /** Layers of the model. */
+  readonly layers: number;
+  /** Heads of the group. */
+  readonly heads: number;
+  /** D/H. */
+  readonly headSize: number;
+  /** Memory of one KV cache that no bucket of it uses at the moment: to be taken from, and to be given to. */
+  readonly spare: tf.Tensor3D[];
+}
+
+/** Where the first tokens of a row are copied to. */
+export interface RowCopy {
+  readonly from: number;
+  readonly to: number;
+  /** How many tokens. */
+  readonly length: number;
+}
+
+/**
+ * The keys and values of a bucket's R rows in all layers, with the heads of one group: caches [R, heads, S, D/H], the keys of the
+ * first layer, its values, the keys of the second, and so on.
+ */
+export interface Caches {
+  /** What a step is given: a tensor for each cache, or one for all if {@link Ops.cachesInOne}. */
+  readonly tensors: readonly tf.Tensor[];
+  /** Bytes that they take. */
+  readonly bytes: number;
+  /** Makes it R rows of S slots, of which the first hold so many tokens each. They are kept. */
+  resize(rows: number, slots: number, lengths: readonly number[]): void;
+  /** Copies rows of caches that have as many slots at most, which may be these: then no row is both read and written. */
+  copy(source: this, moves: readonly RowCopy[]): void;
+  /** A copy of the first tokens of a row in one of the caches: [heads, length, D/H]. The caller frees it. */
+  read(cache: number, row: number, length: number): tf.Tensor3D;
+  /** Takes over what a step made, where the backend does not write in place. */
+  adopt?(tensors: readonly tf.Tensor4D[]): void;
+  /** Gives back memory beyond what R rows of S slots take. Arguments as of {@link Caches.resize}. */
+  trim(lengths: readonly number[]): void;
+  /** Frees the memory, or makes it {@link CacheShape.spare}. */
+  dispose(): void;
 }
 
 /**
@@ -149,19 +186,10 @@ export interface Ops {
   readonly sampling: SamplingOps;
   /** True when {@link Attention.apply} changes the caches that it is given; false when it makes new ones. */
   readonly writesInPlace: boolean;
-  /** `count` empty caches [R, heads, S, D/H]: zeros. Where writing makes new tensors, they may share their memory. */
-  emptyCaches(shape: [number, number, number, number], count: number): tf.Tensor4D[];
-  /** A copy of a cache with other numbers of rows and slots: what it has in both, zeros elsewhere. */
-  resizeCache(cache: tf.Tensor4D, rows: number, slots: number): tf.Tensor4D;
-  /**
-   * A cache in which rows `to` are copies of rows `from` of `source`, as far as that has slots. It may be the same cache, and no
-   * row is then both. In place where the backend writes in place: then it is `cache` itself, and only these rows cost anything.
-   */
-  copyRows(cache: tf.Tensor4D, to: readonly number[], source: tf.Tensor4D, from: readonly number[]): tf.Tensor4D;
+  /** True when one tensor holds the caches of all layers. */
+  readonly cachesInOne: boolean;
+  /** Empty caches, with room for so many rows of so many slots. */
+  createCaches(shape: CacheShape, rows: number, slots: number): Caches;
   /** Where steps take int32 tensors from elsewhere than tfjs keeps them: a tensor there, which many steps are given. Takes it over. */
   keepForSteps?<T extends tf.Tensor>(x: T): T;
-  /** What a cache holds now, as a tensor that tfjs's operations take; the caller frees it. */
-  readCache(cache: tf.Tensor4D): tf.Tensor4D;
-  /** The first rows of a cache: where the backend writes in place, the same memory. */
-  firstRows(cache: tf.Tensor4D, count: number): tf.Tensor4D;
 }

@@ -5,6 +5,7 @@ import { type AttentionParts, composeAttention } from "./attention.ts";
 import { joinColumns } from "./join_columns.ts";
 import type { Ops } from "./ops.ts";
 import { plainSamplingOps } from "./plain_sampling.ts";
+import { plainCacheOps, TensorCaches } from "./tensor_caches.ts";
 import type { CachePolicy } from "./types.ts";
 
 /** The layout of a KV cache that suits what computes whole rectangles, and makes new caches in each step. */
@@ -23,6 +24,7 @@ export function multipleOf16(count: number): number {
 /** The plain composition of tfjs operations: right everywhere, and what faster versions are tested against. */
 export const plainOps: Ops = {
   writesInPlace: false,
+  cachesInOne: false,
   sampling: plainSamplingOps,
 
   embed(table, ids) {
@@ -84,37 +86,7 @@ export const plainOps: Ops = {
     return tf.neg(tf.log(tf.sum(tf.exp(shifted), -1)));
   },
 
-  emptyCaches(shape, count) {
-    return Array.from({ length: count }, () => tf.fill(shape, 0)); // made where it stays, not on the host
-  },
-
-  resizeCache(cache, rows, slots) {
-    const [R, , S] = cache.shape;
-    return tf.tidy(() => {
-      const common: tf.Tensor4D = tf.slice(cache, [0, 0, 0, 0], [Math.min(R, rows), -1, Math.min(S, slots), -1]);
-      const missing = [rows - common.shape[0], slots - common.shape[2]];
-      return tf.pad(common, [[0, missing[0]], [0, 0], [0, missing[1]], [0, 0]]);
-    });
-  },
-
-  copyRows(cache, to, source, from) {
-    const [R, , S] = cache.shape;
-    return tf.tidy(() => {
-      const rows: tf.Tensor4D = tf.gather(source, tf.tensor1d([...from], "int32"));
-      const wide = rows.shape[2] < S ? plainOps.resizeCache(rows, from.length, S) : rows;
-      const indices = Int32Array.from({ length: R }, (_, row) => row);
-      to.forEach((row, i) => indices[row] = R + i);
-      return tf.gather(tf.concat([cache, wide], 0), tf.tensor1d(indices, "int32"));
-    });
-  },
-
-  readCache(cache) {
-    return cache.clone();
-  },
-
-  firstRows(cache, count) {
-    return tf.slice(cache, [0, 0, 0, 0], [count, -1, -1, -1]);
-  },
+  createCaches: (...made) => new TensorCaches(plainCacheOps, ...made),
 };
 
 const plainAttentionParts: AttentionParts = {
@@ -123,10 +95,10 @@ const plainAttentionParts: AttentionParts = {
   thirds: (qkv) => tf.split(qkv, 3, 1),
   columnsOf: (tokens) => tf.scalar(tokens.shape[1], "int32"),
   scores: (query, keys) => tf.matMul(query, keys, false, true),
-  writer(_, locations) {
+  writer({ caches }, group, locations) {
     const numbers = tf.reshape(locations, [-1, 1]) as tf.Tensor2D;
-    return (cache, update) => {
-      const size = cache.shape[3], flat = tf.reshape(cache, [-1, size]) as tf.Tensor2D;
+    return (i, update) => {
+      const cache = caches[group][i] as tf.Tensor4D, size = cache.shape[3], flat = tf.reshape(cache, [-1, size]) as tf.Tensor2D;
       return tf.reshape(tf.tensorScatterUpdate(flat, numbers, tf.reshape(update, [-1, size])), cache.shape);
     };
   },

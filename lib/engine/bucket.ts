@@ -1,26 +1,16 @@
 /** Part of the KV cache: rows that have the same number of slots, and so attend together, as one rectangle. */
 
 import * as tf from "@tensorflow/tfjs";
-import type { BucketInputs, Ops } from "../backend/ops.ts";
+import type { BucketInputs, Caches, CacheShape, Ops } from "../backend/ops.ts";
 import type { CachePolicy } from "../backend/types.ts";
 
 /** What a row's keys and values look like. */
-export interface CacheLayout extends CachePolicy {
-  /** Layers of the model. */
-  readonly layers: number;
+export interface CacheLayout extends CachePolicy, Omit<CacheShape, "heads"> {
   /** How many heads are in each group of a layer. */
   readonly headGroups: readonly number[];
-  /** D/H. */
-  readonly headSize: number;
   /** Makes the tensors. */
-  readonly ops: CacheOps;
+  readonly ops: Pick<Ops, "createCaches" | "keepForSteps">;
 }
-
-/** What caches ask of a backend. */
-export type CacheOps = Pick<
-  Ops,
-  "writesInPlace" | "emptyCaches" | "resizeCache" | "copyRows" | "keepForSteps" | "readCache" | "firstRows"
->;
 
 /**
  * What a row is doing: being fed its prompt, generating, or waiting for somebody whose prompt begins like its text. Rows of
@@ -47,24 +37,19 @@ type Tensors = Omit<BucketInputs, "positions" | "rectangle">;
 export class Bucket {
   /** In the order in which they lie in the tensors. */
   readonly rows: Row[] = [];
-  /** For each layer and in it for each group, [room, heads, S, D/H]. */
-  #keys: tf.Tensor4D[];
-  #values: tf.Tensor4D[];
+  /** By group of heads. */
+  readonly #caches: Caches[];
   #slots: number;
   #room: number;
-  /** What a step takes, until rows or slots change. */
-  #inUse?: Tensors;
+  /** What a step takes besides, until rows or slots change. */
+  #numbers?: Omit<Tensors, "caches">;
 
   /** Empty, with room for `rows` rows, all of them in one phase. */
   constructor(private readonly layout: CacheLayout, slots: number, rows: number, public phase: Phase = "decode") {
-    const { ops, layers, headGroups, headSize } = layout;
     this.#slots = slots;
     this.#room = layout.roomFor?.(rows) ?? rows;
-    const byGroup = headGroups.map((heads) => ops.emptyCaches([this.#room, heads, slots, headSize], 2 * layers));
-    const half = (first: number) =>
-      Array.from({ length: layers }, (_, i) => byGroup.map((caches) => caches[first + i])).flat();
-    this.#keys = half(0);
-    this.#values = half(layers);
+    const { ops, headGroups } = layout;
+    this.#caches = headGroups.map((heads) => ops.createCaches({ ...layout, heads }, this.#room, slots));
   }
 
   /** S. */
@@ -74,12 +59,12 @@ export class Bucket {
 
   /** R, with those that only fill a size that the backend likes. */
   get tensorRows(): number {
-    return this.tensors.rowStarts[0].shape[0];
+    return this.layout.roomFor ? this.#room : this.rows.length;
   }
 
   /** What a step takes. They stay the bucket's. */
   get tensors(): Tensors {
-    return this.#inUse ??= this.#makeInUse();
+    return { ...this.#numbers ??= this.#makeNumbers(), caches: this.#caches.map(({ tensors }) => tensors) };
   }
 
   /** Takes in a new, empty row. */
@@ -93,7 +78,7 @@ export class Bucket {
 
   /** Takes in rows of `source`, which loses them. That may not be this one, and has as many slots at most. */
   moveFrom(source: Bucket, moved: readonly Row[]): void {
-    this.#copyIn(source, moved);
+    this.#copyIn(source, moved.map((row) => ({ row, length: row.length })));
     this.rows.push(...moved);
     for (const row of moved) row.bucket = this;
     source.remove(moved);
@@ -101,7 +86,7 @@ export class Bucket {
 
   /** A new row with the first `length` tokens of one that has as many slots at most. */
   fork(row: Row, length: number): Row {
-    this.#copyIn(row.bucket, [row]);
+    this.#copyIn(row.bucket, [{ row, length }]);
     const copy = { length, bucket: this };
     this.rows.push(copy);
     return copy;
@@ -116,8 +101,9 @@ export class Bucket {
       if (i >= staying && !leaving.has(row)) fillers.push(i);
     });
     if (holes.length) {
-      this.#change((cache) => this.layout.ops.copyRows(cache, holes, cache, fillers));
-      holes.forEach((hole, i) => this.rows[hole] = this.rows[fillers[i]]);
+      const moves = holes.map((to, i) => ({ from: fillers[i], to, length: this.rows[fillers[i]].length }));
+      for (const caches of this.#caches) caches.copy(caches, moves);
+      for (const { from, to } of moves) this.rows[to] = this.rows[from];
     }
     this.rows.length = staying;
     const { roomFor } = this.layout, room = roomFor?.(staying) ?? staying;
@@ -129,38 +115,49 @@ export class Bucket {
   trim(): void {
     const room = this.layout.roomFor?.(this.rows.length) ?? this.rows.length;
     if (room < this.#room) this.#resize(room, this.#slots);
+    for (const caches of this.#caches) caches.trim(this.#lengths);
   }
 
   /** Makes room for more slots in every row. */
   grow(slots: number): void {
-    this.#resize(this.#room, slots);
-    this.#changed();
+    const { layout: { roomFor }, rows } = this;
+    this.#resize(roomFor ? this.#room : Math.max(rows.length, Math.floor(this.#room * this.#slots / slots)), slots);
   }
 
-  /** Takes over the caches that a step made, where the backend does not write in place. */
-  adopt({ keys, values }: { keys: tf.Tensor4D[]; values: tf.Tensor4D[] }): void {
-    tf.dispose([...this.#keys, ...this.#values]);
-    [this.#keys, this.#values] = [keys, values];
-    if (this.#inUse) this.#inUse = { ...this.#inUse, keys, values };
+  /** Takes over the caches that a step made, by group, where the backend does not write in place. */
+  adopt(made: readonly (readonly tf.Tensor4D[])[]): void {
+    made.forEach((tensors, group) => this.#caches[group].adopt!(tensors));
   }
 
   /** Bytes of its keys and values. */
   get bytes(): number {
-    return [...this.#keys, ...this.#values].reduce((sum, { size }) => sum + size * Float32Array.BYTES_PER_ELEMENT, 0);
+    return this.#caches.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  /** Frees the memory. */
+  /** Copies of a row's keys and values in one layer, for each group of heads [heads, tokens, D/H]. */
+  read(row: Row, layer: number): { keys: tf.Tensor3D; values: tf.Tensor3D }[] {
+    const place = this.rows.indexOf(row);
+    return this.#caches.map((caches) => ({
+      keys: caches.read(2 * layer, place, row.length),
+      values: caches.read(2 * layer + 1, place, row.length),
+    }));
+  }
+
+  /** Gives up the memory. */
   [Symbol.dispose](): void {
     this.#changed();
-    tf.dispose([...this.#keys, ...this.#values]);
-    this.#keys = this.#values = [];
+    for (const caches of this.#caches.splice(0)) caches.dispose();
   }
 
   /** Copies rows behind those that are here. */
-  #copyIn(source: Bucket, rows: readonly Row[]): void {
-    const from = rows.map((row) => source.rows.indexOf(row)), to = from.map((_, i) => this.rows.length + i);
+  #copyIn(source: Bucket, rows: readonly { row: Row; length: number }[]): void {
+    const moves = rows.map(({ row, length }, i) => ({
+      from: source.rows.indexOf(row),
+      to: this.rows.length + i,
+      length,
+    }));
     this.#makeRoom(this.rows.length + rows.length);
-    this.#change((cache, half, i) => this.layout.ops.copyRows(cache, to, source.#half(half)[i], from));
+    this.#caches.forEach((caches, group) => caches.copy(source.#caches[group], moves));
     this.#changed();
   }
 
@@ -170,48 +167,29 @@ export class Bucket {
   }
 
   #resize(room: number, slots: number): void {
-    this.#change((cache) => this.layout.ops.resizeCache(cache, room, slots));
+    for (const caches of this.#caches) caches.resize(room, slots, this.#lengths);
     [this.#room, this.#slots] = [room, slots];
-  }
-
-  /** Puts what `make` makes of each cache into its place. */
-  #change(make: (cache: tf.Tensor4D, half: "keys" | "values", i: number) => tf.Tensor4D): void {
     this.#changed();
-    for (const half of ["keys", "values"] as const) {
-      const caches = this.#half(half);
-      caches.forEach((cache, i) => {
-        caches[i] = make(cache, half, i);
-        if (caches[i] !== cache) cache.dispose();
-      });
-    }
   }
 
-  #half(half: "keys" | "values"): tf.Tensor4D[] {
-    return half === "keys" ? this.#keys : this.#values;
+  get #lengths(): number[] {
+    return this.rows.map(({ length }) => length);
   }
 
-  #makeInUse(): Tensors {
-    const { ops, headGroups, roomFor } = this.layout, S = this.#slots;
-    const R = roomFor ? this.#room : this.rows.length;
+  #makeNumbers(): Omit<Tensors, "caches"> {
+    const { ops, headGroups } = this.layout, R = this.tensorRows, S = this.#slots;
     const kept = <T extends tf.Tensor>(x: T) => ops.keepForSteps?.(x) ?? x;
     const starts = (heads: number) =>
       kept(tf.tensor2d(Int32Array.from({ length: R * heads }, (_, i) => i * S), [R, heads], "int32"));
-    const firstRows = (caches: tf.Tensor4D[]) =>
-      R < this.#room ? caches.map((cache) => ops.firstRows(cache, R)) : caches;
     return {
       slots: kept(tf.range(0, S, 1, "int32")),
       rowStarts: headGroups.map(starts),
-      keys: firstRows(this.#keys),
-      values: firstRows(this.#values),
     };
   }
 
   /** Frees what {@link Bucket.tensors} made. */
   #changed(): void {
-    if (!this.#inUse) return;
-    const { slots, rowStarts, keys, values } = this.#inUse;
-    tf.dispose([slots, ...rowStarts]);
-    if (keys !== this.#keys) tf.dispose([...keys, ...values]);
-    this.#inUse = undefined;
+    if (this.#numbers) tf.dispose([this.#numbers.slots, ...this.#numbers.rowStarts]);
+    this.#numbers = undefined;
   }
 }

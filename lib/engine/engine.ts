@@ -47,7 +47,10 @@ export interface EngineOptions {
    * rest: nobody's next token waits longer than for one step of so many tokens. Default: 64 more than `maxBatch`.
    */
   stepTokens?: number;
-  /** The most that the KV cache may take. Default: all rows at the model's context, or half of the memory that is free. */
+  /**
+   * The most that the KV cache may take. Default: all rows at the model's context, or half of the memory that is free, also after
+   * {@link Engine.warmUp}.
+   */
   kvCacheBytes?: number;
   /** The most requests that wait for a seat. Default 1024. */
   maxQueue?: number;
@@ -97,8 +100,8 @@ export class TooLarge extends RangeError {
 export class Engine implements AsyncDisposable {
   /** What the last steps were. */
   readonly timeline: Timeline;
-  /** What it was made with, or takes by default. */
-  readonly limits: Readonly<Required<Pick<EngineOptions, "maxBatch" | "stepTokens" | "kvCacheBytes" | "maxQueue">>>;
+  readonly #limits: Required<Pick<EngineOptions, "maxBatch" | "stepTokens" | "kvCacheBytes" | "maxQueue">>;
+  readonly #kvCacheBytes: () => number;
   readonly #scheduler: Scheduler;
   readonly #cache: KvCache;
   readonly #model: GPT2;
@@ -118,13 +121,20 @@ export class Engine implements AsyncDisposable {
     checkCount("maxQueue", maxQueue);
     checkCount("timelineSteps", timelineSteps);
     const whole = KvCache.bytes(config, maxBatch, config.n_positions);
-    const { kvCacheBytes = Math.min(whole, Math.floor((backend.availableMemory() ?? Infinity) / 2)) } = limits;
+    this.#kvCacheBytes = () =>
+      limits.kvCacheBytes ?? Math.min(whole, Math.floor((backend.availableMemory() ?? Infinity) / 2));
+    const kvCacheBytes = this.#kvCacheBytes();
     checkCount("kvCacheBytes", kvCacheBytes);
     this.#model = model;
-    this.limits = { maxBatch, stepTokens, kvCacheBytes, maxQueue };
+    this.#limits = { maxBatch, stepTokens, kvCacheBytes, maxQueue };
     this.#cache = new KvCache(model, parallelismFor(model, maxBatch, parallelism));
-    this.#scheduler = new Scheduler(model, this.#cache, this.limits, policy);
+    this.#scheduler = new Scheduler(model, this.#cache, this.#limits, policy);
     this.timeline = new Timeline(timelineSteps);
+  }
+
+  /** What it was made with, or takes by default. */
+  get limits(): Readonly<Required<Pick<EngineOptions, "maxBatch" | "stepTokens" | "kvCacheBytes" | "maxQueue">>> {
+    return this.#limits;
   }
 
   /** Requests that wait for a seat. */
@@ -150,10 +160,12 @@ export class Engine implements AsyncDisposable {
   /**
    * Runs a step of each kind that requests are going to need, where libtensorflow captures them for a CPU; elsewhere it does
    * nothing. Without it, whoever is being answered when a kind comes for the first time waits for it: half a second with GPT-2
-   * 124M on two cores, where all 12 take six and keep 5 GB of weights in the order that the processor likes best, in int8 2 GB.
+   * 124M in int8 on two cores. There all 12 take six seconds, and keep 2 GB of weights in the order that the processor likes best;
+   * in float32 it is twice as much of both. The kinds with log-probabilities, which few ask for, are left until somebody does.
    */
   async warmUp(): Promise<void> {
     await warmUp(this.#model, this.limits, this.#cache.parallelism);
+    this.#limits.kvCacheBytes = this.#kvCacheBytes(); // less is free now
   }
 
   /**

@@ -60,7 +60,7 @@ export class KvCache {
   constructor(model: GPT2, readonly parallelism: Parallelism = { lanes: 1, threads: model.backend.threads }) {
     const { config: { n_layer, n_embd, n_head }, headGroups, backend } = model, { ops, cachePolicy } = backend;
     this.#backend = backend;
-    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, ops, ...cachePolicy };
+    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, spare: [], ops, ...cachePolicy };
     this.lanes = Array.from({ length: parallelism.lanes }, () => ({ buckets: [] }));
   }
 
@@ -71,6 +71,10 @@ export class KvCache {
 
   /** The memory that it takes now. */
   get bytes(): number {
+    return this.#bytesInUse + this.#layout.spare.reduce((sum, { size }) => sum + size * 4, 0);
+  }
+
+  get #bytesInUse(): number {
     return this.#buckets.reduce((sum, bucket) => sum + bucket.bytes, 0);
   }
 
@@ -164,6 +168,7 @@ export class KvCache {
   /** Gives back memory that no row is in, which is kept for rows to come. */
   trim(): void {
     onBackend(this.#backend, () => this.#buckets.forEach((bucket) => bucket.trim()));
+    tf.dispose(this.#layout.spare.splice(0));
   }
 
   /** A new row that begins with the first `length` tokens of another, in the lane that has fewest. */
@@ -248,20 +253,19 @@ export class KvCache {
       );
     }
     using _ = this.lifetime.use();
-    const { bucket, length } = this.rows[row], place = bucket.rows.indexOf(this.rows[row]);
-    const { headGroups: { length: groups }, ops } = this.#layout;
-    const sideBySide = (caches: readonly tf.Tensor4D[]) =>
+    const { bucket } = this.rows[row];
+    const sideBySide = (groups: tf.Tensor3D[]) => { // each [heads, T, D/H] -> [T, D]
+      const heads = tf.concat(groups, 0), [, T] = heads.shape;
+      return tf.reshape(tf.transpose(heads, [1, 0, 2]), [T, -1]) as tf.Tensor2D;
+    };
+    const { keys, values } = onBackend(this.#backend, () =>
       tf.tidy(() => {
-        const parts = caches.slice(layer * groups, (layer + 1) * groups).map((cache) => {
-          const tokens = tf.slice(ops.readCache(cache), [place, 0, 0, 0], [1, -1, length, -1]); // [1, heads, T, D/H]
-          return tf.reshape(tf.transpose(tokens, [0, 2, 1, 3]), [length, -1]);
-        });
-        return tf.concat(parts, 1) as tf.Tensor2D; // [T, D]
-      });
-    const [keys, values] = onBackend(this.#backend, () => {
-      const { tensors } = bucket;
-      return [sideBySide(tensors.keys), sideBySide(tensors.values)];
-    });
+        const groups = bucket.read(this.rows[row], layer);
+        return {
+          keys: sideBySide(groups.map(({ keys }) => keys)),
+          values: sideBySide(groups.map(({ values }) => values)),
+        };
+      }));
     try {
       return { keys: await keys.array(), values: await values.array() };
     } finally {
@@ -273,6 +277,7 @@ export class KvCache {
   readonly lifetime = new Lifetime("this KV cache", () => {
     this.#empty?.[Symbol.dispose]();
     for (const { buckets } of this.lanes) for (const bucket of buckets.splice(0)) bucket[Symbol.dispose]();
+    tf.dispose(this.#layout.spare.splice(0));
   });
 
   /** Frees the memory, once the step that is under way has ended; whatever is asked of the cache later is refused. */
@@ -309,6 +314,8 @@ export class KvCache {
       larger.moveFrom(bucket, [...bucket.rows]);
       this.#drop(lane, bucket);
     }
+    const { spare } = this.#layout, share = buckets.length > 1 ? 0.5 : 0; // one alone grows, and needs nothing smaller again
+    while (spare.length && this.bytes > (1 + share) * this.#bytesInUse) spare.shift()!.dispose();
   }
 
   #drop({ buckets }: Lane, bucket: Bucket): void {

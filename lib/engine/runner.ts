@@ -13,6 +13,7 @@ import {
   type Feed,
   inputsOf,
   layoutOf,
+  type ModelSizes,
   positionsIn,
   type StepLayout,
   type StepNumbers,
@@ -166,7 +167,7 @@ export class Runner {
   }
 
   /**
-   * Has `work` done for the feeds of each lane, a step after the other if it takes several; `mine` are a step's places among all
+   * Has `work` done for the feeds of each lane, a step after the other if it takes several; `mine` are their places among all
    * feeds. It adds `later` tokens to each row besides those that it is fed.
    */
   async #lanes(
@@ -182,9 +183,9 @@ export class Runner {
       const laneSteps = async ({ buckets }: Lane) => {
         const mine = [...feeds.keys()].filter((i) => buckets.includes(feeds[i].row.bucket));
         if (!mine.length) return;
-        for (const step of stepsOf(mine.map((i) => feeds[i]), backend.stepBuckets)) {
-          const together = step.map((i) => mine[i]);
-          await work(onBackend(backend, () => stepNumbers(together.map((i) => feeds[i]), backend, cache)), together);
+        const own = mine.map((i) => feeds[i]);
+        for (const members of stepsOf(own, cache, backend.stepBuckets)) {
+          await work(onBackend(backend, () => stepNumbers(own, members, backend.sizeFor)), mine);
         }
       };
       await Promise.all(cache.lanes.map(laneSteps));
@@ -306,17 +307,15 @@ export class Runner {
 
   /** Runs a step of rows of one lane, and gives what it ends with. */
   async #run(numbers: StepNumbers, end: End, parallelism: Parallelism): Promise<tf.Tensor[]> {
-    const { backend, config: { n_layer }, headGroups } = this.model;
+    const { backend } = this.model, { groups, caches } = this.#sizes;
     const [{ all, own }, layout] = [onBackend(backend, () => toTensors(numbers)), layoutOf(numbers)];
     try {
       const tensors = backend.capture
         ? await this.#captured(layout, numbers.tokens.length, all, end).run(all, parallelism)
         : onBackend(backend, () => tf.tidy(() => this.#build(all, layout, end)));
       if (backend.ops.writesInPlace) return tensors;
-      const half = n_layer * headGroups.length;
       for (const { bucket } of numbers.parts) {
-        const [keys, values] = [tensors.splice(0, half), tensors.splice(0, half)] as tf.Tensor4D[][];
-        bucket.adopt({ keys, values });
+        bucket.adopt(Array.from({ length: groups }, () => tensors.splice(0, caches) as tf.Tensor4D[]));
       }
       return tensors;
     } finally {
@@ -325,12 +324,12 @@ export class Runner {
   }
 
   /**
-   * The model on N tokens, and what comes out: where the backend does not write in place, each bucket's keys and values; then
+   * The model on N tokens, and what comes out: where the backend does not write in place, each bucket's caches; then
    * ids [M], ids and log-probabilities [M], or logits [M, V] in parts.
    */
   #build(tensors: readonly tf.Tensor[], layout: StepLayout, end: End): tf.Tensor[] {
     const { ops } = this.model.backend, step = new StepContext(ops, inputsOf(tensors, layout, this.#sizes));
-    const written = () => step.written.flatMap(({ keys, values }) => [...keys, ...values]);
+    const written = () => step.written.flat(2);
     try {
       const logits = this.model.forward(step); // [M, V]
       if (end === "logits") return [...written(), ...logits];
@@ -346,8 +345,9 @@ export class Runner {
     }
   }
 
-  get #sizes(): { groups: number; layers: number } {
-    return { groups: this.model.headGroups.length, layers: this.model.config.n_layer };
+  get #sizes(): ModelSizes {
+    const { backend: { ops }, config: { n_layer }, headGroups } = this.model;
+    return { groups: headGroups.length, caches: ops.cachesInOne ? 1 : 2 * n_layer };
   }
 
   #captured(layout: StepLayout, tokens: number, inputs: readonly tf.Tensor[], end: End): CapturedStep {

@@ -43,21 +43,17 @@ interface Part {
   rectangle: { tokens: number[][]; rows: number[]; columns: number[] } | null;
 }
 
-/** What a backend captures or compiles steps for. */
-type Sizes = Pick<Backend, "sizeFor" | "stepBuckets">;
-
 /**
- * A step that feeds rows of one lane of a cache. Where each size is compiled for itself, `sizeFor` rounds sizes up; what only
- * fills them is inert: it is written where nobody reads, and gives finite numbers that nobody looks at.
+ * A step that feeds rows of one lane of a cache, those of `members`. Where each size is compiled for itself, `sizeFor` rounds sizes
+ * up; what only fills them is inert: it is written where nobody reads, and gives finite numbers that nobody looks at.
  */
 export function stepNumbers(
   feeds: readonly Feed[],
-  { sizeFor, stepBuckets }: Sizes = {},
-  cache?: { readonly emptyBucket: Bucket },
+  members: readonly Members[] = membersOf(feeds),
+  sizeFor?: Backend["sizeFor"],
 ): StepNumbers {
-  const step: StepNumbers = { tokens: [], wanted: [], choices: [], parts: [] }, members = membersOf(feeds);
-  const all = cache && stepBuckets && members.length > 1 ? filledUp(members, stepBuckets, cache.emptyBucket) : members;
-  for (const { bucket, order, single } of all) {
+  const step: StepNumbers = { tokens: [], wanted: [], choices: [], parts: [] };
+  for (const { bucket, order, single } of members) {
     const part: Part = { bucket, positions: [], rectangle: single ? null : { tokens: [], rows: [], columns: [] } };
     const first = step.tokens.length;
     const cells = Array.from({ length: bucket.tensorRows }, (): number[] => []);
@@ -91,7 +87,7 @@ export function stepNumbers(
 }
 
 /** What a bucket's rows are fed. */
-interface Members {
+export interface Members {
   bucket: Bucket;
   /** Which feeds, and the places of their rows in the bucket, in the order of these. */
   order: { i: number; place: number }[];
@@ -112,36 +108,31 @@ function membersOf(feeds: readonly Feed[]): Members[] {
 }
 
 /**
- * Which feeds go into a step together, by index: all of them, unless they are in more buckets than one is captured for. Then there
- * are several steps, one after the other.
+ * What goes into a step together: all that is fed, unless it is in more buckets than one is captured for. Then there are several
+ * steps, one after the other. One of several buckets has as many as it is captured for: empty ones stand for those that are not
+ * there.
  */
-export function stepsOf(feeds: readonly Feed[], sizes?: StepBuckets): number[][] {
-  if (!sizes) return [[...feeds.keys()]];
-  const { singles, rectangles } = parted(membersOf(feeds));
+export function stepsOf(
+  feeds: readonly Feed[],
+  cache: { readonly emptyBucket: Bucket },
+  sizes?: StepBuckets,
+): Members[][] {
+  const all = membersOf(feeds);
+  if (!sizes || all.length === 1) return [all];
+  const [singles, rectangles] = [true, false].map((single) => all.filter((one) => one.single === single));
   const count = Math.max(Math.ceil(singles.length / sizes.singles), Math.ceil(rectangles.length / sizes.rectangles));
-  const nth = (members: readonly Members[], size: number, n: number) => members.slice(n * size, (n + 1) * size);
-  return Array.from({ length: count }, (_, n) => {
-    const members = [...nth(singles, sizes.singles, n), ...nth(rectangles, sizes.rectangles, n)];
-    return members.flatMap(({ order }) => order.map(({ i }) => i));
-  });
-}
-
-function parted(members: readonly Members[]): Record<keyof StepBuckets, Members[]> {
-  return { singles: members.filter(({ single }) => single), rectangles: members.filter(({ single }) => !single) };
-}
-
-/** As many buckets as a step is captured for: empty ones stand for those that are not there. */
-function filledUp(members: readonly Members[], sizes: StepBuckets, bucket: Bucket): Members[] {
-  const { singles, rectangles } = parted(members);
-  const empty = (single: boolean, count: number): Members[] => Array(count).fill({ bucket, order: [], single });
-  return [
-    ...[...singles, ...empty(true, sizes.singles - singles.length)],
-    ...rectangles.length ? [...rectangles, ...empty(false, sizes.rectangles - rectangles.length)] : [],
-  ];
+  const nth = (members: readonly Members[], size: number, n: number, single: boolean): Members[] => {
+    const some = members.slice(n * size, (n + 1) * size), { emptyBucket: bucket } = cache;
+    return [...some, ...Array<Members>(size - some.length).fill({ bucket, order: [], single })];
+  };
+  return Array.from({ length: count }, (_, n) => [
+    ...nth(singles, sizes.singles, n, true),
+    ...n * sizes.rectangles < rectangles.length ? nth(rectangles, sizes.rectangles, n, false) : [],
+  ]);
 }
 
 /** Adds inert tokens: of rows that are not in use, or of no row at all. */
-function fill(step: StepNumbers, { bucket, positions, rectangle }: Part, sizeFor: Sizes["sizeFor"]): void {
+function fill(step: StepNumbers, { bucket, positions, rectangle }: Part, sizeFor: Backend["sizeFor"]): void {
   const count = rectangle ? sizeFor?.(positions.length) ?? 0 : bucket.tensorRows;
   while (positions.length < count) {
     step.tokens.push(0);
@@ -174,8 +165,8 @@ export function toTensors({ tokens, wanted, parts }: StepNumbers): { all: tf.Ten
       const { tokens, rows, columns } = rectangle;
       all.push(ints(tokens.flat(), tokens.length, tokens[0]?.length ?? 0), ints(rows), ints(columns));
     }
-    const { slots, rowStarts, keys, values } = bucket.tensors;
-    all.push(slots, ...rowStarts, ...keys, ...values);
+    const { slots, rowStarts, caches } = bucket.tensors;
+    all.push(slots, ...rowStarts, ...caches.flat());
   }
   return { all, own };
 }
@@ -197,17 +188,25 @@ export function layoutOf({ parts, wanted }: StepNumbers): StepLayout {
 export function positionsIn(
   tensors: readonly tf.Tensor[],
   layout: StepLayout,
-  sizes: { groups: number; layers: number },
+  sizes: ModelSizes,
 ): number[] {
   const { positions, buckets } = inputsOf(tensors, layout, sizes);
   return [...new Set([positions, ...buckets.map((bucket) => bucket.positions)])].map((one) => tensors.indexOf(one));
 }
 
-/** Undoes {@link toTensors}, for a model with so many groups of heads and layers. */
+/** On what in a model the inputs depend. */
+export interface ModelSizes {
+  /** Groups of heads. */
+  readonly groups: number;
+  /** Tensors with the caches of each. */
+  readonly caches: number;
+}
+
+/** Undoes {@link toTensors}. */
 export function inputsOf(
   tensors: readonly tf.Tensor[],
   { rectangles, picks }: StepLayout,
-  { groups, layers }: { groups: number; layers: number },
+  { groups, caches }: ModelSizes,
 ): StepInputs {
   const rest = [...tensors], next = <T extends tf.Tensor>() => rest.shift() as T;
   const several = <T extends tf.Tensor>(count: number) => rest.splice(0, count) as T[];
@@ -219,8 +218,7 @@ export function inputsOf(
       : null,
     slots: next<tf.Tensor1D>(),
     rowStarts: several<tf.Tensor2D>(groups),
-    keys: several<tf.Tensor4D>(layers * groups),
-    values: several<tf.Tensor4D>(layers * groups),
+    caches: Array.from({ length: groups }, () => several(caches)),
   }));
   return { tokens, positions, wanted, buckets };
 }

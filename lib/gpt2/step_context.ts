@@ -1,7 +1,7 @@
 /** What the layers of the model know of the step that they are in: its tokens, and the rows' cache. */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Attention, BucketInputs, Ops, StepInputs } from "../backend/ops.ts";
+import type { Attention, Ops, StepInputs } from "../backend/ops.ts";
 
 /**
  * A step of N tokens on its way through the layers.
@@ -9,15 +9,18 @@ import type { Attention, BucketInputs, Ops, StepInputs } from "../backend/ops.ts
  * @internal
  */
 export class StepContext {
-  /** For each bucket its caches with the step's tokens in them, where the backend makes new ones. They outlive `tf.tidy`. */
-  readonly written: readonly Pick<Mutable<BucketInputs>, "keys" | "values">[];
+  /**
+   * For each bucket and in it for each group of heads its caches with the step's tokens in them, where the backend makes new ones.
+   * They outlive `tf.tidy`.
+   */
+  readonly written: readonly (readonly tf.Tensor4D[][])[];
   /** By group of heads, then by bucket. */
   readonly #attention: readonly (readonly Attention[])[];
 
   /** The step that feeds `inputs`. */
   constructor(private readonly ops: Ops, readonly inputs: StepInputs) {
     const { buckets } = inputs;
-    this.written = buckets.map(() => ({ keys: [], values: [] }));
+    this.written = buckets.map(({ caches }) => caches.map(() => []));
     this.#attention = buckets[0].rowStarts.map((_, group) => buckets.map((bucket) => ops.attention(bucket, group)));
   }
 
@@ -28,12 +31,8 @@ export class StepContext {
   attend(qkv: tf.Tensor2D, layer: number, group: number): tf.Tensor2D {
     const { ops, inputs: { buckets } } = this, attention = this.#attention[group];
     const parts = ops.splitByBucket(qkv, buckets).map((part, i) => {
-      const at = layer * this.#attention.length + group;
-      const { attended, keys, values } = attention[i].apply(part, buckets[i].keys[at], buckets[i].values[at]);
-      if (!ops.writesInPlace) {
-        this.written[i].keys.push(tf.keep(keys));
-        this.written[i].values.push(tf.keep(values));
-      }
+      const { attended, keys, values } = attention[i].apply(part, layer);
+      if (!ops.writesInPlace) this.written[i][group].push(tf.keep(keys), tf.keep(values));
       return attended;
     });
     return ops.joinBuckets(parts);
@@ -44,5 +43,3 @@ export class StepContext {
     return this.inputs.wanted ? this.ops.pick(x, this.inputs.wanted) : x;
   }
 }
-
-type Mutable<T> = { [K in keyof T]: T[K] extends readonly (infer E)[] ? E[] : T[K] };

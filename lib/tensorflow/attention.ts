@@ -12,7 +12,7 @@ const T = attr.type("T", DataType.float);
 
 /** The parts of attention; the cache is written in place: only the new slots are touched. */
 export function attentionParts(backend: TensorflowBackend): AttentionParts {
-  const { run, gather, reshape, shapeOf, columns, element } = dynamicOperations(backend);
+  const { run, gather, reshape, shapeOf, concat, ints, columns, element } = dynamicOperations(backend);
   return {
     reshape,
     gather,
@@ -21,11 +21,15 @@ export function attentionParts(backend: TensorflowBackend): AttentionParts {
     scores(query, keys) {
       return query.shape[2] === 1 ? dotProducts(backend, query, keys) : tf.matMul(query, keys, false, true);
     },
-    writer(_, locations) {
-      const numbers = reshape(locations, [-1]);
+    writer({ caches, rowStarts, slots }, group, locations) {
+      const [whole] = caches[group], [count, , size] = whole.shape, starts = rowStarts[group];
+      const each = backend.execute("Unpack", [T, attr.int("num", count), attr.int("axis", 0)], [whole], count);
+      const shape = concat([shapeOf(starts), shapeOf(slots), ints(size)]); // [R, heads, S, D/H]
+      const used = concat([tf.prod(tf.slice(shape, 0, 3), 0, true) as tf.Tensor1D, ints(size)]);
+      const numbers = reshape(locations, [-1]), types = [T, attr.type("Index", DataType.int32)];
       return (cache, update) => {
-        const size = cache.shape[3], flat = [reshape(cache, [-1, size]), numbers, reshape(update, [-1, size])];
-        return reshape(run("InplaceUpdate", [T], flat), shapeOf(cache));
+        const written = run("InplaceUpdate", [T], [each[cache], numbers, reshape(update, [-1, size])]);
+        return reshape(run("Slice", types, [written, ints(0, 0), used]), shape); // the same memory
       };
     },
   };
@@ -40,10 +44,10 @@ export function compiledAttentionParts(backend: TensorflowBackend): AttentionPar
   const attributes = [T, attr.type("Tindices", DataType.int32)];
   return {
     ...attentionParts(backend),
-    writer(_, locations) {
+    writer({ caches }, group, locations) {
       const numbers = reshape(locations, [-1, 1]);
-      return (cache, update) => {
-        const before = read(cache), size = before.shape[3];
+      return (i, update) => {
+        const cache = caches[group][i] as tf.Tensor4D, before = read(cache), size = before.shape[3];
         const flat = [reshape(before, [-1, size]), numbers, reshape(update, [-1, size])];
         const written = reshape<tf.Tensor4D>(run("TensorScatterUpdate", attributes, flat), shapeOf(before));
         assign(cache, written);

@@ -7,7 +7,8 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
-import { geluNew, plainOps } from "../backend/plain.ts";
+import { geluNew } from "../backend/plain.ts";
+import { type CacheTensorOps, plainCacheOps, TensorCaches } from "../backend/tensor_caches.ts";
 import { compiledAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
@@ -23,6 +24,25 @@ const { float, bfloat16 } = DataType;
 /** The operations on a TensorFlow backend whose captured steps XLA compiles. */
 export function compiledOps(backend: TensorflowBackend): Ops {
   const parts = compiledAttentionParts(backend), { create, read, assign } = variables(backend);
+  const cacheOps: CacheTensorOps = {
+    emptyCaches(shape, count) {
+      const zeros = tf.fill<tf.Rank.R4>(shape, 0); // shared until the first step: a kernel for each would take longer than one
+      const caches = Array.from({ length: count }, () => create(zeros));
+      zeros.dispose();
+      return caches;
+    },
+
+    resizeCache(cache, rows, slots) {
+      return tf.tidy(() => create(plainCacheOps.resizeCache(read(cache), rows, slots)));
+    },
+
+    copyRows(cache, to, source, from) {
+      tf.tidy(() => assign(cache, plainCacheOps.copyRows(read(cache), to, read(source), from)));
+      return cache;
+    },
+
+    readCache: read,
+  };
   return {
     ...tensorflowOps(backend),
     writesInPlace: true,
@@ -41,23 +61,8 @@ export function compiledOps(backend: TensorflowBackend): Ops {
       return composeAttention(parts, bucket, group);
     },
 
-    emptyCaches(shape, count) {
-      const zeros = tf.fill<tf.Rank.R4>(shape, 0); // shared until the first step: a kernel for each would take longer than one
-      const caches = Array.from({ length: count }, () => create(zeros));
-      zeros.dispose();
-      return caches;
-    },
-
-    resizeCache(cache, rows, slots) {
-      return tf.tidy(() => create(plainOps.resizeCache(read(cache), rows, slots)));
-    },
-
-    copyRows(cache, to, source, from) {
-      tf.tidy(() => assign(cache, plainOps.copyRows(read(cache), to, read(source), from)));
-      return cache;
-    },
-
-    readCache: read,
+    cachesInOne: false,
+    createCaches: (...made) => new TensorCaches(cacheOps, ...made),
 
     keepForSteps(x) {
       const copy = backend.copyToDevice(x) as typeof x;

@@ -4,7 +4,6 @@ import type { Backend } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { compiledOps } from "./compiled.ts";
-import { tensorflowOps } from "./ops.ts";
 import { compiles } from "./probe.ts";
 
 /**
@@ -19,7 +18,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
       (compiled ? "compiled by XLA" : "without XLA"),
     threads: 1,
     groups: 1,
-    ops: compiled ? compiledOps(backend) : tensorflowOps(backend),
+    ops: compiledOps(backend),
     // Empty slots cost nothing compared with compiling a step again for a longer cache.
     cachePolicy: {
       bucketCost: Infinity,

@@ -8,6 +8,7 @@ import type { Activation, DividedLinear, Dtype, Linear, LinearOptions, Ops } fro
 import { geluNew, plainOps } from "../backend/plain.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { cutInt8 } from "../backend/int8.ts";
+import { CachesInOne } from "./caches.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { attentionParts } from "./attention.ts";
@@ -44,21 +45,6 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
       x,
       tf.scalar(1, "int32"),
     ]);
-
-  const copyRowsOnDevice: Ops["copyRows"] = (cache, to, source, from) =>
-    tf.tidy(() => {
-      const [, heads, S, size] = cache.shape, slots = source.shape[2];
-      const numbers = to.flatMap((row) =>
-        Array.from({ length: heads * slots }, (_, i) => (row * heads + Math.floor(i / slots)) * S + i % slots)
-      );
-      const copied = gather(source, tf.tensor1d([...from], "int32"));
-      run("InplaceUpdate", [T], [
-        tf.reshape(cache, [-1, size]),
-        tf.tensor1d(numbers, "int32"),
-        tf.reshape(copied, [-1, size]),
-      ]);
-      return cache;
-    });
 
   /** Keeps the parts. */
   function float32Linear(
@@ -174,20 +160,8 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
       return gather(x, rows);
     },
 
-    copyRows(cache, to, source, from) {
-      if (backend.onGpu) return copyRowsOnDevice(cache, to, source, from);
-      const [, heads, S, size] = cache.shape, slots = source.shape[2];
-      const [count, length] = slots === S ? [1, 4 * heads * S * size] : [heads, 4 * slots * size]; // what lies together
-      const blocks = from.flatMap((row, i) =>
-        Array.from({ length: count }, (_, k) => ({
-          from: (row * count + k) * length,
-          to: 4 * (to[i] * heads + k) * S * size,
-          length,
-        }))
-      );
-      backend.copyBytes(cache, source, blocks);
-      return cache;
-    },
+    cachesInOne: true,
+    createCaches: (...made) => new CachesInOne(backend, ...made),
 
     argMax(logits) {
       let best: { id: tf.Tensor; logit: tf.Tensor } | undefined, first = 0;

@@ -3,11 +3,12 @@
 import * as tf from "@tensorflow/tfjs";
 import { plainOps } from "../backend/plain.ts";
 import type { Ops, Rectangle } from "../backend/ops.ts";
+import { type CacheTensorOps, plainCacheOps, TensorCaches } from "../backend/tensor_caches.ts";
 import type { Bucket, Recorder, Weight } from "./expression.ts";
 import type { Packer } from "./pack.ts";
 
 /** The operations. `packer` makes weights, `copyRows` copies rows of caches. */
-export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["copyRows"]): Ops {
+export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: CacheTensorOps["copyRows"]): Ops {
   const of = (tensor: tf.Tensor) => recorder.expressionOf(tensor);
   const bucketOf = (positions: tf.Tensor, rectangle: Rectangle | null): Bucket => ({
     positions: recorder.inputOf(positions),
@@ -51,12 +52,13 @@ export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["cop
       return recorder.standIn({ op: "layerNorm", x: of(x), gain, bias, epsilon }, x.shape);
     },
 
-    attention({ positions, rectangle, rowStarts }, group) {
+    attention({ positions, rectangle, rowStarts, caches }, group) {
       const heads = rowStarts[group].shape[1], bucket = bucketOf(positions, rectangle);
       return {
-        apply(qkv, keys, values) {
-          const size = keys.shape[3], caches = { keys: recorder.inputOf(keys), values: recorder.inputOf(values) };
-          const attend = { op: "attend", qkv: of(qkv), bucket, heads, size, ...caches } as const;
+        apply(qkv, layer) {
+          const [keys, values] = caches[group].slice(2 * layer) as tf.Tensor4D[], size = keys.shape[3];
+          const inputs = { keys: recorder.inputOf(keys), values: recorder.inputOf(values) };
+          const attend = { op: "attend", qkv: of(qkv), bucket, heads, size, ...inputs } as const;
           return { attended: recorder.standIn<tf.Tensor2D>(attend, [qkv.shape[0], heads * size]), keys, values };
         },
       };
@@ -82,9 +84,7 @@ export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: Ops["cop
       return recorder.standIn({ op: "pick", x: of(x), rows: recorder.inputOf(rows) }, [rows.shape[0], x.shape[1]]);
     },
 
-    firstRows: (cache) => cache.clone(), // kernels know which rows are in use
-
-    copyRows,
+    createCaches: (...made) => new TensorCaches({ ...plainCacheOps, copyRows }, ...made),
 
     argMax(logits) {
       return recorder.standIn({ op: "argMax", logits: of(logits[0]) }, [logits[0].shape[0]], "int32");

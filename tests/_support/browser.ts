@@ -93,12 +93,14 @@ export class Page implements AsyncDisposable {
     return page;
   }
 
-  /** Sends one command of the protocol. */
+  /** Sends one command of the protocol. A browser that does not answer it at all hangs, and is an error. */
   async send(method: string, params: Record<string, unknown> = {}): Promise<Record<string, unknown>> {
     const id = ++this.#lastId, waiting = Promise.withResolvers<Record<string, unknown>>();
+    const limit = () => waiting.reject(new Error(`The browser did not answer ${method} in five minutes.`));
+    const timer = setTimeout(limit, 300_000);
     this.#waiting.set(id, waiting);
     this.socket.send(JSON.stringify({ id, method, params, sessionId: this.#session }));
-    return await waiting.promise;
+    return await waiting.promise.finally(() => clearTimeout(timer));
   }
 
   /** The value of an expression in the page, which may be a promise. */

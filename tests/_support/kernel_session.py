@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from queue import Empty
 
 from jupyter_client import KernelManager
 
@@ -42,7 +43,16 @@ class Session:
     def restart(self, _):
         self.manager.restart_kernel(now=False)
         self.client.wait_for_ready(timeout=SECONDS)
-        return []
+        # That takes the old kernel's last words for a sign that the new one is heard; what is published before it is, is lost.
+        for _ in range(SECONDS):
+            asked = self.client.kernel_info()
+            try:
+                while self.client.get_iopub_msg(timeout=1)["parent_header"].get("msg_id") != asked:
+                    pass
+                return []
+            except Empty:
+                pass
+        raise TimeoutError("nothing that the new kernel publishes arrives")
 
     def text(self, text):
         return self.listen(lambda kind, content: text in content.get("text", ""))

@@ -35,8 +35,8 @@ from worker import Worker
 for module in (lines, shards, worker):
     ray.cloudpickle.register_pickle_by_value(module)  # nodes need not have these files
 
-LIGHT = {"num_cpus": 0.01}
-"""For what moves lines: the cores are the actors'."""
+LIGHT = {"num_cpus": 0, "concurrency": 8}
+"""For what moves lines: all cores are the actors', which wait for lines. Where a node is lost, those left may be full of actors."""
 
 
 def named(batch: pa.Table, files: list[str]) -> pa.Table:
@@ -274,7 +274,9 @@ def answer_missing(options: dict, output: Shards, nodes: int, done: list, duplic
     missing = ray.data.read_datasource(source, **LIGHT).map_batches(
         wanted, batch_format="pyarrow", fn_args=(source.files, done, duplicates), **LIGHT
     )
-    tallies = missing.repartition(target_num_rows_per_block=options["block"]).map_batches(
+    blocks = missing.repartition(target_num_rows_per_block=options["block"])
+    blocks._logical_plan.dag.ray_remote_args["num_cpus"] = LIGHT["num_cpus"]  # repartition() has no argument for it
+    tallies = blocks.map_batches(
         Answerer,
         batch_size=options["block"],
         batch_format="pyarrow",

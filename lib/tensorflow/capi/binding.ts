@@ -21,6 +21,13 @@ const onHost: readonly number[] = [DataType.int32, DataType.string, DataType.res
 /** The name of variables that end with the tensor that stands for them (`ResourceHandle::ANONYMOUS_NAME`). */
 const ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347";
 
+/** Where bytes are copied from and to. */
+export interface Block {
+  readonly from: number;
+  readonly to: number;
+  readonly length: number;
+}
+
 /** How to run a captured function. */
 export interface RunOptions {
   /** On how many threads. Default: the binding's. */
@@ -120,15 +127,21 @@ export class TensorflowBinding {
 
   /**
    * Copies bytes of one tensor into another, or the same one elsewhere, where both are in host memory: `blocks` are a number of
-   * bytes each, and where they are in the target and in the source. Throws a TypeError for a tensor that a capture is to compute.
+   * bytes each, and where they are in the target and in the source; and with each `steps.count` − 1 more of the same length, every
+   * one so far from the one before. Throws a TypeError for a tensor that a capture is to compute.
    */
-  copyBytes(targetId: number, sourceId: number, blocks: Iterable<{ to: number; from: number; length: number }>): void {
+  copyBytes(targetId: number, sourceId: number, blocks: readonly Block[], steps: Omit<Block, "length"> & { count: number }) {
     const [target, source] = [targetId, sourceId].map((id) =>
       HostTensor.resolve(this.#c, this.#tensors.onDevice(id, "copy").handle, this.#status)
     );
     try {
-      for (const { to, from, length } of blocks) {
-        this.#c.copyWithin(target.at(to, length), source.at(from, length), BigInt(length));
+      const [to, from] = [target.block, source.block];
+      for (const block of blocks) {
+        const length = BigInt(block.length);
+        for (let i = 0; i < steps.count; i++) {
+          const [target, source] = [block.to + i * steps.to, block.from + i * steps.from];
+          this.#c.copyWithin(to(target, block.length), from(source, block.length), length);
+        }
       }
     } finally {
       target[Symbol.dispose]();

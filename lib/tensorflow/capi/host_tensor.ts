@@ -38,13 +38,16 @@ export class HostTensor {
     return new Uint8Array(data ? Deno.UnsafePointerView.getArrayBuffer(data, length) : new ArrayBuffer(0));
   }
 
-  /** Where `length` bytes begin that are all the tensor's. Throws a RangeError if they are not. */
-  at(offset: number, length: number): Deno.PointerObject {
+  /** Gives the addresses where blocks of the tensor's bytes begin. Throws a RangeError for bytes that it does not have. */
+  get block(): (offset: number, length: number) => bigint {
     const size = Number(this.c.TF_TensorByteSize(this.pointer));
-    if (!(offset >= 0 && offset + length <= size)) {
-      throw new RangeError(`Cannot copy bytes ${offset} to ${offset + length} of a tensor: it has ${size}.`);
-    }
-    return Deno.UnsafePointer.offset(this.c.TF_TensorData(this.pointer)!, offset)!;
+    const start = Deno.UnsafePointer.value(this.c.TF_TensorData(this.pointer));
+    return (offset, length) => {
+      if (!(offset >= 0 && offset + length <= size)) {
+        throw new RangeError(`Cannot copy bytes ${offset} to ${offset + length} of a tensor: it has ${size}.`);
+      }
+      return start + BigInt(offset);
+    };
   }
 
   /**

@@ -55,6 +55,8 @@ interface NodeBackend {
   getInputTensorIds(tensors: readonly tf.Tensor[]): number[];
 }
 
+type CopiedBlocks = Parameters<TensorflowBinding["copyBytes"]> extends [unknown, unknown, ...infer Rest] ? Rest : never;
+
 /** GPT-2's products cut into more pieces than this would be too small to be worth their calls. */
 const MOST = 4;
 
@@ -162,9 +164,9 @@ export class TensorflowBackend {
   }
 
   /** Copies bytes of one tensor into another, or the same one elsewhere; see {@link TensorflowBinding.copyBytes}. Not on a GPU. */
-  copyBytes(target: tf.Tensor, source: tf.Tensor, blocks: Parameters<TensorflowBinding["copyBytes"]>[2]): void {
+  copyBytes(target: tf.Tensor, source: tf.Tensor, ...blocks: CopiedBlocks): void {
     const [to, from] = this.#node.getInputTensorIds([target, source]);
-    this.binding.copyBytes(to, from, blocks);
+    this.binding.copyBytes(to, from, ...blocks);
   }
 
   /**
