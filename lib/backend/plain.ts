@@ -98,7 +98,9 @@ const plainAttentionParts: AttentionParts = {
   writer({ caches }, group, locations) {
     const numbers = tf.reshape(locations, [-1, 1]) as tf.Tensor2D;
     return (i, update) => {
-      const cache = caches[group][i] as tf.Tensor4D, size = cache.shape[3], flat = tf.reshape(cache, [-1, size]) as tf.Tensor2D;
+      const cache = caches[group][i] as tf.Tensor4D,
+        size = cache.shape[3],
+        flat = tf.reshape(cache, [-1, size]) as tf.Tensor2D;
       return tf.reshape(tf.tensorScatterUpdate(flat, numbers, tf.reshape(update, [-1, size])), cache.shape);
     };
   },

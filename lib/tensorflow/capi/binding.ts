@@ -130,7 +130,12 @@ export class TensorflowBinding {
    * bytes each, and where they are in the target and in the source; and with each `steps.count` − 1 more of the same length, every
    * one so far from the one before. Throws a TypeError for a tensor that a capture is to compute.
    */
-  copyBytes(targetId: number, sourceId: number, blocks: readonly Block[], steps: Omit<Block, "length"> & { count: number }) {
+  copyBytes(
+    targetId: number,
+    sourceId: number,
+    blocks: readonly Block[],
+    steps: Omit<Block, "length"> & { count: number },
+  ) {
     const [target, source] = [targetId, sourceId].map((id) =>
       HostTensor.resolve(this.#c, this.#tensors.onDevice(id, "copy").handle, this.#status)
     );
