@@ -102,8 +102,7 @@ Deno.test("a cache is where the last one of its size was, and what that held is 
   const inputs = padBatch(prompts, { padTokenId: 0 }), reversed = padBatch(prompts.toReversed(), { padTokenId: 0 });
   const run = async (batch: typeof inputs) => {
     const { cache, nextTokenIds } = await generateTokenKvCaching(model, batch);
-    const [{ bucket: { tensors } }] = cache.rows,
-      places = tensors.caches.flat().map(({ dataId }) => dataId);
+    const [{ bucket }] = cache.rows, places = bucket.tensors.caches.flat().map(({ dataId }) => dataId);
     cache[Symbol.dispose]();
     return { places, nextTokenIds };
   };

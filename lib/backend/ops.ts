@@ -106,8 +106,8 @@ export interface CacheShape {
   readonly heads: number;
   /** D/H. */
   readonly headSize: number;
-  /** Memory of one KV cache that no bucket of it uses at the moment: to be taken from, and to be given to. */
-  readonly spare: tf.Tensor3D[];
+  /** Memory that no bucket uses at the moment, of one KV cache or of all of a model: to be taken from, and to be given to. */
+  readonly spare: tf.Tensor[];
 }
 
 /** Where the first tokens of a row are copied to. */

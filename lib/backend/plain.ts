@@ -98,8 +98,8 @@ const plainAttentionParts: AttentionParts = {
   writer({ caches }, group, locations) {
     const numbers = tf.reshape(locations, [-1, 1]) as tf.Tensor2D;
     return (i, update) => {
-      const cache = caches[group][i] as tf.Tensor4D, size = cache.shape[3], flat = tf.reshape(cache, [-1, size]) as tf.Tensor2D;
-      return tf.reshape(tf.tensorScatterUpdate(flat, numbers, tf.reshape(update, [-1, size])), cache.shape);
+      const cache = caches[group][i] as tf.Tensor4D, flat = tf.reshape<tf.Rank.R2>(cache, [-1, cache.shape[3]]);
+      return tf.reshape(tf.tensorScatterUpdate(flat, numbers, tf.reshape(update, [-1, cache.shape[3]])), cache.shape);
     };
   },
 };

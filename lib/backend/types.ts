@@ -105,7 +105,7 @@ export interface CachePolicy {
   /** A step takes no longer for slots that are empty, so that rows may get at once all that they are going to need. */
   readonly emptySlotsAreFree: boolean;
   /** It takes long to make caches, or to use others than in the last step: the last ones are kept. */
-  readonly keepsLast?: boolean;
+  readonly keepsSpare?: boolean;
   /** How many slots to make when so many are needed. */
   slotsFor(needed: number): number;
   /**

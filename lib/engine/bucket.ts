@@ -3,7 +3,6 @@
 import * as tf from "@tensorflow/tfjs";
 import type { BucketInputs, Caches, CacheShape, Ops } from "../backend/ops.ts";
 import type { CachePolicy } from "../backend/types.ts";
-import type { LastCaches } from "./last_caches.ts";
 
 /** What a row's keys and values look like. */
 export interface CacheLayout extends CachePolicy, Omit<CacheShape, "heads"> {
@@ -11,8 +10,6 @@ export interface CacheLayout extends CachePolicy, Omit<CacheShape, "heads"> {
   readonly headGroups: readonly number[];
   /** Makes the tensors. */
   readonly ops: Pick<Ops, "createCaches" | "keepForSteps">;
-  /** Where a bucket's caches are taken from and given to, if it pays to use them again. */
-  readonly last?: LastCaches;
 }
 
 /**
@@ -51,8 +48,8 @@ export class Bucket {
   constructor(private readonly layout: CacheLayout, slots: number, rows: number, public phase: Phase = "decode") {
     this.#slots = slots;
     this.#room = layout.roomFor?.(rows) ?? rows;
-    const { ops, headGroups } = layout, last = layout.last?.take(this.#room, slots);
-    this.#caches = last ?? headGroups.map((heads) => ops.createCaches({ ...layout, heads }, this.#room, slots));
+    const { ops, headGroups } = layout;
+    this.#caches = headGroups.map((heads) => ops.createCaches({ ...layout, heads }, this.#room, slots));
   }
 
   /** S. */
@@ -149,9 +146,7 @@ export class Bucket {
   /** Gives up the memory. */
   [Symbol.dispose](): void {
     this.#changed();
-    const caches = this.#caches.splice(0);
-    if (this.layout.last) this.layout.last.give({ rows: this.#room, slots: this.#slots, caches });
-    else for (const own of caches) own.dispose();
+    for (const caches of this.#caches.splice(0)) caches.dispose();
   }
 
   /** Copies rows behind those that are here. */

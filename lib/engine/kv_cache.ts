@@ -22,7 +22,6 @@ import type { GPT2 } from "../gpt2/model.ts";
 import { Lifetime } from "../util/lifetime.ts";
 import { Bucket, type CacheLayout, type Phase, type Row } from "./bucket.ts";
 import { partition } from "./partition.ts";
-import { LastCaches } from "./last_caches.ts";
 import { multipleOf16 } from "../backend/plain.ts";
 
 /**
@@ -61,8 +60,13 @@ export class KvCache {
   constructor(model: GPT2, readonly parallelism: Parallelism = { lanes: 1, threads: model.backend.threads }) {
     const { config: { n_layer, n_embd, n_head }, headGroups, backend } = model, { ops, cachePolicy } = backend;
     this.#backend = backend;
-    const last = cachePolicy.keepsLast ? LastCaches.of(model) : undefined;
-    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, spare: [], last, ops, ...cachePolicy };
+    const spare = cachePolicy.keepsSpare ? spareOf(model) : [];
+    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, spare, ops, ...cachePolicy };
+    this.lifetime = new Lifetime("this KV cache", () => {
+      this.#empty?.[Symbol.dispose]();
+      for (const { buckets } of this.lanes) for (const bucket of buckets.splice(0)) bucket[Symbol.dispose]();
+      if (spares.get(model) !== spare) tf.dispose(spare.splice(0));
+    });
     this.lanes = Array.from({ length: parallelism.lanes }, () => ({ buckets: [] }));
   }
 
@@ -276,11 +280,7 @@ export class KvCache {
   }
 
   /** Who uses the memory, until when. */
-  readonly lifetime = new Lifetime("this KV cache", () => {
-    this.#empty?.[Symbol.dispose]();
-    for (const { buckets } of this.lanes) for (const bucket of buckets.splice(0)) bucket[Symbol.dispose]();
-    tf.dispose(this.#layout.spare.splice(0));
-  });
+  readonly lifetime: Lifetime;
 
   /** Frees the memory, once the step that is under way has ended; whatever is asked of the cache later is refused. */
   [Symbol.dispose](): void {
@@ -340,4 +340,17 @@ export class KvCache {
 function nextLarger({ buckets }: Lane, slots: number, phase: Phase, except?: Bucket): Bucket | undefined {
   return buckets.filter((one) => one !== except && one.phase === phase && one.slots >= slots)
     .sort((a, b) => a.slots - b.slots)[0];
+}
+
+/** Where the backend keeps it: memory that the caches of a model have left to its next ones. It is freed with the model. */
+const spares = new WeakMap<GPT2, tf.Tensor[]>();
+
+function spareOf(model: GPT2): tf.Tensor[] {
+  let spare = spares.get(model);
+  if (!spare) {
+    const list: tf.Tensor[] = spare = [];
+    spares.set(model, list);
+    model.own({ dispose: () => (spares.delete(model), tf.dispose(list.splice(0))) });
+  }
+  return spare;
 }

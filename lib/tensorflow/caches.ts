@@ -88,26 +88,24 @@ export class CachesInOne implements Caches {
   }
 
   #copy(source: Layout, moves: readonly RowCopy[]): void {
-    const { heads, headSize, layers } = this.shape, target = this.#layout;
-    const width = headSize * Float32Array.BYTES_PER_ELEMENT;
-    const place = ({ memory: { shape: [, cells] }, slots }: Layout, cache: number, row: number) =>
-      width * (cache * cells + (row + 1) * heads * slots - slots); // its last head: the order is that of the rows
+    const { heads, headSize, layers } = this.shape, width = headSize * Float32Array.BYTES_PER_ELEMENT;
+    const headsOf = ({ memory: { shape: [, cells] }, slots }: Layout, cache: number, row: number) => ({
+      first: width * (cache * cells + (row + 1) * heads * slots - slots), // the last one, as of the rows
+      step: -width * slots,
+    });
     const blocks = Array.from({ length: 2 * layers }, (_, cache) =>
       moves.map(({ from, to, length }) => ({
-        from: place(source, cache, from),
-        to: place(target, cache, to),
+        count: heads,
         length: width * length,
-      }))).flat();
-    this.backend.copyBytes(target.memory, source.memory, blocks, {
-      count: heads,
-      from: -width * source.slots,
-      to: -width * target.slots,
-    });
+        from: headsOf(source, cache, from),
+        to: headsOf(this.#layout, cache, to),
+      })));
+    this.backend.copyBytes(this.#layout.memory, source.memory, blocks.flat());
   }
 
   /** The smallest spare memory that suits, or else some of its own. */
   #take(cells: number): tf.Tensor3D {
-    const { spare } = this.shape, suitable = spare.filter((memory) => suits(memory, cells));
+    const { spare } = this.shape, suitable = (spare as tf.Tensor3D[]).filter((memory) => suits(memory, cells));
     const [best] = suitable.sort((a, b) => a.size - b.size);
     if (!best) return this.#make(cells);
     spare.splice(spare.indexOf(best), 1);

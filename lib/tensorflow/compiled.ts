@@ -8,7 +8,7 @@
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
 import { geluNew, plainOps } from "../backend/plain.ts";
-import { type CacheTensorOps, plainCacheOps, TensorCaches } from "../backend/tensor_caches.ts";
+import { type CacheTensorOps, plainCacheOps } from "../backend/tensor_caches.ts";
 import { compiledAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
@@ -17,6 +17,7 @@ import { dynamicOperations } from "./dynamic.ts";
 import { cast } from "./raw.ts";
 import { tensorflowOps } from "./ops.ts";
 import { tensorflowSamplingOps } from "./sampling.ts";
+import { ReusedCaches } from "./reused_caches.ts";
 import type { TensorMetadata } from "./capi/tensors.ts";
 import { variables } from "./variables.ts";
 
@@ -29,7 +30,6 @@ const WHOLE = 8;
 /** The operations on a TensorFlow backend whose captured steps XLA compiles. */
 export function compiledOps(backend: TensorflowBackend): Ops {
   const parts = compiledAttentionParts(backend), { create, read, assign } = variables(backend);
-  const { run, ints } = dynamicOperations(backend);
   const cacheOps: CacheTensorOps = {
     emptyCaches(shape, count) {
       const zeros = tf.fill<tf.Rank.R4>(shape, 0); // shared until the first step: a kernel for each would take longer than one
@@ -49,6 +49,7 @@ export function compiledOps(backend: TensorflowBackend): Ops {
 
     readCache: read,
   };
+  const { run, ints } = dynamicOperations(backend);
   return {
     ...tensorflowOps(backend),
     writesInPlace: true,
@@ -82,7 +83,7 @@ export function compiledOps(backend: TensorflowBackend): Ops {
     },
 
     cachesInOne: false,
-    createCaches: (...made) => new TensorCaches(cacheOps, ...made),
+    createCaches: (...made) => new ReusedCaches(cacheOps, ...made),
 
     keepForSteps(x) {
       const copy = backend.copyToDevice(x) as typeof x;

@@ -24,7 +24,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
     cachePolicy: {
       bucketCost: Infinity,
       emptySlotsAreFree: true,
-      keepsLast: true,
+      keepsSpare: true,
       slotsFor: (needed) => 16 * roundUp(Math.ceil(needed / 16)),
       roomFor: sizeFor,
     },

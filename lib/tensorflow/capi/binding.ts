@@ -21,11 +21,12 @@ const onHost: readonly number[] = [DataType.int32, DataType.string, DataType.res
 /** The name of variables that end with the tensor that stands for them (`ResourceHandle::ANONYMOUS_NAME`). */
 const ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347";
 
-/** Where bytes are copied from and to. */
-export interface Block {
-  readonly from: number;
-  readonly to: number;
+/** Bytes to be copied: `count` times `length` of them, the first where `from` and `to` say, each next one so many bytes further on. */
+export interface Blocks {
+  readonly count: number;
   readonly length: number;
+  readonly from: { readonly first: number; readonly step: number };
+  readonly to: { readonly first: number; readonly step: number };
 }
 
 /** How to run a captured function. */
@@ -126,21 +127,20 @@ export class TensorflowBinding {
   }
 
   /**
-   * Copies bytes of one tensor into another, or the same one elsewhere, where both are in host memory: `blocks` are a number of
-   * bytes each, and where they are in the target and in the source; and with each `steps.count` − 1 more of the same length, every
-   * one so far from the one before. Throws a TypeError for a tensor that a capture is to compute.
+   * Copies bytes of one tensor into another, or the same one elsewhere, where both are in host memory. Throws a TypeError for a
+   * tensor that a capture is to compute.
    */
-  copyBytes(targetId: number, sourceId: number, blocks: readonly Block[], steps: Omit<Block, "length"> & { count: number }) {
+  copyBytes(targetId: number, sourceId: number, all: readonly Blocks[]): void {
     const [target, source] = [targetId, sourceId].map((id) =>
       HostTensor.resolve(this.#c, this.#tensors.onDevice(id, "copy").handle, this.#status)
     );
     try {
-      const [to, from] = [target.block, source.block];
-      for (const block of blocks) {
-        const length = BigInt(block.length);
-        for (let i = 0; i < steps.count; i++) {
-          const [target, source] = [block.to + i * steps.to, block.from + i * steps.from];
-          this.#c.copyWithin(to(target, block.length), from(source, block.length), length);
+      const [placeOf, placeFrom] = [target.block, source.block];
+      for (const { count, length, from, to } of all) {
+        const bytes = BigInt(length);
+        for (let i = 0; i < count; i++) {
+          const place = placeOf(to.first + i * to.step, length);
+          this.#c.copyWithin(place, placeFrom(from.first + i * from.step, length), bytes);
         }
       }
     } finally {

@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { onBackend } from "../../backend/current.ts";
 import { singleFlight } from "../../util/single_flight.ts";
 import { type Attribute, DataType } from "../capi/attributes.ts";
-import { type RunOptions, TensorflowBinding } from "../capi/binding.ts";
+import { type Blocks, type RunOptions, TensorflowBinding } from "../capi/binding.ts";
 import type { CapturedFunction } from "../capi/capture.ts";
 import { CollectedTensors } from "./collection.ts";
 import type { Threads } from "../capi/context.ts";
@@ -54,8 +54,6 @@ interface NodeBackend {
   createOutputTensor(metadata: TensorMetadata): tf.Tensor;
   getInputTensorIds(tensors: readonly tf.Tensor[]): number[];
 }
-
-type CopiedBlocks = Parameters<TensorflowBinding["copyBytes"]> extends [unknown, unknown, ...infer Rest] ? Rest : never;
 
 /** GPT-2's products cut into more pieces than this would be too small to be worth their calls. */
 const MOST = 4;
@@ -164,9 +162,9 @@ export class TensorflowBackend {
   }
 
   /** Copies bytes of one tensor into another, or the same one elsewhere; see {@link TensorflowBinding.copyBytes}. Not on a GPU. */
-  copyBytes(target: tf.Tensor, source: tf.Tensor, ...blocks: CopiedBlocks): void {
+  copyBytes(target: tf.Tensor, source: tf.Tensor, blocks: readonly Blocks[]): void {
     const [to, from] = this.#node.getInputTensorIds([target, source]);
-    this.binding.copyBytes(to, from, ...blocks);
+    this.binding.copyBytes(to, from, blocks);
   }
 
   /**
