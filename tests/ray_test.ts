@@ -128,7 +128,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: `on Ray, the driver takes at most 64 bytes more for each request of a million${needs}`,
+  name: `on Ray, the driver takes as much memory for a million requests as for ten thousand${needs}`,
   ignore: ignore || !full || Deno.build.os !== "linux",
   async fn() {
     const peaks: number[] = [];
@@ -148,7 +148,7 @@ Deno.test({
       await Deno.remove(join(options.output, ".."), { recursive: true });
     }
     console.log({ peaksInMB: peaks });
-    assert.ok(peaks[0] > 50 && peaks[1] <= peaks[0] + 64, `${peaks} MB`); // Ray Data keeps statistics of each block
+    assert.ok(peaks[0] > 50 && peaks[1] <= 1.2 * peaks[0], `${peaks} MB`);
   },
 });
 

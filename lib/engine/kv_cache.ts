@@ -77,7 +77,8 @@ export class KvCache {
 
   /** The memory that it takes now. */
   get bytes(): number {
-    return this.#bytesInUse + this.#layout.spare.reduce((sum, { size }) => sum + size * 4, 0);
+    return this.#bytesInUse +
+      this.#layout.spare.reduce((sum, { size }) => sum + size * Float32Array.BYTES_PER_ELEMENT, 0);
   }
 
   get #bytesInUse(): number {
