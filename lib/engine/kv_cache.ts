@@ -223,12 +223,8 @@ export class KvCache {
             return row.bucket === bucket && need > bucket.slots ? [{ row, need }] : [];
           });
           if (short.length) {
-            this.#enlarge(
-              lane,
-              bucket,
-              short.map(({ row }) => row),
-              Math.max(...short.map(({ need }) => need)),
-            );
+            const slots = short.reduce((most, { need }) => Math.max(most, need), 0);
+            this.#enlarge(lane, bucket, short.map(({ row }) => row), slots);
           }
         }
         this.#tidy(lane);
