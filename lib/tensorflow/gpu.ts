@@ -17,7 +17,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend, compiled?: boo
     name: "tensorflow",
     description: `libtensorflow ${backend.binding.TF_Version} on the ${backend.onGpu ? "GPU" : "CPU"}, ` +
       (compiled ? "compiled by XLA" : "without XLA") +
-      (backend.onGpu && roundsToTf32() ? ", float32 products in TF32" : ""),
+      (backend.onGpu && allowsTf32() ? ", TF32 allowed in float32 products" : ""),
     threads: 1,
     groups: 1,
     ops: compiledOps(backend),
@@ -54,10 +54,10 @@ export async function tensorflowOnGpu(backend: TensorflowBackend, compiled?: boo
 }
 
 /**
- * Whether the tensor cores may multiply float32 numbers rounded to 10 bits after the point, as TensorFlow allows. NVIDIA's libraries
- * do not if their environment variable forbids it.
+ * Whether tensor cores may multiply float32 numbers rounded to 10 bits after the point: TensorFlow allows it, and NVIDIA's libraries do
+ * it on GPUs that can, unless their environment variable forbids it.
  */
-function roundsToTf32(): boolean {
+function allowsTf32(): boolean {
   return Deno.env.get("NVIDIA_TF32_OVERRIDE") !== "0";
 }
 
