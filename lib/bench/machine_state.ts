@@ -86,8 +86,13 @@ export function shareLeft(from: ProcessorTimes, to: ProcessorTimes, cores: numbe
 /** `stolen` is what the host took from all cores together; null where there is no /proc/stat. */
 function times(): ProcessorTimes & { stolen: number | null } {
   const { user, system } = process.cpuUsage(), cores = os.cpus();
-  const idle = cores.length ? cores.reduce((sum, { times }) => sum + times.idle, 0) / 1e3 : Infinity;
-  return { elapsed: performance.now() / 1e3, idle, own: (user + system) / 1e6, stolen: stolenSeconds() };
+  const elapsed = performance.now() / 1e3, idle = cores.reduce((sum, { times }) => sum + times.idle, 0) / 1e3;
+  return {
+    elapsed,
+    idle: cores.length ? idle : elapsed * navigator.hardwareConcurrency, // where the system does not say, nobody is in the way
+    own: (user + system) / 1e6,
+    stolen: stolenSeconds(),
+  };
 }
 
 function stolenSeconds(): number | null {

@@ -13,7 +13,10 @@ const ALONE = ["tests/plan_test.ts"];
 /** Processes side by side, as far as there are cores. Each may use all cores for a moment, and a gigabyte or two. */
 const SIDE_BY_SIDE = Math.min(4, navigator.hardwareConcurrency);
 
-/** How long one process may take: one that waits for what never comes is to fail, and not to keep all others waiting. */
+/**
+ * How long a process may go on without a test of it ending: one that waits for what never comes is to fail, and not to keep all
+ * others waiting. On a busy machine all of a file's tests may take several times as long.
+ */
 const MOST_MINUTES = 15, MOST_MINUTES_FULL = 240;
 
 /** What one process of Deno found. */
@@ -84,17 +87,26 @@ interface Running {
 
 function start(args: string[]): Running {
   const minutes = Deno.env.has("OMNIBUS_FULL") ? MOST_MINUTES_FULL : MOST_MINUTES;
-  const signal = AbortSignal.timeout(60_000 * minutes);
+  const over = new AbortController(), { signal } = over;
+  const startTimer = () => setTimeout(() => over.abort(), 60_000 * minutes);
+  let timer = startTimer();
   const command = { args, cwd: ROOT, env: { NO_COLOR: "1" }, stdout: "piped", stderr: "piped", signal } as const;
   const { stdout, stderr, status } = new Deno.Command(Deno.execPath(), command).spawn();
   const output = new ReadableStream<string>({
     async start(controller) {
       await Promise.all([stdout, stderr].map(async (stream) => {
-        for await (const text of stream.pipeThrough(new TextDecoderStream(), { signal })) controller.enqueue(text);
+        for await (const text of stream.pipeThrough(new TextDecoderStream(), { signal })) {
+          if (/\b(ok|FAILED|ignored)\b/.test(text)) {
+            clearTimeout(timer);
+            timer = startTimer();
+          }
+          controller.enqueue(text);
+        }
       })).catch((error) => {
         if (!signal.aborted) throw error;
-        controller.enqueue(`\nEnded after ${minutes} minutes: deno ${args.join(" ")}\n`);
+        controller.enqueue(`\nEnded, as no test of it had ended for ${minutes} minutes: deno ${args.join(" ")}\n`);
       });
+      clearTimeout(timer);
       controller.close();
     },
   });

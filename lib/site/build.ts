@@ -51,6 +51,7 @@ async function gatherSources(folder: string): Promise<void> {
   await bundleScripts(styles);
   const modules = ["mod.ts", "chart.ts", "tensorflow/mod.ts"].map((name) => join("lib", name));
   await tool(Deno.execPath(), ["doc", "--quiet", "--html", "--name=Omnibus", `--output=${api}`, ...modules]);
+  await Deno.writeTextFile(join(api, "page.css"), await Deno.readTextFile(join(HERE, "api.css")), { append: true });
 }
 
 /** Runs a tool to its end. Its error is what it said. */
