@@ -239,7 +239,7 @@ def knock(address: str) -> None:
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the latter for a port beyond 65,535
             raise nobody_at(address) from error
 
 

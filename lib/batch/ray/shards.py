@@ -29,10 +29,10 @@ class Shards:
         before = self._read(SETTINGS)
         if before is not None and before != settings.encode():
             raise ValueError(f"{self.folder} holds results of other settings, {before.decode()}: take those, or another --output.")
-        there = filesystem.get_file_info(FileSelector(base, allow_not_found=True))
-        foreign = [info.path for info in there if before is None and info.path.endswith(self.suffix)]
-        if foreign:
-            raise not_ours(foreign[0])
+        if before is None:
+            for info in filesystem.get_file_info(FileSelector(base, allow_not_found=True)):
+                if info.path.endswith(self.suffix):
+                    raise not_ours(info.path)
 
     def begin(self, settings: str) -> int:
         """Makes this run the one that writes; gives how many requests the run before had under way when it ended."""
