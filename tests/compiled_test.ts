@@ -34,6 +34,23 @@ Deno.test("steps compiled by XLA generate what steps of single operations do, fr
   }
 });
 
+Deno.test("where XLA cannot compile, the same operations run one by one", async () => {
+  const without = await tensorflowOnGpu(await openTensorflow(), false);
+  assert.match(without.description, /without XLA/);
+  using one = await loadGPT2(folder, { backend: plain });
+  using other = await loadGPT2(folder, { backend: without });
+  const rows = [{}, { temperature: 0.8, seed: 3 }, { maxTokens: 3 }];
+  for (const options of [OPTIONS, { ...OPTIONS, logprobs: true, rows }]) {
+    const inputs = padBatch(prompts, { padTokenId: 0 });
+    const wanted = await generateBatch(one, inputs, options), got = await generateBatch(other, inputs, options);
+    for (const [i, { tokens, logprobs }] of wanted.entries()) {
+      assert.deepEqual(got[i].tokens, tokens);
+      if (logprobs) assertClose(got[i].logprobs!, logprobs, 1e-4, `row ${i}`);
+    }
+  }
+  await assert.rejects(loadGPT2(folder, { backend: without, dtype: "bfloat16" }), /it has float32/);
+});
+
 Deno.test("a compiled step leaves the cache as steps of single operations do, also when it has grown", async () => {
   const caches = [];
   for (const backend of [plain, compiled]) {

@@ -61,6 +61,16 @@ Deno.test("a cache that grows gives what one gives that was large from the start
   assertClose(grown.logprobs, large.logprobs, 1e-4, "log-probabilities");
 });
 
+Deno.test("a cache may have more rows than a function may have arguments", async () => {
+  const folder = await writeTinyModel({ seed: 1, config: { n_layer: 1, n_head: 1, n_embd: 2 } });
+  using model = await loadGPT2(folder, { backend });
+  using cache = new KvCache(model, { lanes: 1, threads: 1 });
+  const count = 150_000, rows = cache.admit({ slots: Array(count).fill(1), length: 1 });
+  cache.reserve(rows, Array(count).fill(20));
+  assert.equal(cache.rows.length, count);
+  assert.equal(cache.bytes, KvCache.bytes(model.config, count, 21));
+});
+
 Deno.test("rows that leave make room: a cache of which few rows are left is small", async () => {
   using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend });
   using cache = new KvCache(model);

@@ -15,7 +15,7 @@ export function checkAvailable(
     `Cannot ${say.what}: that needs ${Math.round(needed)} bytes (${formatBytes(needed)}${say.part ?? ""}), and ` +
       `${
         formatBytes(available)
-      } are free, of the machine or of what its container or service lets this process have. ` +
+      } are free, of the machine or of what its container, its service or its GPU lets this process have. ` +
       say.remedy,
   );
 }

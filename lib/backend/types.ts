@@ -57,7 +57,10 @@ export interface Backend {
   readonly ops: Ops;
   /** Element types that the weights of linear layers can have. */
   readonly dtypes: readonly Dtype[];
-  /** Bytes that models and their caches can still get where it keeps them; undefined if that cannot be told beforehand. */
+  /**
+   * Bytes that models and their caches can still get where it keeps them, or, where it is not known what is in use, that it has in
+   * all; undefined if neither can be told beforehand.
+   */
   availableMemory(): number | undefined;
   /** A float32 tensor whose values `fill` writes into the backend's own memory, where it can. */
   createTensor(shape: number[], fill: (values: Float32Array) => Promise<void> | void): Promise<tf.Tensor>;

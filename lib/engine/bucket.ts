@@ -79,8 +79,10 @@ export class Bucket {
   /** Takes in rows of `source`, which loses them. That may not be this one, and has as many slots at most. */
   moveFrom(source: Bucket, moved: readonly Row[]): void {
     this.#copyIn(source, moved.map((row) => ({ row, length: row.length })));
-    this.rows.push(...moved);
-    for (const row of moved) row.bucket = this;
+    for (const row of moved) {
+      this.rows.push(row);
+      row.bucket = this;
+    }
     source.remove(moved);
   }
 

@@ -361,7 +361,7 @@ export class Generation implements Disposable {
   get certainSteps(): number {
     const { logprobs, topLogprobs } = this.options, requests = this.#open.map(({ request }) => request);
     if (logprobs || topLogprobs || !requests.every(({ sampled }) => sampled.takesLargest)) return 1;
-    return Math.min(...requests.map(({ certainTokens }) => certainTokens));
+    return requests.reduce((least, { certainTokens }) => Math.min(least, certainTokens), Infinity);
   }
 
   /** What to feed next: the last token of each row that goes on. */

@@ -124,13 +124,13 @@ export class KvCache {
     for (const [lane, share] of shares.entries()) {
       const needs = share.map((i) => this.#layout.slotsFor(slots[i]));
       for (const part of partition(needs, this.#layout.bucketCost)) {
-        const slots = Math.max(...part.map((j) => needs[j]));
+        const slots = part.reduce((most, j) => Math.max(most, needs[j]), 0);
         const bucket = onBackend(this.#backend, () => new Bucket(this.#layout, slots, part.length, phase));
         for (const j of part) admitted[share[j]] = bucket.add(length);
         this.lanes[lane].buckets.push(bucket);
       }
     }
-    this.rows.push(...admitted);
+    for (const row of admitted) this.rows.push(row);
     return admitted;
   }
 
@@ -223,12 +223,8 @@ export class KvCache {
             return row.bucket === bucket && need > bucket.slots ? [{ row, need }] : [];
           });
           if (short.length) {
-            this.#enlarge(
-              lane,
-              bucket,
-              short.map(({ row }) => row),
-              Math.max(...short.map(({ need }) => need)),
-            );
+            const slots = short.reduce((most, { need }) => Math.max(most, need), 0);
+            this.#enlarge(lane, bucket, short.map(({ row }) => row), slots);
           }
         }
         this.#tidy(lane);

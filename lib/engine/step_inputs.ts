@@ -71,7 +71,7 @@ export function stepNumbers(
     }
     fill(step, part, sizeFor);
     if (part.rectangle) {
-      const width = Math.max(0, ...cells.map(({ length }) => length)), T = sizeFor?.(width) ?? width;
+      const width = cells.reduce((most, { length }) => Math.max(most, length), 0), T = sizeFor?.(width) ?? width;
       part.rectangle.tokens = cells.map((row) => [...row, ...Array(T - row.length).fill(0)]);
     }
     step.parts.push(part);

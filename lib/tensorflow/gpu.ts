@@ -9,14 +9,15 @@ import { compiles } from "./probe.ts";
 
 /**
  * libtensorflow as it is used on a GPU: one lane, since the GPU shares out the work itself, and steps that XLA compiles, if it
- * can. It does the same on a CPU, where that is not the quickest way.
+ * can: `compiled` says whether, and by default it is tried. It does the same on a CPU, where that is not the quickest way.
  */
-export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backend> {
-  const compiled = await compiles(backend);
+export async function tensorflowOnGpu(backend: TensorflowBackend, compiled?: boolean): Promise<Backend> {
+  compiled ??= await compiles(backend);
   return {
     name: "tensorflow",
     description: `libtensorflow ${backend.binding.TF_Version} on the ${backend.onGpu ? "GPU" : "CPU"}, ` +
-      (compiled ? "compiled by XLA" : "without XLA"),
+      (compiled ? "compiled by XLA" : "without XLA") +
+      (backend.onGpu && allowsTf32() ? ", TF32 allowed in float32 products" : ""),
     threads: 1,
     groups: 1,
     ops: compiledOps(backend),
@@ -29,7 +30,8 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
       roomFor: sizeFor,
     },
     dtypes: compiled ? ["float32", "bfloat16"] : ["float32"],
-    availableMemory: () => backend.onGpu ? undefined : availableMemory(),
+    // How much of a GPU's memory is in use, TensorFlow does not say.
+    availableMemory: () => backend.onGpu ? backend.binding.deviceMemory : availableMemory(),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capturesAll: true,
     ...compiled ? { chainsSteps: true } : {},
@@ -49,6 +51,14 @@ export async function tensorflowOnGpu(backend: TensorflowBackend): Promise<Backe
       }
       : {},
   };
+}
+
+/**
+ * Whether tensor cores may multiply float32 numbers rounded to 10 bits after the point: TensorFlow allows it, and NVIDIA's libraries do
+ * it on GPUs that can, unless their environment variable forbids it.
+ */
+function allowsTf32(): boolean {
+  return Deno.env.get("NVIDIA_TF32_OVERRIDE") !== "0";
 }
 
 /**

@@ -5,6 +5,9 @@ import { KvCache } from "../../lib/engine/kv_cache.ts";
 import { Runner } from "../../lib/engine/runner.ts";
 import type { GPT2 } from "../../lib/gpt2/model.ts";
 
+// On a GPU, products of several rows would be of numbers rounded to TF32, and those of one row not.
+if (!Deno.env.has("NVIDIA_TF32_OVERRIDE")) Deno.env.set("NVIDIA_TF32_OVERRIDE", "0");
+
 /** The logits after the last token of each prompt, the prompts being fed in one step. */
 export async function logitsOf(model: GPT2, prompts: readonly (readonly number[])[]): Promise<number[][]> {
   using cache = new KvCache(model);

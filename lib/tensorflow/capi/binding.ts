@@ -90,6 +90,11 @@ export class TensorflowBinding {
     return this.#context.device.includes("GPU");
   }
 
+  /** Bytes that TensorFlow may take of the memory of the device on which operations run. */
+  get deviceMemory(): number {
+    return this.#context.memory;
+  }
+
   /** How many tensors are alive. */
   getNumOfTensors(): number {
     return this.#tensors.size;

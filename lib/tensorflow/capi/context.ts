@@ -17,6 +17,8 @@ export class Context {
   readonly pointer: Deno.PointerValue;
   /** The device that operations run on, by TensorFlow's name: the first GPU, else the CPU. */
   readonly device: string;
+  /** Bytes that TensorFlow may take of that device's memory. */
+  readonly memory: number;
   readonly #functions = new Set<string>();
 
   /** Makes a context with threads of its own. */
@@ -31,7 +33,7 @@ export class Context {
     } finally {
       c.TFE_DeleteContextOptions(options);
     }
-    this.device = this.#bestDevice();
+    ({ name: this.device, memory: this.memory } = this.#bestDevice());
   }
 
   /** Makes a function known here, once. */
@@ -49,16 +51,18 @@ export class Context {
     this.status.check();
   }
 
-  #bestDevice(): string {
+  #bestDevice(): { name: string; memory: number } {
     const devices = this.c.TFE_ContextListDevices(this.pointer, this.status.pointer);
     this.status.check();
-    const names = new Map<string, string>();
+    const found = new Map<string, { name: string; memory: number }>();
     for (let i = this.c.TF_DeviceListCount(devices) - 1; i >= 0; i--) {
-      const type = text(this.c.TF_DeviceListType(devices, i, this.status.pointer));
-      names.set(type, text(this.c.TF_DeviceListName(devices, i, this.status.pointer)));
+      found.set(text(this.c.TF_DeviceListType(devices, i, this.status.pointer)), {
+        name: text(this.c.TF_DeviceListName(devices, i, this.status.pointer)),
+        memory: Number(this.c.TF_DeviceListMemoryBytes(devices, i, this.status.pointer)),
+      });
     }
     this.c.TF_DeleteDeviceList(devices);
-    return names.get("GPU") ?? names.get("CPU") ?? "";
+    return found.get("GPU") ?? found.get("CPU") ?? { name: "", memory: 0 };
   }
 }
 

@@ -63,6 +63,7 @@ const symbols = {
   TF_DeviceListCount: { parameters: [pointer], result: i32 },
   TF_DeviceListName: { parameters: [pointer, i32, pointer], result: pointer },
   TF_DeviceListType: { parameters: [pointer, i32, pointer], result: pointer },
+  TF_DeviceListMemoryBytes: { parameters: [pointer, i32, pointer], result: i64 },
   TF_DeleteDeviceList: { parameters: [pointer], result: none },
 
   // Tensors on a device.
@@ -166,7 +167,8 @@ export class Library {
     // Otherwise all contexts share the threads of the first one.
     Deno.env.set("TF_OVERRIDE_GLOBAL_THREADPOOL", "1");
     // XLA would else write matrix products of its own and try them out, which takes it twice as long and gains nothing.
-    if (!Deno.env.has("XLA_FLAGS")) Deno.env.set("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false");
+    const flags = Deno.env.get("XLA_FLAGS") ?? "", triton = "--xla_gpu_enable_triton_gemm";
+    if (!flags.includes(triton)) Deno.env.set("XLA_FLAGS", `${flags} ${triton}=false`.trim());
     this.c = quietly(() => {
       // The main library needs the framework and finds it by its name once it is loaded.
       if (paths.framework) pin(paths.framework);
