@@ -13,13 +13,13 @@ const python = await rayPython().catch(() => null);
 const ignore = python === null;
 const needs = ignore ? " [skipped: there is no Ray; `deno task setup --ray` installs it]" : "";
 
-/** What lib/batch/ray/run.ts tells the driver, with the stand-in for a worker. */
-async function driverOptions(lines: readonly string[], nodes: number, pause = 0) {
+/** What lib/batch/ray/run.ts tells the driver, with the stand-in for a worker, which takes `pause` seconds a request. */
+async function driverOptions(lines: readonly string[], nodes: number, { pause = 0, block = 512 } = {}) {
   const folder = await Deno.makeTempDir({ prefix: "omnibus-ray-" }), input = join(folder, "in.jsonl");
   await Deno.writeTextFile(input, lines.join("\n") + "\n");
   return {
     ...{ input, output: join(folder, "out"), settings: { model: 1 }, address: `local:${nodes}`, least: 0, most: 0 },
-    ...{ cpus: 1, gpus: 0, window: 128, block: 512, project: root, model: join(root, "models/small") },
+    ...{ cpus: 1, gpus: 0, patience: 1, window: 128, block, project: root, model: join(root, "models/small") },
     workers: [[python, join(root, "tests/_support/echo_worker.py"), `${pause}`]],
   };
 }
@@ -88,6 +88,49 @@ print(json.dumps([line.decode() for _, line in whole]))`;
     assert.deepEqual([onFile.code, onFile.stderr.split(":")[1]], [2, " --output must be a folder with --ray"]);
     const { code: many, stderr } = await drive({ ...options, least: 9 });
     assert.deepEqual([many, stderr.split(":")[1]], [2, " --min-actors can be at most 4"]);
+    await Deno.mkdir(options.output);
+    await Deno.writeTextFile(join(options.output, "foreign.jsonl"), "{}\n");
+    const foreign = await drive(options);
+    const path = join(options.output, "foreign.jsonl");
+    assert.deepEqual([foreign.code, foreign.stderr], [
+      2,
+      `batch: ${path} holds no results of --ray: take another --output.\n`,
+    ]);
+  },
+});
+
+Deno.test({
+  name: `a cluster that does not answer, or has no room for an actor, is one line and no end of waiting${needs}`,
+  ignore,
+  async fn() {
+    const options = await driverOptions([request("a")], 1);
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 }), { port } = listener.addr;
+    listener.close();
+    const nobody = await drive({ ...options, address: `127.0.0.1:${port}` });
+    const said = `batch: No Ray cluster answers at 127.0.0.1:${port}. --ray local:1 makes one on this machine.\n`;
+    assert.deepEqual([nobody.code, nobody.stderr], [2, said]);
+    const code = `
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()`;
+    const cluster = new Deno.Command(python!, {
+      ...{ args: ["-c", code], stdin: "piped", stdout: "piped", stderr: "null" },
+    }).spawn();
+    const reader = cluster.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    const address = (await reader.read()).value!.trim();
+    const small = await drive({ ...options, address, cpus: 3 });
+    const full = "batch: No node of the cluster has the 3 cores and 0 GPUs of an actor free: lower --cpus-per-actor or";
+    assert.deepEqual([small.code, small.stderr.split("\n").at(-2)], [2, `${full} --gpus-per-actor.`]);
+    const workers = [[python, "-c", "import sys; sys.exit('no such model')"]];
+    const broken = await drive({ ...options, address, workers });
+    const why = "batch: The worker does not start: no such model";
+    assert.deepEqual([broken.code, broken.stderr.split("\n").at(-2)], [1, why]);
+    await cluster.stdin.close();
+    await reader.cancel();
+    await cluster.status;
   },
 });
 
@@ -96,7 +139,7 @@ Deno.test({
   ignore,
   async fn() {
     const lines = [...Array(1500).keys()].map((i) => request(`é${i}`, i === 700 ? "poison" : `p${i}`));
-    const options = await driverOptions([...lines, "no JSON", lines[5], ""], 2);
+    const options = await driverOptions([...lines, "no JSON", lines[5], ""], 2, { block: 4 }); // so small that a task takes two
     const { code, stdout, stderr } = await drive(options);
     assert.equal(code, 1, stderr);
     assert.match(stdout, /is ready: 1502 results, 3 errors, [1-9]\d* requests computed again\.\n$/);
@@ -183,14 +226,15 @@ for (const [victim, among, goesOn] of VICTIMS) {
       let kills = 0;
       for (let run = 0; kills < 5; run++) {
         assert.ok(run < 10, `${kills} of ${run} runs were still on when it was time to kill`);
-        const options = await driverOptions(lines, 2, 0.002), goal = Math.floor(random() * 10);
+        const options = await driverOptions(lines, 2, { pause: 0.002, block: 16 }); // a task takes two
+        const goal = Math.floor(random() * 250);
         const child = startDriver(options), ended = child.output();
         let running = true, victims: Process[] = [];
         void ended.then(() => running = false);
         while (running && (victims.length === 0 || (await shardsIn(options.output)) < goal)) {
           victims = among(await descendants(child.pid));
         }
-        await new Promise((resolve) => setTimeout(resolve, 1000 * random())); // somewhere in a block, which takes a second
+        await new Promise((resolve) => setTimeout(resolve, 100 * random())); // somewhere in a block
         const one = victims[Math.floor(random() * victims.length)];
         if (running && one) { // else it ended before
           const all = victim === "everything" ? victims : victim === "a node" ? await descendants(one.pid) : [one];

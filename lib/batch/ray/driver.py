@@ -9,18 +9,21 @@ import logging
 import os
 import re
 import shutil
+import socket
 import sys
 import time
 import uuid
+import warnings
 from contextlib import contextmanager, redirect_stdout
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Before Ray is there: it tells nobody of its use, what goes wrong comes as an exception and not as a log besides, and a model
-# is sent although git does not keep it.
+# Before Ray is there: it tells nobody of its use, what goes wrong comes as an exception and not as a log besides, a model is
+# sent although git does not keep it, and on nodes that are made here workers have the priority of everybody else.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1"}
+os.environ["RAY_worker_niceness"] = "0"
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
@@ -29,7 +32,7 @@ import lines
 import shards
 import worker
 from lines import MOST_BYTES, Lines, custom_id, identity
-from shards import Shards, shard_name
+from shards import Shards, not_ours, shard_name
 from worker import Worker
 
 for module in (lines, shards, worker):
@@ -56,17 +59,19 @@ def column(batch: pa.Table, name: str) -> np.ndarray:
 ID = re.compile("^batch-([0-9a-f]{32})$")
 
 
-def results_in(batch: pa.Table, files: list[str]) -> pa.Table:
+def results_in(batch: pa.Table) -> pa.Table:
+    """The identities of results and whether they are errors, which is null for what is no result of --ray."""
     ids, errors = [], []
-    for file, line in zip(batch["file"].to_pylist(), batch["line"].to_pylist()):
+    for line in batch["line"].to_pylist():
         try:
             result = json.loads(line)
             [name] = ID.findall(result["id"])
             ids.append(bytes.fromhex(name))
             errors.append(result.get("error") is not None)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise ValueError(f"{files[file]} holds something else than results of --ray: take another --output.") from None
-    return pa.table({"id": pa.array(ids, pa.binary()), "error": pa.array(errors, pa.bool_())})
+            ids.append(b"")
+            errors.append(None)
+    return pa.table({"file": batch["file"], "id": pa.array(ids, pa.binary()), "error": pa.array(errors, pa.bool_())})
 
 
 @ray.remote(num_cpus=0)
@@ -74,13 +79,16 @@ def survey(wanted: str, there: str):
     """What input and output hold: numbers, which results are there, and the places of lines that share the name of one before
     them. Takes 60 bytes a line, on one node."""
     configure()
-    source, found, errors = Lines(wanted), Lines(there), 0
+    source, found, errors, foreign = Lines(wanted), Lines(there), 0, set()
     about, done = [(np.array([], int), np.array([], int), NONE, NONE)], [NONE]
     for batch in batches_of(source, named, source.files):
         about.append((batch["file"].to_numpy(), batch["at"].to_numpy(), column(batch, "id"), column(batch, "place")))
-    for batch in batches_of(found, results_in, found.files):
+    for batch in batches_of(found, results_in):
         done.append(column(batch, "id"))
-        errors += sum(batch["error"].to_pylist())
+        errors += pc.sum(batch["error"]).as_py() or 0
+        foreign.update(batch.filter(pc.is_null(batch["error"]))["file"].to_pylist())
+    if foreign:
+        return {"foreign": found.files[min(foreign)]}, None, None
     file, at, ids, places = (np.concatenate(parts) for parts in zip(*about))
     done = np.sort(np.concatenate(done))
     order = np.lexsort((at, file, ids))
@@ -89,6 +97,13 @@ def survey(wanted: str, there: str):
     missing = np.count_nonzero(~among(ids, done))
     numbers = {"lines": len(ids), "missing": missing, "twice": np.count_nonzero(done[1:] == done[:-1]), "errors": errors}
     return {name: int(number) for name, number in numbers.items()}, done, np.sort(places[again])
+
+
+def known(numbers: ray.ObjectRef) -> dict:
+    numbers = ray.get(numbers)
+    if "foreign" in numbers:
+        raise not_ours(numbers["foreign"])
+    return numbers
 
 
 NONE = np.array([], "S16")
@@ -180,6 +195,7 @@ DUPLICATE = {
 def configure() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars, context.issue_detectors_config.detectors = False, []
+    warnings.filterwarnings("ignore", module="ray.data")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong comes as an exception besides
     logging.getLogger("ray._private.utils").setLevel(logging.WARNING)
 
@@ -189,12 +205,13 @@ def cluster(options: dict):
     """Joins a cluster, or makes one; gives how many nodes are its own."""
     address, quiet = options["address"], {"logging_level": "error", "log_to_driver": False}
     if not address.startswith("local:"):
+        knock(address)
         in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its files were sent with it
         try:
             ray.init(address, runtime_env=None if in_job else sent_project(options), **quiet)
         except ConnectionError as error:
-            raise ConnectionError(f"No Ray cluster answers at {address}. --ray local:1 makes one on this machine.") from error
-        tell_of_room(options)
+            raise nobody_at(address) from error
+        wait_for_room(options)
         yield 0
         return
     from ray.cluster_utils import Cluster
@@ -215,13 +232,31 @@ def cluster(options: dict):
         made.shutdown()
 
 
-def tell_of_room(options: dict) -> None:
-    """A cluster may grow, and what does not fit waits until it has: whoever waits in vain is to know for what."""
-    wanted = {"CPU": options["cpus"], "GPU": options["gpus"]}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(name, 0) >= count for name, count in wanted.items()) for node in nodes):
-        cores, gpus = wanted.values()
-        say(f"No node of the cluster has the {cores} cores and {gpus} GPUs of an actor: waiting for one that does.")
+def knock(address: str) -> None:
+    """Ray tries for a quarter of an hour where nobody listens, and nearly as long where somebody else does."""
+    os.environ["RAY_gcs_server_port_wait_time_s"] = "1"  # once
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:  # the latter for a port beyond 65,535
+            raise nobody_at(address) from error
+
+
+def nobody_at(address: str) -> ConnectionError:
+    return ConnectionError(f"No Ray cluster answers at {address}. --ray local:1 makes one on this machine.")
+
+
+def wait_for_room(options: dict) -> None:
+    """A task that asks for what an actor takes shows whether there is room for one. A cluster may grow until there is."""
+    cores, gpus, patience = options["cpus"], options["gpus"], options["patience"]
+    room = ray.remote(num_cpus=cores, num_gpus=gpus)(lambda: None).remote()
+    full = f"No node of the cluster has the {cores} cores and {gpus} GPUs of an actor free"
+    if not ray.wait([room], timeout=min(10, patience))[0]:
+        say(f"{full}: waiting up to {patience} s for one that has.")
+        if not ray.wait([room], timeout=patience)[0]:
+            raise ValueError(f"{full}: lower --cpus-per-actor or --gpus-per-actor.")
+    ray.get(room)
 
 
 def sent_project(options: dict) -> dict:
@@ -249,13 +284,13 @@ def main(options: dict) -> int:
         look = survey.options(num_returns=3)
         places = options["input"], f"{options['output']}/*{suffix}"
         numbers, done, duplicates = look.remote(*places)
-        before = ray.get(numbers)
+        before = known(numbers)
         if before["missing"] < before["lines"] or recomputed:
             found = before["lines"] - before["missing"]
             say(f"{found} of {before['lines']} results are there; {recomputed} requests were under way when the last run ended.")
         if before["missing"]:
             recomputed += answer_missing(options, output, nodes, [done], [duplicates], before)
-        after = ray.get(look.remote(*places)[0])
+        after = known(look.remote(*places)[0])
     if after["missing"] or after["twice"]:
         raise RuntimeError(
             f"{after['missing']} lines have no result, and {after['twice']} have two: the input changed, or another run wrote "
@@ -271,18 +306,21 @@ def answer_missing(options: dict, output: Shards, nodes: int, done: list, duplic
     source = Lines(options["input"])
     least = options["least"] or nodes or 1
     room = nodes or int(ray.cluster_resources().get("CPU", 1) // options["cpus"])
+    most = max(least, options["most"] or room)
+    bytes_a_line = sum(source.sizes) / numbers["lines"]
     missing = ray.data.read_datasource(source, **LIGHT).map_batches(
         wanted, batch_format="pyarrow", fn_args=(source.files, done, duplicates), **LIGHT
     )
-    blocks = missing.repartition(target_num_rows_per_block=options["block"])
-    blocks._logical_plan.dag.ray_remote_args["num_cpus"] = LIGHT["num_cpus"]  # repartition() has no argument for it
-    tallies = blocks.map_batches(
+    rows = options["block"] * blocks_a_task(numbers["missing"] / options["block"], bytes_a_line * options["block"], most)
+    tasks = missing.repartition(target_num_rows_per_block=rows)
+    tasks._logical_plan.dag.ray_remote_args["num_cpus"] = LIGHT["num_cpus"]  # repartition() has no argument for it
+    tallies = tasks.map_batches(
         Answerer,
         batch_size=options["block"],
         batch_format="pyarrow",
         compute=ActorPoolStrategy(
             min_size=least,
-            max_size=max(least, options["most"] or room),
+            max_size=most,
             max_concurrent_calls_per_actor=2,
             enable_true_multi_threading=True,
         ),
@@ -304,6 +342,12 @@ def answer_missing(options: dict, output: Shards, nodes: int, done: list, duplic
     return sums["recomputed"]
 
 
+def blocks_a_task(blocks: float, size: float, actors: int) -> int:
+    """What is small goes through the driver and stays in its memory until its turn: a task takes blocks of a megabyte together,
+    or fewer, where each actor would have less than 64 tasks. Each block is a shard by itself all the same."""
+    return max(1, int(min(blocks / (64 * actors), (1 << 20) / size)))
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -316,8 +360,8 @@ if __name__ == "__main__":
         code = 130
     except (RuntimeError, ray.exceptions.RayError) as error:
         said = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
-        if isinstance(error, ray.exceptions.RayError):  # which has the way there before what went wrong
-            said = [re.sub(r"^[\w.]+Error: ", "", said[-1])]
+        if isinstance(error, ray.exceptions.RayError):  # which has the way there before what went wrong, and advice after it
+            said = re.findall(r"^\w+Error: (.*)", str(error), re.MULTILINE)[-1:] or said[-1:]
         say(f"batch: {' '.join(said)}")
         code = 1
     except (ValueError, OSError) as error:

@@ -38,6 +38,7 @@ export async function runRayBatch(options: RayBatchOptions): Promise<number> {
   const driver = {
     ...{ input, output, address, settings, least: minActors, most: maxActors },
     ...{ cpus: options.cpusPerActor, gpus: options.gpusPerActor, project: PROJECT, model: resolve(folder) },
+    patience: 600, // seconds for a node with room for an actor: a cluster may have to grow
     window: 4 * options.maxBatch, // in a worker: whoever leaves its engine, somebody waits
     block: 16 * options.maxBatch, // in a shard: its last rows, which have the engine to themselves, are few
     workers: [[Deno.execPath()], ["deno"], ["npx", "-y", "deno@2"]].map((deno) => [...deno, ...worker]),

@@ -29,6 +29,10 @@ class Shards:
         before = self._read(SETTINGS)
         if before is not None and before != settings.encode():
             raise ValueError(f"{self.folder} holds results of other settings, {before.decode()}: take those, or another --output.")
+        if before is None:
+            for info in filesystem.get_file_info(FileSelector(base, allow_not_found=True)):
+                if info.path.endswith(self.suffix):
+                    raise not_ours(info.path)
 
     def begin(self, settings: str) -> int:
         """Makes this run the one that writes; gives how many requests the run before had under way when it ended."""
@@ -90,6 +94,10 @@ class Shards:
             filesystem.delete_file(temporary)
             raise RuntimeError(f"Another run writes {self.folder} now: this one ends.")
         filesystem.move(temporary, f"{base}/{name}")
+
+
+def not_ours(path: str) -> ValueError:
+    return ValueError(f"{path} holds no results of --ray: take another --output.")
 
 
 def shard_name(ids: list[bytes]) -> str:
