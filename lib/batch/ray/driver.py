@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 
 # Before Ray is there: it tells nobody of its use, what goes wrong comes as an exception and not as a log besides, a model is
 # sent although git does not keep it, and on nodes that are made here workers have the priority of everybody else.
-os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1"}
-os.environ["RAY_worker_niceness"] = "0"
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+os.environ |= {"RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1", "RAY_worker_niceness": "0"}
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
@@ -236,10 +236,10 @@ def knock(address: str) -> None:
     """Ray tries for a quarter of an hour where nobody listens, and nearly as long where somebody else does."""
     os.environ["RAY_gcs_server_port_wait_time_s"] = "1"  # once
     if address != "auto":
-        host, _, port = address.rpartition(":")
+        host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:  # the latter for a port beyond 65,535
+        except (OSError, ValueError, OverflowError) as error:  # the last two for what is no port
             raise nobody_at(address) from error
 
 
