@@ -236,10 +236,10 @@ def knock(address: str) -> None:
     """Ray tries for a quarter of an hour where nobody listens, and nearly as long where somebody else does."""
     os.environ["RAY_gcs_server_port_wait_time_s"] = "1"  # once
     if address != "auto":
-        host, _, port = address.removeprefix("ray://").rpartition(":")
+        host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, ValueError, OverflowError) as error:  # the last two for what is no port
+        except (OSError, OverflowError) as error:  # the latter for a port beyond 65,535
             raise nobody_at(address) from error
 
 
