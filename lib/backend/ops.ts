@@ -24,6 +24,16 @@ export interface Linear {
   dispose(): void;
 }
 
+/** What layer norm knows, under the checkpoint's names. */
+export interface Norm {
+  /** The gain, [D]. */
+  readonly weight: tf.Tensor1D;
+  /** [D]. */
+  readonly bias: tf.Tensor1D;
+  /** Added to the variance. */
+  readonly epsilon: number;
+}
+
 /** The last layer, from a token's vector to a score for every word. */
 export interface DividedLinear {
   /** [N, D] -> the logits [N, V], in as many parts, side by side, as the backend computes apart. */
@@ -152,6 +162,8 @@ export interface Ops {
   embed(table: tf.Tensor2D, ids: tf.Tensor1D): tf.Tensor2D;
   /** weight [K, M], bias [M]: x·weight + bias, then the activation. Takes over both tensors. */
   linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
+  /** The same of x after layer norm, where the backend makes one layer of both. The norm stays the caller's. */
+  normedLinear?(norm: Norm, weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
   /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
   head(wte: tf.Tensor2D, options: LinearOptions): DividedLinear;
   /**
