@@ -181,8 +181,11 @@ export interface Ops {
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */
   layerNorm(x: tf.Tensor2D, gain: tf.Tensor1D, bias: tf.Tensor1D, epsilon: number): tf.Tensor2D;
-  /** How a bucket's tokens attend in this step, with the heads of one group: what all layers share is made once. */
-  attention(bucket: BucketInputs, group: number): Attention;
+  /**
+   * How a bucket's tokens attend in this step, which feeds so many tokens in all, with the heads of one group: what all layers
+   * share is made once.
+   */
+  attention(bucket: BucketInputs, group: number, tokens: number): Attention;
   /** [N, m] -> for each bucket the rows of its tokens, [n, m]. */
   splitByBucket(x: tf.Tensor2D, buckets: readonly BucketInputs[]): tf.Tensor2D[];
   /** Undoes {@link Ops.splitByBucket}. */

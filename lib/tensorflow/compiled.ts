@@ -9,7 +9,7 @@ import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
 import { geluNew, normalise } from "../backend/plain.ts";
 import { type CacheTensorOps, plainCacheOps } from "../backend/tensor_caches.ts";
-import { compiledAttentionParts } from "./attention.ts";
+import { compiledAttentionParts, compiledTokenAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
@@ -27,9 +27,10 @@ const SLICE = [attr.type("T", float), attr.type("Index", int32)];
 /** The head has a whole group of so many words: a library's matrix multiplication would else copy all of them in every step. */
 const WHOLE = 8;
 
-/** The operations on a TensorFlow backend whose captured steps XLA compiles. */
-export function compiledOps(backend: TensorflowBackend): Ops {
-  const parts = compiledAttentionParts(backend), { create, read, assign } = variables(backend);
+/** The operations on a TensorFlow backend whose captured steps XLA compiles, or, without `compiled`, could. */
+export function compiledOps(backend: TensorflowBackend, compiled: boolean): Ops {
+  const parts = compiledAttentionParts(backend), ofOneToken = compiledTokenAttentionParts(backend);
+  const { create, read, assign } = variables(backend);
   const cacheOps: CacheTensorOps = {
     emptyCaches(shape, count) {
       const zeros = tf.fill<tf.Rank.R4>(shape, 0); // shared until the first step: a kernel for each would take longer than one
@@ -77,8 +78,9 @@ export function compiledOps(backend: TensorflowBackend): Ops {
       return linear(backend, columns, shifted, options, norm.epsilon);
     },
 
-    attention(bucket, group) {
-      return composeAttention(parts, bucket, group);
+    attention(bucket, group, tokens) {
+      const single = compiled && backend.binding.isCapturing && tokens === 1 && !bucket.rectangle;
+      return composeAttention(single ? ofOneToken : parts, bucket, group);
     },
 
     cachesInOne: false,
