@@ -130,7 +130,10 @@ class Loader {
     }) as T;
   }
 
-  /** A linear layer of the checkpoint in parts, one for each group; `change` what is stored before it is used. `norm` comes before it, if that is folded. */
+  /**
+   * A linear layer of the checkpoint in parts, one for each group; `change` what is stored before it is used. `norm` is the layer norm
+   * before it, which it takes in where the backend makes one layer of both.
+   */
   async linears(
     name: string,
     activation: Activation,
