@@ -22,7 +22,7 @@ const { float, qint8, quint8 } = DataType;
 
 /** A part whose weight is int8 already. */
 export interface Int8Part extends Pick<ColumnPart, "name" | "bias"> {
-  /** The numbers, [K, m], and the range of each column that −127 and 127 stand for, twice [m]. */
+  /** The numbers, [m, K]: a product of one row reads each column from end to end. The range that −127 and 127 stand for, twice [m]. */
   weight: TensorMetadata[];
 }
 
@@ -46,7 +46,7 @@ export function quantizedPart(
     const limit = tf.maximum(tf.maximum(high, tf.neg(low)), 1e-12);
     return quantize(backend, weight, tf.neg(limit), limit, [attr.int("axis", columns)]);
   });
-  return { name, bias, weight: [transposed ? transpose(backend, values) : values, ...range] };
+  return { name, bias, weight: [transposed ? values : transpose(backend, values), ...range] };
 }
 
 /** A weight that is int8 already, as it is. Takes over the bias. */
@@ -119,13 +119,13 @@ export class Int8Linear implements DividedLinear {
     { name, weight, shiftedBias }: PreparedPart,
     outputRange?: ActivationRange,
   ): TensorMetadata {
-    const packed = keepsPacked(this.backend, this.#modelSize), gelu = this.activation === "gelu_new";
+    const packed = keepsPacked(this.backend, input.shape[0], this.#modelSize), gelu = this.activation === "gelu_new";
     const [low, high] = this.inputRange!;
     return unsignedProduct(this.backend, input, high - low, weight, shiftedBias!, { name, packed, gelu, outputRange });
   }
 
   #applyByRow(x: tf.Tensor2D): tf.Tensor2D[] {
-    const { backend } = this, packed = keepsPacked(backend, this.#modelSize);
+    const { backend } = this, packed = keepsPacked(backend, x.shape[0], this.#modelSize);
     return tf.tidy(() => {
       const largest = tf.max(tf.abs(x), -1, true); // [N, 1]
       const rows = quantize(backend, divideOrZero(backend, x, largest), tf.scalar(-1), tf.scalar(1));
@@ -178,7 +178,7 @@ function shiftedBias(
   low: number,
 ): tf.Tensor1D {
   return tf.tidy(() => {
-    const ones = quantizeUnsigned(backend, tf.ones([1, weight[0].shape[0]]), [0, 1]);
+    const ones = quantizeUnsigned(backend, tf.ones([1, weight[0].shape[1]]), [0, 1]);
     const sums = backend.wrap(
       unsignedProduct(backend, ones, 1, weight, noBias, { name, packed: false }),
     ) as tf.Tensor2D;
@@ -187,12 +187,12 @@ function shiftedBias(
   });
 }
 
-/** An int8 weight in TensorFlow's memory: [values [K, m], low [m], high [m]]. */
+/** An int8 weight in TensorFlow's memory: [values [m, K], low [m], high [m]]. */
 function rawInt8(backend: TensorflowBackend, { values, shape, axis, scale }: Int8Weight): TensorMetadata[] {
   const high = scale.map((scale) => 127 * scale), vector = [high.length];
   const raw = backend.createRaw([...shape], qint8, values);
   return [
-    axis === 0 ? transpose(backend, raw) : raw,
+    axis === 0 ? raw : transpose(backend, raw),
     backend.createRaw(vector, float, high.map((limit) => -limit)),
     backend.createRaw(vector, float, high),
   ];
@@ -286,7 +286,7 @@ function quantizedProduct(
       attr.type("U", float),
       attr.type("Tout", output),
       attr.bool("transpose_a", false),
-      attr.bool("transpose_b", false),
+      attr.bool("transpose_b", true),
       attr.bool("is_weight_const", packed),
       attr.bool("is_bias_const", backend.binding.isCapturing),
       attr.string("fused_ops", ["BiasAdd", ...gelu ? ["GeluApproximate"] : [], rounds ? "Requantize" : "Dequantize"]),

@@ -40,8 +40,8 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     },
     trace: (inputs, build, parallelism) => backend.trace(inputs, build, spread(parallelism)),
     stepBuckets: { singles: 3, rectangles: 1 },
-    // oneDNN lays out weights in one of two ways, and in the wrong one a product takes twice as long.
-    sizeClass: (tokens) => tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
+    // oneDNN lays out packed weights in one of two ways, and in the wrong one a product takes twice as long; a row alone needs none.
+    sizeClass: (tokens) => tokens === 1 ? "one" : tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
   };
 }
 

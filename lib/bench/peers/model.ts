@@ -13,14 +13,15 @@ const models = fileURLToPath(new URL("../../../models", import.meta.url));
 export async function benchModel(folder: string): Promise<{ path: string; random: boolean }> {
   const downloaded = join(models, "gpt2");
   if (await exists(join(downloaded, "model.safetensors"))) return { path: downloaded, random: false };
-  const path = join(folder, "random-gpt2");
+  const path = join(folder, "untrained-gpt2");
   if (!await exists(join(path, "config.json"))) await writeRandomModel(path);
   return { path, random: true };
 }
 
 /**
- * Random weights whose every part shows in the logits, so that a peer that leaves one out is found out. The words are
- * GPT-2's: some converters want them.
+ * Random weights, as large as GPT-2's are before training (Radford et al. 2019, section 2.3), so that int8 finds activations that
+ * it can round. Biases and gains are random, too: every part shows in the logits, and a peer that leaves one out is found out.
+ * The words are GPT-2's: some converters want them.
  */
 async function writeRandomModel(path: string): Promise<void> {
   const config = gpt2Config("gpt2");
@@ -28,7 +29,7 @@ async function writeRandomModel(path: string): Promise<void> {
   let seed = 0;
   for (const [name, shape] of weightShapes(config)) {
     const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
-    fillNormal(data, seed++, /ln_\w\./.test(name) ? 0.05 : 0.1);
+    fillNormal(data, seed++, /ln_\w\./.test(name) ? 0.05 : 0.02);
     if (/ln_\w\.weight$/.test(name)) data.forEach((value, i) => data[i] = 1 + value);
     tensors.set(name, { dtype: "F32", shape, data });
   }
