@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
+import { plainOps } from "../lib/backend/plain.ts";
 import { useBackend } from "../lib/backend/select.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { generateBatch, generateTokenKvCaching } from "../lib/engine/generate.ts";
@@ -49,6 +50,29 @@ Deno.test("where XLA cannot compile, the same operations run one by one", async 
     }
   }
   await assert.rejects(loadGPT2(folder, { backend: without, dtype: "bfloat16" }), /it has float32/);
+});
+
+Deno.test("layer norm within the weights after it is layer norm before them, of one row and of several", () => {
+  tf.tidy(() => {
+    const [K, M] = [24, 40],
+      random = (shape: number[], mean: number, seed: number) => tf.randomNormal(shape, mean, 1, "float32", seed);
+    const rows = random([3, K], 5, 1) as tf.Tensor2D, weight = random([K, M], 0, 2) as tf.Tensor2D;
+    const norm = { weight: random([K], 1, 3) as tf.Tensor1D, bias: random([K], 1, 4) as tf.Tensor1D, epsilon: 1e-5 };
+    const bias = random([M], 0, 5) as tf.Tensor1D, values = (x: tf.Tensor) => Array.from(x.dataSync());
+    for (const [dtype, tolerance] of [["float32", 1e-4], ["bfloat16", 0.25]] as const) {
+      const options = { name: "test", activation: "gelu_new", dtype } as const;
+      const normed = compiled.ops.normedLinear!(norm, weight.clone(), bias.clone(), options);
+      const bare = compiled.ops.linear(weight.clone(), bias.clone(), options);
+      for (const x of [rows, tf.slice(rows, [1, 0], [1, -1])]) {
+        const input = plainOps.layerNorm(x, norm.weight, norm.bias, norm.epsilon);
+        const wanted = values(plainOps.linear(weight, bias, options).apply(input));
+        const check = (got: tf.Tensor) => assertClose(values(got), wanted, tolerance, `${dtype}, ${x.shape[0]} rows`);
+        check(normed.apply(x));
+        assert.throws(() => check(bare.apply(x)), "the control");
+      }
+      for (const layer of [normed, bare]) layer.dispose();
+    }
+  });
 });
 
 Deno.test("a compiled step leaves the cache as steps of single operations do, also when it has grown", async () => {

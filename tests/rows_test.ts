@@ -104,7 +104,8 @@ testOnEach(backends, "rows of a schedule have the logits of the plain model, whi
 
 /** A backend that does attention wrong: what `change` makes of its inputs is what it computes with. */
 function wrong(backend: Backend, change: (bucket: BucketInputs) => BucketInputs): Backend {
-  const { ops } = backend, attention: typeof ops.attention = (bucket, group) => ops.attention(change(bucket), group);
+  const { ops } = backend,
+    attention: typeof ops.attention = (bucket, ...rest) => ops.attention(change(bucket), ...rest);
   return Object.create(backend, { ops: { value: { ...ops, attention } } });
 }
 

@@ -217,8 +217,8 @@ Deno.test("TensorFlow's versions of GPT-2's operations agree with the plain ones
         const [n] = bucket.positions.shape, qkv = random([n, 3 * D], 7) as tf.Tensor2D;
         const [keys, values] = [8, 9].map((seed) => random([B, H, S, D / H], seed) as tf.Tensor4D);
         const whole = tf.reshape(tf.stack([keys, values]), [2, -1, D / H]);
-        const expected = plainOps.attention({ ...bucket, caches: [[keys, values]] }, 0).apply(qkv, 0);
-        const actual = ops.attention({ ...bucket, caches: [[whole]] }, 0).apply(qkv, 0);
+        const expected = plainOps.attention({ ...bucket, caches: [[keys, values]] }, 0, rows.length).apply(qkv, 0);
+        const actual = ops.attention({ ...bucket, caches: [[whole]] }, 0, rows.length).apply(qkv, 0);
         same(`attention, ${name}`, actual.attended, expected.attended);
         const written = tf.reshape(tf.stack([expected.keys, expected.values]), whole.shape);
         same(`keys and values in place, ${name}`, whole, written, 0);

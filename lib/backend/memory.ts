@@ -12,8 +12,8 @@ export function checkAvailable(
   const available = backend.availableMemory() ?? Infinity;
   if (needed <= available) return;
   throw new RangeError(
-    `Cannot ${say.what}: that needs ${Math.round(needed)} bytes (${formatBytes(needed)}${say.part ?? ""}), and ` +
-      `${
+    `Cannot ${say.what}: that needs ${Math.round(needed)} bytes (${formatBytes(needed)}${say.part ?? ""}), and no ` +
+      `more than ${
         formatBytes(available)
       } are free, of the machine or of what its container, its service or its GPU lets this process have. ` +
       say.remedy,

@@ -24,6 +24,16 @@ export interface Linear {
   dispose(): void;
 }
 
+/** What layer norm knows, under the checkpoint's names. */
+export interface Norm {
+  /** The gain, [D]. */
+  readonly weight: tf.Tensor1D;
+  /** [D]. */
+  readonly bias: tf.Tensor1D;
+  /** Added to the variance. */
+  readonly epsilon: number;
+}
+
 /** The last layer, from a token's vector to a score for every word. */
 export interface DividedLinear {
   /** [N, D] -> the logits [N, V], in as many parts, side by side, as the backend computes apart. */
@@ -152,6 +162,8 @@ export interface Ops {
   embed(table: tf.Tensor2D, ids: tf.Tensor1D): tf.Tensor2D;
   /** weight [K, M], bias [M]: x·weight + bias, then the activation. Takes over both tensors. */
   linear(weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
+  /** The same of x after layer norm, where the backend makes one layer of both. The norm stays the caller's. */
+  normedLinear?(norm: Norm, weight: tf.Tensor2D, bias: tf.Tensor1D, options: LinearOptions): Linear;
   /** wte [V, D]: x·wteᵀ. The embedding stays the caller's: GPT-2 uses it twice. */
   head(wte: tf.Tensor2D, options: LinearOptions): DividedLinear;
   /**
@@ -169,8 +181,11 @@ export interface Ops {
   add(a: tf.Tensor2D, b: tf.Tensor2D): tf.Tensor2D;
   /** [N, D] -> [N, D]: each row to mean 0 and variance 1, times gain [D], plus bias [D]. */
   layerNorm(x: tf.Tensor2D, gain: tf.Tensor1D, bias: tf.Tensor1D, epsilon: number): tf.Tensor2D;
-  /** How a bucket's tokens attend in this step, with the heads of one group: what all layers share is made once. */
-  attention(bucket: BucketInputs, group: number): Attention;
+  /**
+   * How a bucket's tokens attend in this step, which feeds so many tokens in all, with the heads of one group: what all layers
+   * share is made once.
+   */
+  attention(bucket: BucketInputs, group: number, tokens: number): Attention;
   /** [N, m] -> for each bucket the rows of its tokens, [n, m]. */
   splitByBucket(x: tf.Tensor2D, buckets: readonly BucketInputs[]): tf.Tensor2D[];
   /** Undoes {@link Ops.splitByBucket}. */

@@ -54,9 +54,7 @@ export const plainOps: Ops = {
   },
 
   layerNorm(x, gain, bias, epsilon) {
-    const centred = tf.sub(x, tf.mean(x, -1, true));
-    const variance = tf.mean(tf.square(centred), -1, true);
-    return tf.add(tf.mul(tf.mul(centred, tf.rsqrt(tf.add(variance, epsilon))), gain), bias);
+    return tf.add(tf.mul(normalise(x, epsilon), gain), bias);
   },
 
   attention(bucket, group) {
@@ -103,6 +101,13 @@ const plainAttentionParts: AttentionParts = {
     };
   },
 };
+
+/** [N, D] -> [N, D]: each row to mean 0 and variance 1. */
+export function normalise(x: tf.Tensor2D, epsilon: number): tf.Tensor2D {
+  const centred = tf.sub(x, tf.mean(x, -1, true));
+  const variance = tf.mean(tf.square(centred), -1, true);
+  return tf.mul(centred, tf.rsqrt(tf.add(variance, epsilon)));
+}
 
 /**
  * [N, M] -> [N, M]. GELU by its tanh approximation, as GPT-2 was trained with (Hendrycks and Gimpel 2016, section 2):

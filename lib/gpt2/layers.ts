@@ -9,7 +9,7 @@
 
 import type * as tf from "@tensorflow/tfjs";
 import { tidy } from "@tensorflow/tfjs";
-import type { Linear, Ops } from "../backend/ops.ts";
+import type { Linear, Norm, Ops } from "../backend/ops.ts";
 import type { StepContext } from "./step_context.ts";
 
 /**
@@ -19,13 +19,13 @@ import type { StepContext } from "./step_context.ts";
 export type Residual = readonly tf.Tensor2D[];
 
 /** Each token's vector to mean 0 and variance 1, then a gain and a bias (Ba et al. 2016). */
-export class LayerNorm {
+export class LayerNorm implements Norm {
   /** From its weights [D]; `epsilon` is added to the variance. */
   constructor(
     private readonly ops: Ops,
-    private readonly weight: tf.Tensor1D,
-    private readonly bias: tf.Tensor1D,
-    private readonly epsilon: number,
+    readonly weight: tf.Tensor1D,
+    readonly bias: tf.Tensor1D,
+    readonly epsilon: number,
   ) {}
 
   /** [N, D] -> [N, D]. */
@@ -62,20 +62,20 @@ export class HiddenGroup {
 
 /** One block: attention, then MLP, each on a normalised copy and added back (checkpoint prefix `h.i`). */
 export class Block {
-  /** The block's four parts. */
+  /** The block's four parts; without layer norms where the linear layers after them hold them already. */
   constructor(
     private readonly ops: Ops,
-    private readonly ln_1: LayerNorm,
+    private readonly ln_1: LayerNorm | undefined,
     private readonly attn: readonly HeadGroup[],
-    private readonly ln_2: LayerNorm,
+    private readonly ln_2: LayerNorm | undefined,
     private readonly mlp: readonly HiddenGroup[],
   ) {}
 
   /** [N, D] -> [N, D]. */
   apply(x: Residual, step: StepContext, layer: number): Residual {
     const { ops, ln_1, attn, ln_2, mlp } = this;
-    x = tidy("attn", () => addTo(x, ops, attn, (head, x, i) => head.apply(ln_1.apply(x), step, layer, i)));
-    return tidy("mlp", () => addTo(x, ops, mlp, (hidden, x) => hidden.apply(ln_2.apply(x))));
+    x = tidy("attn", () => addTo(x, ops, attn, (head, x, i) => head.apply(ln_1?.apply(x) ?? x, step, layer, i)));
+    return tidy("mlp", () => addTo(x, ops, mlp, (hidden, x) => hidden.apply(ln_2?.apply(x) ?? x)));
   }
 }
 

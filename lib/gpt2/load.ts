@@ -130,12 +130,15 @@ class Loader {
     }) as T;
   }
 
-  /** A linear layer of the checkpoint in parts, one for each group; `change` what is stored before it is used. */
+  /**
+   * A linear layer of the checkpoint in parts, one for each group; `change` what is stored before it is used. `norm` is the layer norm
+   * before it, which it takes in where the backend makes one layer of both.
+   */
   async linears(
     name: string,
     activation: Activation,
     division: Division,
-    change?: (values: Float32Array) => void,
+    { norm, change }: { norm?: LayerNorm; change?: (values: Float32Array) => void } = {},
   ): Promise<Linear[]> {
     const { ops } = this.backend, options = { ...this.#options(name), activation };
     const int8 = await this.#int8(`${name}.weight`);
@@ -154,7 +157,9 @@ class Loader {
     });
     return onBackend(this.backend, () => {
       const biases = divideBias(bias, division);
-      return divide(weight, division).map((part, g) => this.#own(ops.linear(part, biases[g], options)));
+      const make = (part: tf.Tensor2D, bias: tf.Tensor1D) =>
+        norm && ops.normedLinear ? ops.normedLinear(norm, part, bias, options) : ops.linear(part, bias, options);
+      return divide(weight, division).map((part, g) => this.#own(make(part, biases[g])));
     });
   }
 
@@ -182,26 +187,26 @@ class Loader {
   }
 
   async block(i: number): Promise<Block> {
-    const ln_1 = await this.layerNorm(`h.${i}.ln_1`);
-    const attn = await this.attention(i);
-    const ln_2 = await this.layerNorm(`h.${i}.ln_2`);
-    return new Block(this.backend.ops, ln_1, attn, ln_2, await this.mlp(i));
+    const { ops } = this.backend, apart = (norm: LayerNorm) => ops.normedLinear ? undefined : norm;
+    const ln_1 = await this.layerNorm(`h.${i}.ln_1`), attn = await this.attention(i, ln_1);
+    const ln_2 = await this.layerNorm(`h.${i}.ln_2`), mlp = await this.mlp(i, ln_2);
+    return new Block(ops, apart(ln_1), attn, apart(ln_2), mlp);
   }
 
-  async attention(i: number): Promise<HeadGroup[]> {
+  async attention(i: number, norm: LayerNorm): Promise<HeadGroup[]> {
     const { n_embd: D, n_head } = this.config, size = D / n_head, h = `h.${i}.attn`;
     const groups = this.headRanges.map(([start, end]) => [start * size, end * size] as const);
     const qkv = groups.map(([start, end]) => [0, D, 2 * D].map((part) => [part + start, part + end] as const));
-    const scale = (values: Float32Array) => scaleQuery(values, this.config, i);
-    const c_attn = await this.linears(`${h}.c_attn`, "none", { axis: 1, groups: qkv }, scale);
+    const change = (values: Float32Array) => scaleQuery(values, this.config, i);
+    const c_attn = await this.linears(`${h}.c_attn`, "none", { axis: 1, groups: qkv }, { norm, change });
     const c_proj = await this.linears(`${h}.c_proj`, "none", { axis: 0, groups: groups.map((range) => [range]) });
     return this.headRanges.map((_, g) => new HeadGroup(c_attn[g], c_proj[g]));
   }
 
-  async mlp(i: number): Promise<HiddenGroup[]> {
+  async mlp(i: number, norm: LayerNorm): Promise<HiddenGroup[]> {
     const h = `h.${i}.mlp`, unit = 16; // numbers that the processor takes at once
     const groups = ranges(this.config.n_inner, this.headRanges.length, unit).map((range) => [range]);
-    const c_fc = await this.linears(`${h}.c_fc`, "gelu_new", { axis: 1, groups });
+    const c_fc = await this.linears(`${h}.c_fc`, "gelu_new", { axis: 1, groups }, { norm });
     const c_proj = await this.linears(`${h}.c_proj`, "none", { axis: 0, groups });
     return groups.map((_, g) => new HiddenGroup(this.backend.ops, c_fc[g], c_proj[g]));
   }

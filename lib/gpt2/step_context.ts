@@ -19,9 +19,9 @@ export class StepContext {
 
   /** The step that feeds `inputs`. */
   constructor(private readonly ops: Ops, readonly inputs: StepInputs) {
-    const { buckets } = inputs;
+    const { buckets, tokens: { size } } = inputs;
     this.written = buckets.map(({ caches }) => caches.map(() => []));
-    this.#attention = buckets[0].rowStarts.map((_, group) => buckets.map((bucket) => ops.attention(bucket, group)));
+    this.#attention = buckets[0].rowStarts.map((_, g) => buckets.map((bucket) => ops.attention(bucket, g, size)));
   }
 
   /**

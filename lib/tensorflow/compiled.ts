@@ -7,9 +7,9 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Activation, Linear, LinearOptions, Ops } from "../backend/ops.ts";
-import { geluNew, plainOps } from "../backend/plain.ts";
+import { geluNew, normalise } from "../backend/plain.ts";
 import { type CacheTensorOps, plainCacheOps } from "../backend/tensor_caches.ts";
-import { compiledAttentionParts } from "./attention.ts";
+import { compiledAttentionParts, compiledTokenAttentionParts } from "./attention.ts";
 import { composeAttention } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
@@ -27,9 +27,10 @@ const SLICE = [attr.type("T", float), attr.type("Index", int32)];
 /** The head has a whole group of so many words: a library's matrix multiplication would else copy all of them in every step. */
 const WHOLE = 8;
 
-/** The operations on a TensorFlow backend whose captured steps XLA compiles. */
-export function compiledOps(backend: TensorflowBackend): Ops {
-  const parts = compiledAttentionParts(backend), { create, read, assign } = variables(backend);
+/** The operations on a TensorFlow backend whose captured steps XLA compiles, or, without `compiled`, could. */
+export function compiledOps(backend: TensorflowBackend, compiled: boolean): Ops {
+  const parts = compiledAttentionParts(backend), ofOneToken = compiledTokenAttentionParts(backend);
+  const { create, read, assign } = variables(backend);
   const cacheOps: CacheTensorOps = {
     emptyCaches(shape, count) {
       const zeros = tf.fill<tf.Rank.R4>(shape, 0); // shared until the first step: a kernel for each would take longer than one
@@ -68,18 +69,18 @@ export function compiledOps(backend: TensorflowBackend): Ops {
       return { apply: (x) => [first(layer.apply(x))], dispose: layer.dispose };
     },
 
-    layerNorm(x, gain, bias, epsilon) {
-      if (x.shape[0] > 1) return plainOps.layerNorm(x, gain, bias, epsilon);
-      // Of one row XLA takes both sums in one kernel, if neither waits for the other.
-      return tf.tidy(() => {
-        const mean = tf.mean(x, 1, true), variance = tf.sub(tf.mean(tf.square(x), 1, true), tf.square(mean));
-        const scale = tf.mul(tf.rsqrt(tf.add(tf.relu(variance), epsilon)), gain);
-        return tf.add(tf.mul(tf.sub(x, mean), scale), bias) as tf.Tensor2D;
-      });
+    normedLinear(norm, weight, bias, options) {
+      const [columns, shifted] = tf.tidy(() => [
+        tf.transpose(tf.mul<tf.Tensor2D>(weight, tf.reshape(norm.weight, [-1, 1]))),
+        tf.add<tf.Tensor1D>(bias, tf.sum(tf.mul(weight, tf.reshape(norm.bias, [-1, 1])), 0)), // without TF32
+      ]);
+      tf.dispose([weight, bias]);
+      return linear(backend, columns, shifted, options, norm.epsilon);
     },
 
-    attention(bucket, group) {
-      return composeAttention(parts, bucket, group);
+    attention(bucket, group, tokens) {
+      const single = compiled && backend.binding.isCapturing && tokens === 1 && !bucket.rectangle;
+      return composeAttention(single ? ofOneToken : parts, bucket, group);
     },
 
     cachesInOne: false,
@@ -93,25 +94,44 @@ export function compiledOps(backend: TensorflowBackend): Ops {
   };
 }
 
-/** weight [M, K], which is taken over, and a bias [M], if there is one. */
+/**
+ * weight [M, K], which is taken over, and a bias [M], if there is one. With `epsilon` each row of the input is first brought to
+ * mean 0 and variance 1.
+ */
 function linear(
   backend: TensorflowBackend,
   weight: tf.Tensor2D,
   bias: tf.Tensor1D | null,
   { activation = "none", dtype }: LinearOptions,
+  epsilon?: number,
 ): Linear {
   const rounded = dtype === "bfloat16" ? cast(backend, weight, float, bfloat16) : null;
   if (rounded) weight.dispose();
   const wide = () => rounded ? backend.wrap(cast(backend, rounded, bfloat16, float)) : weight;
-  const rowsProduct = (x: tf.Tensor2D) =>
-    rounded ? bfloat16Product(backend, x, rounded) : tf.matMul<tf.Tensor2D>(x, weight, false, true);
+  const sums = epsilon === undefined ? null : tf.tidy(() => tf.sum<tf.Tensor1D>(wide(), 1)); // [M]
+  const product = (x: tf.Tensor2D) => {
+    if (x.shape[0] === 1) return sums ? normedRow(x, epsilon!, rowProduct(x, wide()), sums) : rowProduct(x, wide());
+    const input = sums ? normalise(x, epsilon!) : x;
+    return rounded ? bfloat16Product(backend, input, rounded) : tf.matMul<tf.Tensor2D>(input, weight, false, true);
+  };
   return {
-    apply: (x) => finish(x.shape[0] === 1 ? rowProduct(x, wide()) : rowsProduct(x), bias, activation),
+    apply: (x) => finish(product(x), bias, activation),
     dispose: () => {
       if (rounded) backend.free([rounded]);
-      tf.dispose([...rounded ? [] : [weight], ...bias ? [bias] : []]);
+      tf.dispose([...rounded ? [] : [weight], ...bias ? [bias] : [], ...sums ? [sums] : []]);
     },
   };
+}
+
+/**
+ * The product [1, M] of one row x [1, K], as if x had been normalised before: `sums` [M] are those of the weight's columns. So the
+ * product waits for no mean, and needs no normalised copy of x; and both sums over x are one kernel.
+ */
+function normedRow(x: tf.Tensor2D, epsilon: number, product: tf.Tensor2D, sums: tf.Tensor1D): tf.Tensor2D {
+  return tf.tidy(() => {
+    const mean = tf.mean(x, 1, true), variance = tf.sub(tf.mean(tf.square(x), 1, true), tf.square(mean));
+    return tf.mul(tf.sub(product, tf.mul(mean, sums)), tf.rsqrt(tf.add(tf.relu(variance), epsilon)));
+  });
 }
 
 /**

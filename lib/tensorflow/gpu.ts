@@ -20,7 +20,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend, compiled?: boo
       (backend.onGpu && allowsTf32() ? ", TF32 allowed in float32 products" : ""),
     threads: 1,
     groups: 1,
-    ops: compiledOps(backend),
+    ops: compiledOps(backend, compiled),
     // Empty slots cost nothing compared with compiling a step again for a longer cache.
     cachePolicy: {
       bucketCost: Infinity,
