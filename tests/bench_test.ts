@@ -20,6 +20,7 @@ import type { Contestant } from "../lib/bench/peers/rounds.ts";
 import { refuseCuda } from "../lib/bench/peers/environment.ts";
 import { Peer } from "../lib/bench/peers/protocol.ts";
 import { absences, tables } from "../lib/bench/peers/report.ts";
+import { severalRuns, type StoredRun } from "../lib/bench/peers/several_runs.ts";
 
 const root = new URL("..", import.meta.url);
 
@@ -77,6 +78,29 @@ Deno.test("ratios have a spread over the rounds, and the control is not a peer",
   const text = tables(standings);
   assert.match(text, /lowest round +1\.00x +1\.00x/);
   assert.match(text, /highest round +2\.00x +1\.41x/);
+});
+
+Deno.test("of several runs each number is the median, ratios are shown for each, and runs that differ in kind are refused", () => {
+  const run = (own: number[], others: number[]): StoredRun => ({
+    ...{
+      workload: "static",
+      created: "now",
+      model: "M",
+      threads: 2,
+      host: { cpu: "C" },
+      promptTokens: 7,
+      maxTokens: 10,
+    },
+    contestants: [standing("omnibus", "int8", own), standing("a", "int8", others)],
+  });
+  const { text, result } = severalRuns([run([10, 90], [20, 20]), run([30, 50], [20, 20]), run([20, 70], [80, 20])]);
+  const [own, a] = result.contestants as Standing[];
+  assert.deepEqual([own, a].map(({ points }) => points.map(({ throughput }) => throughput)), [[20, 70], [20, 20]]);
+  assert.equal(own.points[0].repeats.length, 3 * run([1], [1]).contestants[0].points[0].repeats.length);
+  const all = [Math.sqrt(1 * 3.5), Math.sqrt(0.5 * 4.5), Math.sqrt(1.5 * 2.5), Math.sqrt(0.25 * 3.5)]; // medians, runs 1 to 3
+  const line = [...all, 1, 0.5, 1.5, 0.25].map((ratio) => `${ratio.toFixed(2)}x`);
+  assert.match(text, new RegExp(`omnibus / a, int8 +${line.join(" +")}\n`));
+  assert.throws(() => severalRuns([run([1], [1]), run([1, 2], [1, 2])]), /^RangeError: Run 2 has other contestants/);
 });
 
 Deno.test("the machine's state is looked at around each round, and said in a line", async () => {

@@ -5,10 +5,11 @@ import { basename, join } from "node:path";
 import { arrivals } from "../bench/peers/arrivals.ts";
 import { CANDIDATES, startAll } from "../bench/peers/catalog.ts";
 import { BENCH_FOLDER, missingPackages } from "../bench/peers/environment.ts";
-import type { Workload } from "../bench/peers/findings.ts";
+import type { Findings, Workload } from "../bench/peers/findings.ts";
 import { mixed } from "../bench/peers/mixed.ts";
 import { benchModel } from "../bench/peers/model.ts";
 import { absences } from "../bench/peers/report.ts";
+import { severalRuns, type StoredRun } from "../bench/peers/several_runs.ts";
 import { staticBatches } from "../bench/peers/static.ts";
 import { renderSvg } from "../chart.ts";
 import { DTYPES } from "../backend/ops.ts";
@@ -49,6 +50,11 @@ await run({
       value: "N",
       help: "static, mixed: rounds that count, after one that does not (default 5 and 1)",
     },
+    "median-of": {
+      type: "string",
+      value: "a.json,b.json,…",
+      help: "static: measures nothing, and reports the medians of these results of earlier runs",
+    },
     json: {
       type: "string",
       value: "FILE",
@@ -68,6 +74,13 @@ await run({
   const file = name === "static" ? "bench" : `bench-${name}`;
   const writeChart = await pictureOutput("chart", flags.chart, `${file}.svg`);
   const writeJson = await output("json", flags.json, `${file}.json`);
+  const report = async ({ text, result, chart }: Findings) => {
+    const json = await writeJson(JSON.stringify(result, null, 2) + "\n");
+    console.log(`${text}\n\nResults: ${json}\nChart:   ${await writeChart(await renderSvg(chart))}`);
+  };
+  const earlier = flags["median-of"]?.split(",");
+  if (earlier) return await report(severalRuns(await Promise.all(earlier.map(storedRun))));
+
   const candidates = CANDIDATES.filter(({ name }) => names.includes(name));
   const packages = await missingPackages(candidates.flatMap((candidate) => candidate.packages));
   const threads = navigator.hardwareConcurrency;
@@ -96,8 +109,6 @@ await run({
         onProgress: update,
       }),
   );
-  console.log([text, ...absences(peers.missing)].join("\n\n"));
-
   const created = new Date().toISOString();
   const introductions = peers.contestants.map(({ name, dtype, generator }) => ({
     name,
@@ -105,9 +116,23 @@ await run({
     ...generator.introduction,
   }));
   const common = { schemaVersion: 2, workload: name, created, host, threads, model: title, missing: peers.missing };
-  const json = await writeJson(JSON.stringify({ ...common, peers: introductions, ...result }, null, 2) + "\n");
-  console.log(`\nResults: ${json}\nChart:   ${await writeChart(await renderSvg(chart))}`);
+  await report({
+    text: [text, ...absences(peers.missing)].join("\n\n"),
+    result: { ...common, peers: introductions, ...result },
+    chart,
+  });
 });
+
+/** Results that an earlier run stored. */
+async function storedRun(file: string): Promise<StoredRun> {
+  try {
+    const run = JSON.parse(await Deno.readTextFile(file));
+    if (run.workload === "static" && Array.isArray(run.contestants)) return run;
+  } catch (error) {
+    throw new UsageError(`--median-of cannot read ${file}: ${(error as Error).message}`);
+  }
+  throw new UsageError(`--median-of needs results of the workload static, and ${file} has none.`);
+}
 
 /** The names in a flag's list. */
 function chosen<T extends string>(flag: string, text: string | undefined, all: readonly T[]): readonly T[] {
