@@ -113,6 +113,27 @@ Deno.test("predict() has the perplexity and the first choices of the logits afte
   assert.deepEqual(choices.map(({ length }) => length), [5, 5]);
 });
 
+for (const dtype of backend.dtypes) {
+  Deno.test({
+    name: `${dtype}: a row generates alone what it generates in company, and with the same probabilities`,
+    ignore: / on the GPU/.test(backend.description), // one row's products are other kernels there
+    async fn() {
+      const tokenizer = await AutoTokenizer.fromPretrained("models/small");
+      using model = await loadGPT2("models/small", { backend, dtype });
+      const starts = (await Deno.readTextFile("models/small/heldout/moby.txt")).match(/[A-Z][a-z]+ [a-z]+ [a-z]+/g)!;
+      const prompts = starts.slice(0, 12).map((text) => tokenizer.encode(text));
+      const generate = (rows: number[][]) =>
+        generateBatch(model, padBatch(rows, { padTokenId: 0 }), { maxTokens: 24, logprobs: true });
+      const together = await generate(prompts);
+      for (const [i, prompt] of prompts.entries()) {
+        const [alone] = await generate([prompt]);
+        assert.deepEqual(together[i].tokens, alone.tokens);
+        assertClose(together[i].logprobs!, alone.logprobs!, 1e-4, `answer ${i}`);
+      }
+    },
+  });
+}
+
 Deno.test("low-precision weights cost little: perplexity on held-out text, and agreement of the first choices", async () => {
   const tokenizer = await AutoTokenizer.fromPretrained("models/small");
   const window = 128, perText = 4;

@@ -80,8 +80,11 @@ export interface Backend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     parallelism: Parallelism,
   ): Promise<OperationTime[]>;
-  /** Steps of so many tokens, and so many with logits, want kernels of their own: those of different classes are captured apart. */
-  sizeClass?(tokens: number, wanted: number): string;
+  /**
+   * Steps of so many tokens, and so many with logits, of a model of this dtype want kernels of their own: those of different classes
+   * are captured apart.
+   */
+  sizeClass?(tokens: number, wanted: number, dtype: Dtype): string;
   /**
    * Where it takes long to capture a step, and caches are written in place: the most buckets of one, for which all steps of
    * several buckets are captured. Empty buckets stand for those that are not there, and more of them take several steps.

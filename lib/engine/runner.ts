@@ -334,7 +334,8 @@ export class Runner {
   }
 
   #captured(numbers: StepNumbers, layout: StepLayout, inputs: readonly tf.Tensor[], end: End): CapturedStep {
-    const { backend } = this.model, size = backend.sizeClass?.(numbers.tokens.length, numbers.choices.length);
+    const { backend, dtype } = this.model;
+    const size = backend.sizeClass?.(numbers.tokens.length, numbers.choices.length, dtype);
     const kind: StepKind = { ...layout, size, end };
     let known = this.#kinds.find((other) => sameKind(other.kind, kind));
     if (!known) {

@@ -1,6 +1,6 @@
 /** Steps of all kinds that requests bring about, each run once beforehand: then nobody has to wait while one is captured. */
 
-import type { Backend, Parallelism } from "../backend/types.ts";
+import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import type { Phase } from "./bucket.ts";
 import { KvCache } from "./kv_cache.ts";
@@ -34,19 +34,19 @@ export async function warmUp(
     });
     await Runner.of(model).step(cache, feeds);
   };
-  for (const count of sizes(backend, maxBatch)) {
+  for (const count of sizes(model, maxBatch)) {
     for (const sampled of [false, true]) await run({ decode: ones(count) }, sampled);
     if (count > 1) await run({ decode: ones(count - 1), prefill: [1] });
   }
-  for (const count of sizes(backend, Math.min(stepTokens, n_positions))) {
+  for (const count of sizes(model, Math.min(stepTokens, n_positions))) {
     if (count > 1) await run({ prefill: [count] });
     if (count > 2) await run({ decode: [1], prefill: [count - 1] });
   }
 }
 
 /** For each class of sizes that a backend captures apart, the most tokens, up to a limit. */
-function sizes({ sizeClass }: Backend, most: number): Iterable<number> {
+function sizes({ backend, dtype }: GPT2, most: number): Iterable<number> {
   const largest = new Map<string | undefined, number>();
-  for (let count = 1; count <= most; count++) largest.set(sizeClass?.(count, count), count);
+  for (let count = 1; count <= most; count++) largest.set(backend.sizeClass?.(count, count, dtype), count);
   return largest.values();
 }

@@ -32,7 +32,7 @@ export function bfloat16Linear(
           attr.bool("transpose_b", false),
           attr.int("num_args", 1),
           attr.string("fused_ops", activation === "gelu_new" ? ["BiasAdd", "GeluApproximate"] : ["BiasAdd"]),
-          attr.bool("is_filter_const", keepsPacked(backend, x.shape[0], 2 * modelSize)),
+          attr.bool("is_filter_const", keepsPacked(backend, "bfloat16", x.shape[0], 2 * modelSize)),
           attr.string("_kernel", "MklNameChangeOp"),
           attr.string("_weight", name),
         ], [input, ...weights]);

@@ -119,13 +119,14 @@ export class Int8Linear implements DividedLinear {
     { name, weight, shiftedBias }: PreparedPart,
     outputRange?: ActivationRange,
   ): TensorMetadata {
-    const packed = keepsPacked(this.backend, input.shape[0], this.#modelSize), gelu = this.activation === "gelu_new";
+    const packed = keepsPacked(this.backend, "int8", input.shape[0], this.#modelSize),
+      gelu = this.activation === "gelu_new";
     const [low, high] = this.inputRange!;
     return unsignedProduct(this.backend, input, high - low, weight, shiftedBias!, { name, packed, gelu, outputRange });
   }
 
   #applyByRow(x: tf.Tensor2D): tf.Tensor2D[] {
-    const { backend } = this, packed = keepsPacked(backend, x.shape[0], this.#modelSize);
+    const { backend } = this, packed = keepsPacked(backend, "int8", x.shape[0], this.#modelSize);
     return tf.tidy(() => {
       const largest = tf.max(tf.abs(x), -1, true); // [N, 1]
       const rows = quantize(backend, divideOrZero(backend, x, largest), tf.scalar(-1), tf.scalar(1));

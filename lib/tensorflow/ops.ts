@@ -57,7 +57,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
       apply: (x) => {
         // Only steps that run often pack the head: a prefill has fewer rows there than tokens, and would pack it for them.
         const packed = x.shape[0] <= PACKED_ROWS && (backend.packs || !transposed) &&
-          keepsPacked(backend, x.shape[0], 4 * modelSize);
+          keepsPacked(backend, "float32", x.shape[0], 4 * modelSize);
         return parts.map((part) => {
           if (has("linear")) return fusedLinear(backend, x, part, { activation, transposed, packed });
           const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [

@@ -7,6 +7,7 @@ import type { Backend, Parallelism } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
 import { tensorflowOps } from "./ops.ts";
+import { packsForOneRow } from "./packing.ts";
 import { PRIVATE_KERNELS, workingKernels } from "./probe.ts";
 import { openTensorflow, TENSORFLOW, type TensorflowBackend, type TensorflowOptions } from "./tfjs/backend.ts";
 
@@ -40,8 +41,9 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     },
     trace: (inputs, build, parallelism) => backend.trace(inputs, build, spread(parallelism)),
     stepBuckets: { singles: 3, rectangles: 1 },
-    // oneDNN lays out packed weights in one of two ways, and in the wrong one a product takes twice as long; a row alone needs none.
-    sizeClass: (tokens) => tokens === 1 ? "one" : tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
+    // oneDNN lays out packed weights in one of two ways, and in the wrong one a product takes twice as long.
+    sizeClass: (tokens, _, dtype) =>
+      tokens === 1 && !packsForOneRow(dtype) ? "one" : tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
   };
 }
 
