@@ -75,8 +75,9 @@ await run({
   const writeChart = await pictureOutput("chart", flags.chart, `${file}.svg`);
   const writeJson = await output("json", flags.json, `${file}.json`);
   const report = async ({ text, result, chart }: Findings) => {
+    console.log(text); // first: nothing is lost where a file cannot be written
     const json = await writeJson(JSON.stringify(result, null, 2) + "\n");
-    console.log(`${text}\n\nResults: ${json}\nChart:   ${await writeChart(await renderSvg(chart))}`);
+    console.log(`\nResults: ${json}\nChart:   ${await writeChart(await renderSvg(chart))}`);
   };
   const earlier = flags["median-of"]?.split(",");
   if (earlier) return await report(severalRuns(await Promise.all(earlier.map(storedRun))));

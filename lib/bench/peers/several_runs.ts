@@ -35,7 +35,7 @@ export function severalRuns(runs: readonly StoredRun[]): Findings {
 }
 
 /** Of every number the median of the runs, and the times of all of them. Throws unless all have the same contestants and sizes. */
-export function medianOfRuns(runs: readonly (readonly Standing[])[]): Standing[] {
+function medianOfRuns(runs: readonly (readonly Standing[])[]): Standing[] {
   const shape = (run: readonly Standing[]) =>
     JSON.stringify(run.map(({ name, dtype, points }) => [name, dtype, points.map(({ batchSize }) => batchSize)]));
   const odd = runs.findIndex((run) => shape(run) !== shape(runs[0]));
