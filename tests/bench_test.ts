@@ -82,15 +82,13 @@ Deno.test("ratios have a spread over the rounds, and the control is not a peer",
 
 Deno.test("of several runs each number is the median, ratios are shown for each, and runs that differ in kind are refused", () => {
   const run = (own: number[], others: number[]): StoredRun => ({
-    ...{
-      workload: "static",
-      created: "now",
-      model: "M",
-      threads: 2,
-      host: { cpu: "C" },
-      promptTokens: 7,
-      maxTokens: 10,
-    },
+    workload: "static",
+    created: "now",
+    model: "M",
+    threads: 2,
+    host: { cpu: "C" },
+    promptTokens: 7,
+    maxTokens: 10,
     contestants: [standing("omnibus", "int8", own), standing("a", "int8", others)],
   });
   const { text, result } = severalRuns([run([10, 90], [20, 20]), run([30, 50], [20, 20]), run([20, 70], [80, 20])]);

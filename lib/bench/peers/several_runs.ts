@@ -27,7 +27,7 @@ export function severalRuns(runs: readonly StoredRun[]): Findings {
   const text = [
     `${subtitle}; medians of ${runs.length} runs, of ${created.join(", ")}`,
     tables(medians),
-    `End to end, the geometric mean over the batch sizes and the smallest of them:\n\n${rangeLines(standings)}`,
+    `End to end, the geometric mean over the batch sizes and the smallest of them:\n\n${rangeLines(medians, standings)}`,
     ...doubts(medians),
   ].join("\n\n");
   const result = { ...first, created, contestants: medians };
@@ -68,17 +68,15 @@ function medianPoint(points: readonly Point[]): Point {
   };
 }
 
-/** How `name` stands to the others end to end: in the medians of the runs, and in each. */
-function rangeLines(runs: readonly (readonly Standing[])[], name = "omnibus"): string {
-  const rate = ({ throughput }: Point) => throughput, times = (ratio: number) => `${ratio.toFixed(2)}x`;
-  const each = runs.map((run) => ratiosOf(run, name, rate));
-  const rows = ratiosOf(medianOfRuns(runs), name, rate).map(({ dtype, against, geometricMean, ratios }, i) => [
-    `${name} / ${against}, ${dtype}`,
-    times(geometricMean),
-    ...each.map((run) => times(run[i].geometricMean)),
-    times(ratios[0]),
-    ...each.map((run) => times(run[i].ratios[0])),
+/** How Omnibus stands to the others end to end: in the medians of the runs, and in each. */
+function rangeLines(medians: readonly Standing[], runs: readonly (readonly Standing[])[]): string {
+  const ratios = (standings: readonly Standing[]) => ratiosOf(standings, "omnibus", ({ throughput }) => throughput);
+  const times = (ratio: number) => `${ratio.toFixed(2)}x`, columns = [medians, ...runs].map(ratios);
+  const rows = columns[0].map(({ dtype, against }, i) => [
+    `omnibus / ${against}, ${dtype}`,
+    ...columns.map((column) => times(column[i].geometricMean)),
+    ...columns.map((column) => times(column[i].ratios[0])),
   ]);
-  const heads = ["", ...runs.map((_, i) => `run ${i + 1}`)], first = runs[0][0].points[0].batchSize;
-  return table([["", "all sizes", ...heads.slice(1), `batch ${first}`, ...heads.slice(1)], ...rows]);
+  const names = runs.map((_, i) => `run ${i + 1}`), { batchSize } = medians[0].points[0];
+  return table([["", "all sizes", ...names, `batch ${batchSize}`, ...names], ...rows]);
 }
