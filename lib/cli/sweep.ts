@@ -64,8 +64,8 @@ await run({
   });
   print(result);
   if (flags.profile) {
+    const slots = (promptTokens === "mixed" ? 60 : promptTokens) + maxTokens - 1; // of the last step
     for (const { batchSize, lanes, threadsPerLane: threads } of result.points) {
-      const slots = Math.min(32, model.config.n_positions);
       printProfile(batchSize, await profileStep(model, { batchSize, slots, parallelism: { lanes, threads } }));
     }
   }

@@ -38,13 +38,11 @@ const PACKED_ROWS = 40;
 export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<PrivateKernel> = new Set()): Ops {
   const usesRanges = kernels.has("staticInt8");
   const has = (kernel: PrivateKernel) => backend.binding.isCapturing && kernels.has(kernel);
-  const { run, gather, shapeOf, concat, rows } = dynamicOperations(backend);
+  const { run, gather, reshape, shapeOf, concat, rows } = dynamicOperations(backend);
   const ofAttention = attentionParts(backend);
-  const argMax = (x: tf.Tensor2D) =>
-    run<tf.Tensor1D>("ArgMax", [T, attr.type("Tidx", int32), attr.type("output_type", int32)], [
-      x,
-      tf.scalar(1, "int32"),
-    ]);
+  /** [M, m] -> of each row the largest number and its column, [M, 1] each: sooner than Max and ArgMax find them. */
+  const largest = (x: tf.Tensor2D) =>
+    backend.execute("TopKV2", [T, attr.bool("sorted", true)], [x, tf.scalar(1, "int32")], 2) as tf.Tensor2D[];
 
   /** Keeps the parts. */
   function float32Linear(
@@ -164,18 +162,21 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
     createCaches: (...made) => new CachesInOne(backend, ...made),
 
     argMax(logits) {
-      let best: { id: tf.Tensor; logit: tf.Tensor } | undefined, first = 0;
-      for (const part of logits) { // each by itself, so that the cores share the work, and nothing is copied
-        const own = argMax(part), id = first ? tf.add(own, tf.scalar(first, "int32")) : own, logit = tf.max(part, 1);
-        first += part.shape[1];
-        best = best
-          ? {
-            id: tf.where(tf.greater(logit, best.logit), id, best.id),
-            logit: tf.maximum(logit, best.logit),
-          }
-          : { id, logit };
+      if (logits.length === 1) {
+        const attributes = [T, attr.type("Tidx", int32), attr.type("output_type", int32)];
+        return run("ArgMax", attributes, [logits[0], tf.scalar(1, "int32")]);
       }
-      return best!.id as tf.Tensor1D;
+      let first = 0;
+      const found = logits.map((part) => { // each by itself, so that the cores share the work, and nothing is copied
+        const [logit, column] = largest(part), id = first ? tf.add(column, tf.scalar(first, "int32")) : column;
+        first += part.shape[1];
+        return { logit, id };
+      });
+      const { id } = found.reduce((best, other) => ({
+        logit: tf.maximum(best.logit, other.logit),
+        id: tf.where(tf.greater(other.logit, best.logit), other.id, best.id),
+      }));
+      return reshape(id, [-1]);
     },
   };
 }
