@@ -119,6 +119,22 @@ Deno.test("a captured function computes what the operations compute, for other s
   });
 });
 
+Deno.test("a captured function takes vectors of one length as one input, and gives what it gives without that", async () => {
+  await withoutLeaks(async () => {
+    const lengths = [16, 16, 48, 48, 48, 32, 17, 17], vectors = lengths.map((length) => tf.randomNormal([length]));
+    const [x, other] = [tf.scalar(3), tf.randomNormal([2, 16])];
+    const sums = (x: tf.Tensor) => [...vectors.map((vector) => tf.add(vector, x)), tf.add(other, vectors[0])];
+    const build = (x: tf.Tensor) => [...sums(x), tf.clone(vectors[1])]; // the last as it is
+    const captured = backend.capture([x], ([x]) => build(x)), results = await captured.run([x]), expected = build(x);
+    for (const [i, y] of results.entries()) assert.deepEqual(y.arraySync(), expected[i].arraySync());
+    captured.dispose();
+    const operations = await backend.trace([x], ([x]) => sums(x), { intraOp: 1, interOp: 1 });
+    // x, those of 16, those of 48, the one of 32, two of 17, whose rows would not be aligned, and the matrix.
+    assert.equal(operations.filter(({ name }) => name.includes("input_")).length, 1 + 1 + 1 + 1 + 2 + 1);
+    tf.dispose([...results, ...expected, ...vectors, x, other]);
+  });
+});
+
 Deno.test("captured functions run side by side", async () => {
   await withoutLeaks(async () => {
     const x = tf.ones([64, 64]);

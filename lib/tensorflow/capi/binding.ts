@@ -268,7 +268,13 @@ export class TensorflowBinding {
     scope: () => string,
   ): CapturedFunction {
     using capture = new Capture(this.#c, this.#status, this.#definitions, this.#tensors, scope);
-    return capture.toFunction(name, this.#record(capture, inputIds, build));
+    const outputIds = this.#record(capture, inputIds, build), owned = this.#stackVectors(capture);
+    try {
+      return capture.toFunction(name, outputIds, owned);
+    } catch (error) {
+      for (const id of owned) this.deleteTensor(id);
+      throw error;
+    }
   }
 
   /** Captures, but runs what was captured once and says when each operation ran. */
@@ -279,7 +285,21 @@ export class TensorflowBinding {
     threads: Threads,
   ): Promise<OperationTime[]> {
     using capture = new Capture(this.#c, this.#status, this.#definitions, this.#tensors, scope);
-    return await capture.trace(inputIds, this.#record(capture, inputIds, build), threads);
+    const outputIds = this.#record(capture, inputIds, build), owned = this.#stackVectors(capture);
+    try {
+      return await capture.trace(inputIds, outputIds, threads);
+    } finally {
+      for (const id of owned) this.deleteTensor(id);
+    }
+  }
+
+  /** See {@link Capture.stackVectors}. What XLA compiles for a GPU takes as long with fewer inputs, and longer to compile. */
+  #stackVectors(capture: Capture): number[] {
+    if (this.isUsingGpuDevice()) return [];
+    return capture.stackVectors((ids) => {
+      const attributes = [attr.type("T", DataType.float), attr.int("N", ids.length), attr.int("axis", 0)];
+      return this.executeOp("Pack", attributes, ids, 1)[0].id;
+    });
   }
 
   #record(capture: Capture, inputIds: readonly number[], build: (standIns: TensorMetadata[]) => number[]): number[] {
@@ -324,6 +344,7 @@ export class TensorflowBinding {
   deleteFunction(fn: CapturedFunction): void {
     for (const context of this.#contexts.values()) context.remove(fn.name);
     this.#c.TF_DeleteFunction(fn.pointer);
+    for (const id of fn.ownedIds) this.deleteTensor(id);
   }
 
   #contextWith(threads: Threads): Context {

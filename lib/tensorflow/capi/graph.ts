@@ -28,7 +28,7 @@ export class Graph {
   readonly #definitions: OpDefinitions;
   readonly #graph: Deno.PointerValue;
   readonly #setters: AttributeSetters;
-  readonly #inputs: GraphTensor[] = [];
+  #inputs: GraphTensor[] = [];
   /** Operations that give nothing, and so are there for what they do. */
   readonly #effects: Deno.PointerValue[] = [];
   #nodes = 0;
@@ -44,13 +44,26 @@ export class Graph {
 
   /** The function's next input. Its shape is an example: the function takes others where no constant says otherwise. */
   addInput(dtype: number, shape: readonly number[]): GraphTensor {
-    const node = this.#begin("Placeholder", `input_${this.#inputs.length}`);
+    const node = this.#begin("Placeholder", `input_${this.#nodes}`);
     this.#c.TF_SetAttrType(node, interned("dtype"), dtype);
     const own = dtype === DataType.resource ? [] : shape; // a variable is told by the shape of what it holds
     this.#c.TF_SetAttrShape(node, interned("shape"), new BigInt64Array(own.map(BigInt)), own.length);
     const input = { node: this.#finish(node), output: 0, dtype, shape: [...shape] };
     this.#inputs.push(input);
     return input;
+  }
+
+  /** Gives up an input: what reads it reads `other` instead. */
+  replaceInput(input: GraphTensor, other: GraphTensor): void {
+    this.#inputs = this.#inputs.filter((one) => one !== input);
+    const from = toStruct(input), count = this.#c.TF_OperationOutputNumConsumers(from);
+    const readers = new Uint8Array(count * structBytes); // of `TF_Input`, laid out as `TF_Output` is
+    this.#c.TF_OperationOutputConsumers(from, readers, count);
+    for (let i = 0; i < count; i++) {
+      const reader = readers.slice(i * structBytes, (i + 1) * structBytes);
+      this.#c.TF_UpdateEdge(this.#graph, toStruct(other), reader, this.#status.pointer);
+      this.#status.check();
+    }
   }
 
   /** A constant. */

@@ -105,6 +105,9 @@ const symbols = {
   TF_OperationOutputType: { parameters: [output], result: i32 },
   TF_GraphGetTensorNumDims: { parameters: [pointer, output, pointer], result: i32 },
   TF_GraphGetTensorShape: { parameters: [pointer, output, buffer, i32, pointer], result: none },
+  TF_OperationOutputNumConsumers: { parameters: [output], result: i32 },
+  TF_OperationOutputConsumers: { parameters: [output, buffer, i32], result: i32 },
+  TF_UpdateEdge: { parameters: [pointer, output, output, pointer], result: none },
   TF_GraphSetTensorShape: { parameters: [pointer, output, buffer, i32, pointer], result: none },
   TF_GraphToFunctionWithControlOutputs: {
     // graph, name, append hash, operations, inputs, outputs, output names, what must run too, its names, options,
