@@ -83,7 +83,8 @@ Deno.test("each of many random requests gets what it gets alone, whoever comes, 
   const { captures } = Runner.of(model);
   console.log({ ...seen, captures });
   // In three sizes: a bucket that decodes, with three ends; several; one of prompts; and one of prompts with those that decode.
-  const most = model.backend.stepBuckets ? 3 * (3 + 1 + 1 + 1) : 60;
+  // And a row alone, with three ends.
+  const most = model.backend.stepBuckets ? 3 * (3 + 1 + 1 + 1) + 3 : 60;
   assert.ok(captures <= most, `${captures} captured steps`);
   assert.deepEqual(wrong, []);
   for (const [what, count] of Object.entries(seen)) assert.ok(count >= batches, `${what}: ${count}`);
@@ -143,12 +144,15 @@ async function notDrawn(
 }
 
 Deno.test("among 50,257 tokens each answer is what its draws ask for, whatever seats and memory its engine has", async () => {
+  const seen = { ties: 0, tokens: 0 };
   for (let seed = 0; seed < (full ? 20 : 1); seed++) {
     const { wrong, ties, tokens } = await notDrawn(full ? 30 : 8, seed);
     console.log({ seed, ties, tokens });
     assert.deepEqual(wrong, []);
-    assert.ok(ties <= Math.max(2, 0.005 * tokens), `${ties} ties in ${tokens} tokens`);
+    seen.ties += ties;
+    seen.tokens += tokens;
   }
+  assert.ok(seen.ties <= Math.max(2, 0.005 * seen.tokens), `${seen.ties} ties in ${seen.tokens} tokens`);
 });
 
 /** Replaces what an object has by something else, until it is disposed. */

@@ -76,6 +76,11 @@ Deno.test("what TensorFlow refuses becomes an error with its message", async () 
         () => binding.executeOp("Square", [attr.type("T", DataType.float)], [10 ** 9], 1),
         /was disposed of/,
       );
+      const [places, size] = [tf.zeros([2, 1, 1], "int32"), tf.tensor1d([4], "int32")]; // here TensorFlow would end the process
+      assert.throws(
+        () => backend.execute("ScatterNd", [attr.type("Tindices", DataType.int32)], [places, tf.scalar(1), size]),
+        /updates of shape \[\]: these need a number of dimensions that is at most one less/,
+      );
       assert.throws(
         () => binding.createTensor([2, 2], DataType.float, new Float32Array(3)),
         /takes 16 bytes and got 12/,

@@ -9,7 +9,7 @@ import { Context, type Threads } from "./context.ts";
 import { HostTensor, type HostValues, type ReadValues, readValues } from "./host_tensor.ts";
 import type { Library, Status, Symbols } from "./library.ts";
 import { deviceTensor } from "./device_tensor.ts";
-import { inputLengths, OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
+import { checkScatter, inputLengths, OpDefinitions, wrongOutputCount } from "./op_definitions.ts";
 import { SavedModels } from "./saved_models.ts";
 import { attributeSetters, setAttributes } from "./set_attributes.ts";
 import { type TensorMetadata, Tensors } from "./tensors.ts";
@@ -170,6 +170,7 @@ export class TensorflowBinding {
     }
     const definition = this.#definitions.get(name);
     inputLengths(name, definition, attributes, inputIds.length);
+    if (name === "ScatterNd") checkScatter(inputIds.map((id) => this.#tensors.get(id).shape));
     const operation = this.#newOperation(this.#context, name, inputIds);
     try {
       setAttributes(this.#setters, operation, name, definition, attributes, this.#status);

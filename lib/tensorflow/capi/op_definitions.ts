@@ -41,6 +41,18 @@ export function wrongOutputCount(op: string, actual: number, wanted: unknown): R
   return new RangeError(`Cannot run ${op} for ${wanted} outputs: with these attributes it has ${actual}.`);
 }
 
+/**
+ * ScatterNd compares the sizes of `updates` with those of `indices` but the last, and where it has fewer TensorFlow ends the
+ * process. Throws a RangeError then.
+ */
+export function checkScatter([indices, updates]: readonly (readonly number[])[]): void {
+  if (updates.length >= indices.length - 1) return;
+  throw new RangeError(
+    `Cannot run ScatterNd on indices of shape [${indices}] and updates of shape [${updates}]: these need a number of dimensions ` +
+      `that is at most one less.`,
+  );
+}
+
 /** The definitions, each read once. */
 export class OpDefinitions {
   readonly #graph: Deno.PointerValue;
