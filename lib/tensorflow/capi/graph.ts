@@ -29,6 +29,8 @@ export class Graph {
   readonly #graph: Deno.PointerValue;
   readonly #setters: AttributeSetters;
   #inputs: GraphTensor[] = [];
+  /** All but the inputs. */
+  readonly #operations: Deno.PointerValue[] = [];
   /** Operations that give nothing, and so are there for what they do. */
   readonly #effects: Deno.PointerValue[] = [];
   #nodes = 0;
@@ -72,7 +74,9 @@ export class Graph {
     this.#c.TF_SetAttrType(node, interned("dtype"), dtype);
     this.#c.TF_SetAttrTensor(node, interned("value"), value.pointer, this.#status.pointer);
     this.#status.check();
-    return { node: this.#finish(node), output: 0, dtype, shape: [...shape] };
+    const constant = { node: this.#finish(node), output: 0, dtype, shape: [...shape] };
+    this.#operations.push(constant.node);
+    return constant;
   }
 
   /**
@@ -99,6 +103,7 @@ export class Graph {
     setAttributes(this.#setters, node, op, definition, scoped, this.#status);
     const finished = this.#finish(node), count = this.#c.TF_OperationNumOutputs(finished);
     if (count !== outputCount) throw wrongOutputCount(op, count, outputCount);
+    this.#operations.push(finished);
     if (count === 0) this.#effects.push(finished);
     if (op === "ReadVariableOp") this.#setShape(finished, inputs[0].shape);
     return Array.from({ length: outputCount }, (_, output) => this.#describe(op, finished, output));
@@ -109,20 +114,19 @@ export class Graph {
    * without outputs, which change variables, run too.
    */
   toFunction(name: string, outputs: readonly GraphTensor[]): Deno.PointerValue {
-    const all = -1;
     const fn = this.#c.TF_GraphToFunctionWithControlOutputs(
       this.#graph,
       cString(name),
       0,
-      all,
-      null,
+      this.#operations.length,
+      addresses(this.#operations),
       this.#inputs.length,
       toStructs(this.#inputs),
       outputs.length,
       toStructs(outputs),
       null,
       this.#effects.length,
-      new BigUint64Array(this.#effects.map((node) => Deno.UnsafePointer.value(node))),
+      addresses(this.#effects),
       null,
       null,
       null,
@@ -187,6 +191,10 @@ export class Graph {
       },
     };
   }
+}
+
+function addresses(nodes: readonly Deno.PointerValue[]): BigUint64Array<ArrayBuffer> {
+  return new BigUint64Array(nodes.map((node) => Deno.UnsafePointer.value(node)));
 }
 
 /** `TF_Output` is 16 bytes: a pointer, a 32-bit index, padding. */

@@ -113,7 +113,7 @@ const symbols = {
     // graph, name, append hash, operations, inputs, outputs, output names, what must run too, its names, options,
     // description, status
     parameters: [
-      ...[pointer, buffer, u8, i32, pointer, i32, buffer, i32, buffer, pointer],
+      ...[pointer, buffer, u8, i32, buffer, i32, buffer, i32, buffer, pointer],
       ...[i32, buffer, pointer, pointer, pointer, pointer],
     ],
     result: pointer,
