@@ -146,7 +146,10 @@ export async function measureRoofs(backend: Backend, options: MeasureOptions = {
   if (backend.measureRoofs) return await backend.measureRoofs();
   let bandwidth = 0, flops = 0, quickest = LARGE[0];
   for (const megabytes of [256, 512]) {
-    bandwidth = Math.max(bandwidth, await rateOf(megabytes * 2 ** 20, (bytes) => timeReading(backend, bytes, options), 2));
+    bandwidth = Math.max(
+      bandwidth,
+      await rateOf(megabytes * 2 ** 20, (bytes) => timeReading(backend, bytes, options), 2),
+    );
   }
   const rate = (layers: Required<LinearShape>, runs = options.runs) => {
     const { rows, inputs, outputs, count } = layers, least = operationsOf(layers);

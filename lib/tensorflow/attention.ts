@@ -45,11 +45,12 @@ export function compiledAttentionParts(backend: TensorflowBackend): AttentionPar
   return {
     ...attentionParts(backend),
     writer({ caches, positions, rowStarts, slots }, group, locations) {
-      const heads = rowStarts[group].shape[1], types = [attr.type("T", DataType.int32), attr.type("Index", DataType.int32)];
+      const [, heads] = rowStarts[group].shape, types = ["T", "Index"].map((name) => attr.type(name, DataType.int32));
       const first = run("Slice", types, [locations, ints(0, 0), ints(-1, 1)]);
-      const before = tf.sub(first, reshape(positions, [-1, 1])); // [n, 1]: of the rows before, which have values besides
-      const ofValues = tf.mul(element(shapeOf(slots), 0), reshape(ints(0, heads), [2, 1]));
-      const numbers = reshape(tf.add(reshape(tf.add(locations, before), [-1, 1, heads]), ofValues), [-1, 1]); // [n·2·heads, 1]
+      const rowsBefore = tf.sub(first, reshape(positions, [-1, 1])); // [n, 1]: their keys' slots; as many of their values
+      const ofKeys = reshape(tf.add(locations, rowsBefore), [-1, 1, heads]);
+      const besides = tf.mul(element(shapeOf(slots), 0), reshape(ints(0, heads), [2, 1])); // 0, and for values a row's keys
+      const numbers = reshape(tf.add(ofKeys, besides), [-1, 1]); // [n·2·heads, 1]
       return (layer, ...update) => {
         const cache = caches[group][layer] as tf.Tensor4D, before = read(cache), size = before.shape[3];
         const flat = [reshape(before, [-1, size]), numbers, reshape(tf.concat(update, 1), [-1, size])];
