@@ -19,14 +19,24 @@ export interface AttentionParts {
   /** query [R, H, T, D/H], keys [R, H, S, D/H] -> [R, H, T, S]: the dot products. */
   scores(query: tf.Tensor4D, keys: tf.Tensor4D): tf.Tensor4D;
   /**
-   * How to write to the group's caches: the number of one, update [n, H·D/H] -> that cache, [R, H, S, D/H], with the update in the
-   * slots of its tokens. `locations` int [n, H] numbers all slots of all heads of the bucket through.
+   * How to write to the group's caches, whose slots of all heads of the bucket `locations` int [n, H] numbers through, as if the
+   * caches were a tensor each.
    */
-  writer(
-    bucket: BucketInputs,
-    group: number,
-    locations: tf.Tensor2D,
-  ): (cache: number, update: tf.Tensor2D) => tf.Tensor4D;
+  writer(bucket: BucketInputs, group: number, locations: tf.Tensor2D): CacheWriter;
+}
+
+/**
+ * A layer's number, keys and values [n, H·D/H] -> the layer's caches, [R, H, S, D/H], with these in the slots of their tokens.
+ */
+export type CacheWriter = (
+  layer: number,
+  keys: tf.Tensor2D,
+  values: tf.Tensor2D,
+) => { keys: tf.Tensor4D; values: tf.Tensor4D };
+
+/** One that writes to the caches one by one, by their numbers. */
+export function oneByOne(write: (cache: number, update: tf.Tensor2D) => tf.Tensor4D): CacheWriter {
+  return (layer, keys, values) => ({ keys: write(2 * layer, keys), values: write(2 * layer + 1, values) });
 }
 
 /** One bucket's attention in a step, with the heads of one group. */
@@ -56,7 +66,7 @@ export function composeAttention(parts: AttentionParts, bucket: BucketInputs, gr
   return {
     apply(qkv, layer) {
       const [query, key, value] = thirds(qkv), size = query.shape[1] / heads;
-      const written = { keys: write(2 * layer, key), values: write(2 * layer + 1, value) };
+      const written = write(layer, key, value);
       const queries: tf.Tensor4D = inRectangle
         ? gather(reshape(query, [-1, size]), inRectangle) //                                       [R, heads, T, D/H]
         : reshape(query, [-1, heads, 1, size]);

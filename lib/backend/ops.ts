@@ -133,7 +133,7 @@ export interface RowCopy {
  * first layer, its values, the keys of the second, and so on.
  */
 export interface Caches {
-  /** What a step is given: a tensor for each cache, or one for all if {@link Ops.cachesInOne}. */
+  /** What a step is given: {@link Ops.cacheTensors}, in the order of the layers. */
   readonly tensors: readonly tf.Tensor[];
   /** Bytes that they take. */
   readonly bytes: number;
@@ -201,8 +201,8 @@ export interface Ops {
   readonly sampling: SamplingOps;
   /** True when {@link Attention.apply} changes the caches that it is given; false when it makes new ones. */
   readonly writesInPlace: boolean;
-  /** True when one tensor holds the caches of all layers. */
-  readonly cachesInOne: boolean;
+  /** How many tensors hold the caches of so many layers. */
+  cacheTensors(layers: number): number;
   /** Empty caches, with room for so many rows of so many slots. */
   createCaches(shape: CacheShape, rows: number, slots: number): Caches;
   /** Where steps take int32 tensors from elsewhere than tfjs keeps them: a tensor there, which many steps are given. Takes it over. */

@@ -1,7 +1,7 @@
 /** The operations of GPT-2 in plain tfjs, on any of its backends. A backend may bring faster ones with the same meaning. */
 
 import * as tf from "@tensorflow/tfjs";
-import { type AttentionParts, composeAttention } from "./attention.ts";
+import { type AttentionParts, composeAttention, oneByOne } from "./attention.ts";
 import { joinColumns } from "./join_columns.ts";
 import type { Ops } from "./ops.ts";
 import { plainSamplingOps } from "./plain_sampling.ts";
@@ -24,7 +24,7 @@ export function multipleOf16(count: number): number {
 /** The plain composition of tfjs operations: right everywhere, and what faster versions are tested against. */
 export const plainOps: Ops = {
   writesInPlace: false,
-  cachesInOne: false,
+  cacheTensors: (layers) => 2 * layers,
   sampling: plainSamplingOps,
 
   embed(table, ids) {
@@ -95,10 +95,10 @@ const plainAttentionParts: AttentionParts = {
   scores: (query, keys) => tf.matMul(query, keys, false, true),
   writer({ caches }, group, locations) {
     const numbers = tf.reshape(locations, [-1, 1]) as tf.Tensor2D;
-    return (i, update) => {
+    return oneByOne((i, update) => {
       const cache = caches[group][i] as tf.Tensor4D, flat = tf.reshape<tf.Rank.R2>(cache, [-1, cache.shape[3]]);
       return tf.reshape(tf.tensorScatterUpdate(flat, numbers, tf.reshape(update, [-1, cache.shape[3]])), cache.shape);
-    };
+    });
   },
 };
 

@@ -146,7 +146,10 @@ export async function measureRoofs(backend: Backend, options: MeasureOptions = {
   if (backend.measureRoofs) return await backend.measureRoofs();
   let bandwidth = 0, flops = 0, quickest = LARGE[0];
   for (const megabytes of [256, 512]) {
-    bandwidth = Math.max(bandwidth, await rateOf(megabytes * 2 ** 20, (bytes) => timeReading(backend, bytes, options)));
+    bandwidth = Math.max(
+      bandwidth,
+      await rateOf(megabytes * 2 ** 20, (bytes) => timeReading(backend, bytes, options), 2),
+    );
   }
   const rate = (layers: Required<LinearShape>, runs = options.runs) => {
     const { rows, inputs, outputs, count } = layers, least = operationsOf(layers);
@@ -179,10 +182,10 @@ function operationsOf({ rows, inputs, outputs, count }: Required<LinearShape>): 
   return 2 * rows * inputs * outputs * count;
 }
 
-/** How much is done per second, when so much is done at once that the call takes a millisecond at least. */
-async function rateOf(amount: number, seconds: (amount: number) => Promise<number>): Promise<number> {
+/** How much is done per second, of an amount that grows `growth`-fold until it takes four milliseconds: then the call itself counts for little. */
+async function rateOf(amount: number, seconds: (amount: number) => Promise<number>, growth = 8): Promise<number> {
   let taken = await seconds(amount);
-  while (taken < 1e-3) taken = await seconds(amount *= 8);
+  while (taken < 4e-3) taken = await seconds(amount *= growth);
   return amount / taken;
 }
 

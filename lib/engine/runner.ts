@@ -330,7 +330,7 @@ export class Runner {
 
   get #sizes(): ModelSizes {
     const { backend: { ops }, config: { n_layer }, headGroups } = this.model;
-    return { groups: headGroups.length, caches: ops.cachesInOne ? 1 : 2 * n_layer };
+    return { groups: headGroups.length, caches: ops.cacheTensors(n_layer) };
   }
 
   #captured(numbers: StepNumbers, layout: StepLayout, inputs: readonly tf.Tensor[], end: End): CapturedStep {

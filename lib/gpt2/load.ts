@@ -131,8 +131,8 @@ class Loader {
   }
 
   /**
-   * A linear layer of the checkpoint in parts, one for each group; `change` what is stored before it is used. `norm` is the layer norm
-   * before it, which it takes in where the backend makes one layer of both.
+   * A linear layer of the checkpoint in parts, one for each group; `change` what is stored before it is used. `norm` is a layer norm
+   * to make one layer with.
    */
   async linears(
     name: string,
@@ -158,7 +158,7 @@ class Loader {
     return onBackend(this.backend, () => {
       const biases = divideBias(bias, division);
       const make = (part: tf.Tensor2D, bias: tf.Tensor1D) =>
-        norm && ops.normedLinear ? ops.normedLinear(norm, part, bias, options) : ops.linear(part, bias, options);
+        norm ? ops.normedLinear!(norm, part, bias, options) : ops.linear(part, bias, options);
       return divide(weight, division).map((part, g) => this.#own(make(part, biases[g])));
     });
   }
@@ -187,13 +187,18 @@ class Loader {
   }
 
   async block(i: number): Promise<Block> {
-    const { ops } = this.backend, apart = (norm: LayerNorm) => ops.normedLinear ? undefined : norm;
-    const ln_1 = await this.layerNorm(`h.${i}.ln_1`), attn = await this.attention(i, ln_1);
-    const ln_2 = await this.layerNorm(`h.${i}.ln_2`), mlp = await this.mlp(i, ln_2);
-    return new Block(ops, apart(ln_1), attn, apart(ln_2), mlp);
+    const ln_1 = await this.#placedNorm(`h.${i}.ln_1`), attn = await this.attention(i, ln_1.within);
+    const ln_2 = await this.#placedNorm(`h.${i}.ln_2`), mlp = await this.mlp(i, ln_2.within);
+    return new Block(this.backend.ops, ln_1.apart, attn, ln_2.apart, mlp);
   }
 
-  async attention(i: number, norm: LayerNorm): Promise<HeadGroup[]> {
+  /** A layer norm of a block: within the linear layer after it, where the backend makes one layer of both, or apart from it. */
+  async #placedNorm(name: string): Promise<{ within?: LayerNorm; apart?: LayerNorm }> {
+    const norm = await this.layerNorm(name);
+    return this.backend.ops.normedLinear ? { within: norm } : { apart: norm };
+  }
+
+  async attention(i: number, norm?: LayerNorm): Promise<HeadGroup[]> {
     const { n_embd: D, n_head } = this.config, size = D / n_head, h = `h.${i}.attn`;
     const groups = this.headRanges.map(([start, end]) => [start * size, end * size] as const);
     const qkv = groups.map(([start, end]) => [0, D, 2 * D].map((part) => [part + start, part + end] as const));
@@ -203,7 +208,7 @@ class Loader {
     return this.headRanges.map((_, g) => new HeadGroup(c_attn[g], c_proj[g]));
   }
 
-  async mlp(i: number, norm: LayerNorm): Promise<HiddenGroup[]> {
+  async mlp(i: number, norm?: LayerNorm): Promise<HiddenGroup[]> {
     const h = `h.${i}.mlp`, unit = 16; // numbers that the processor takes at once
     const groups = ranges(this.config.n_inner, this.headRanges.length, unit).map((range) => [range]);
     const c_fc = await this.linears(`${h}.c_fc`, "gelu_new", { axis: 1, groups }, { norm });

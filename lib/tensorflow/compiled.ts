@@ -83,7 +83,7 @@ export function compiledOps(backend: TensorflowBackend, compiled: boolean): Ops 
       return composeAttention(single ? ofOneToken : parts, bucket, group);
     },
 
-    cachesInOne: false,
+    cacheTensors: (layers) => layers,
     createCaches: (...made) => new ReusedCaches(cacheOps, ...made),
 
     keepForSteps(x) {

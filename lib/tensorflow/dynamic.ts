@@ -43,9 +43,9 @@ export function dynamicOperations(backend: TensorflowBackend) {
         ...parts,
         axis(0),
       ]),
-    /** Equal parts of [N, m], [N, m/count]. */
-    columns: (x: tf.Tensor2D, count: number) =>
-      backend.execute("Split", [typeOf(x), attr.int("num_split", count)], [axis(1), x], count) as tf.Tensor2D[],
+    /** Equal parts along axis 1. */
+    columns: <R extends tf.Tensor>(x: R, count: number) =>
+      backend.execute("Split", [typeOf(x), attr.int("num_split", count)], [axis(1), x], count) as R[],
     /** Parts of x along axis 0; `sizes` int [count]. */
     rows: (x: tf.Tensor2D, sizes: tf.Tensor1D, count: number) =>
       backend.execute("SplitV", [typeOf(x), attr.type("Tlen", int32), attr.int("num_split", count)], [

@@ -158,7 +158,7 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
       return gather(x, rows);
     },
 
-    cachesInOne: true,
+    cacheTensors: () => 1,
     createCaches: (...made) => new CachesInOne(backend, ...made),
 
     argMax(logits) {

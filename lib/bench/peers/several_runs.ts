@@ -27,7 +27,9 @@ export function severalRuns(runs: readonly StoredRun[]): Findings {
   const text = [
     `${subtitle}; medians of ${runs.length} runs, of ${created.join(", ")}`,
     tables(medians),
-    `End to end, the geometric mean over the batch sizes and the smallest of them:\n\n${rangeLines(medians, standings)}`,
+    `End to end, the geometric mean over the batch sizes and the smallest of them:\n\n${
+      rangeLines(medians, standings)
+    }`,
     ...doubts(medians),
   ].join("\n\n");
   const result = { ...first, created, contestants: medians };
