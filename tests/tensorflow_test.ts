@@ -154,6 +154,35 @@ Deno.test("captured functions run side by side", async () => {
   });
 });
 
+Deno.test({
+  name: "as many threads as processors have one each, on Linux; fewer, or a single one, go where they like",
+  ignore: Deno.build.os !== "linux" || navigator.hardwareConcurrency === 1,
+  async fn() {
+    const most = navigator.hardwareConcurrency, places = new Map<string, string>();
+    const x = tf.scalar(1), captured = backend.capture([x], ([x]) => [tf.neg(x)]);
+    const placesOf = async (interOp: number) => {
+      tf.dispose(await captured.run([x], { threads: { intraOp: 1, interOp } }));
+      const added: string[] = [];
+      for (const { name: thread } of Deno.readDirSync("/proc/self/task")) {
+        const status = Deno.readTextFileSync(`/proc/self/task/${thread}/status`);
+        if (places.has(thread) || !status.startsWith("Name:\ttf_Compute\n")) continue;
+        places.set(thread, /Cpus_allowed_list:\t(.*)/.exec(status)![1]);
+        added.push(places.get(thread)!);
+      }
+      return added;
+    };
+    await placesOf(1);
+    const all = places.values().next().value!;
+    assert.deepEqual([...new Set(places.values())], [all]);
+    const each = await placesOf(most);
+    assert.equal(new Set(each).size, most, each.join());
+    assert.ok(each.every((processor) => /^\d+$/.test(processor)), each.join());
+    if (most > 2) assert.deepEqual(await placesOf(most - 1), Array(most - 1).fill(all));
+    captured.dispose();
+    x.dispose();
+  },
+});
+
 Deno.test("an error in a captured function names the layer, at the capture and when it runs", async () => {
   await withoutLeaks(async () => {
     const x = tf.ones([2, 3]), w = tf.ones([5, 4]);

@@ -5,6 +5,7 @@
  */
 
 import type { Dtype } from "../backend/ops.ts";
+import { multipliesWithAmx } from "./capi/processors.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 
 /** Copies are kept of models up to this size, in steps that run often and in others. */
@@ -18,11 +19,14 @@ export function keepsPacked(backend: TensorflowBackend, dtype: Dtype, rows: numb
 }
 
 /**
- * Whether a step of one row wants copies. It reads each weight once, as well as it lies, and in int8 up to 1.9 times as fast where
- * other programs use the memory, too: the kernel for packed weights computes with AMX, whose loads seem to be hardly prefetched.
- * But in float32 and bfloat16 the kernel for others adds in another order, and answers would be others alone than in company: of
- * 1,000 drawn ones of the shipped model 8 in float32, of 64 in bfloat16, where what comes out is rounded, 3.
+ * Whether a step of one row wants copies: in int8 not where the kernel for packed weights computes with AMX, whose loads seem to be
+ * hardly prefetched. One row reads each weight once, and as it lies, up to 1.9 times as fast there where other programs use the
+ * memory, too; on a processor without AMX packed weights are 1.2 times as fast. In float32 and bfloat16 the kernel for others adds
+ * in another order, and answers would be others alone than in company: of 1,000 drawn ones of the shipped model 8 in float32, of 64
+ * in bfloat16, where what comes out is rounded, 3.
  */
 export function packsForOneRow(dtype: Dtype): boolean {
-  return dtype !== "int8";
+  return dtype !== "int8" || !amx;
 }
+
+const amx = multipliesWithAmx();

@@ -4,6 +4,7 @@
  */
 
 import { dirname, join, relative } from "node:path/posix";
+import { readText } from "./proc.ts";
 
 /** A file's text; undefined if it cannot be read. */
 type Read = (path: string) => string | undefined;
@@ -91,12 +92,4 @@ function wholeNumber(text = ""): number | undefined {
 /** Spaces and the like in paths are octal in `mountinfo`. */
 function unescaped(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8)));
-}
-
-function readText(path: string): string | undefined {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch {
-    return undefined;
-  }
 }

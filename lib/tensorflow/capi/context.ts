@@ -1,5 +1,6 @@
 /** Eager contexts of libtensorflow: where operations run, on how many threads, on which device. */
 
+import { spreadOverProcessors } from "./processors.ts";
 import { cString, type Status, type Symbols, text } from "./library.ts";
 import { varint } from "./strings.ts";
 
@@ -28,7 +29,7 @@ export class Context {
     try {
       c.TFE_ContextOptionsSetConfig(options, config, BigInt(config.length), status.pointer);
       status.check();
-      this.pointer = c.TFE_NewContext(options, status.pointer);
+      this.pointer = spreadOverProcessors(threads.interOp, () => c.TFE_NewContext(options, status.pointer));
       status.check();
     } finally {
       c.TFE_DeleteContextOptions(options);
