@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { attr, DataType } from "../lib/tensorflow/capi/attributes.ts";
+import { isAmd } from "../lib/tensorflow/capi/processors.ts";
 import { TensorflowBackend } from "../lib/tensorflow/tfjs/backend.ts";
 import { ensureLibtensorflow } from "../lib/tensorflow/install/install.ts";
 import { TensorflowError } from "../lib/tensorflow/capi/library.ts";
@@ -275,6 +276,31 @@ Deno.test("TensorFlow's versions of GPT-2's operations agree with the plain ones
       }
     });
   });
+});
+
+Deno.test({
+  name: "steps of few tokens are padded to as many rows as are multiplied fastest, and the padding goes again",
+  ignore: !isAmd(),
+  async fn() {
+    const weights = { dtype: "float32" as const, modelSize: 1e8 };
+    for (const [modelSize, padded] of [[1e8, 5], [1e9, 1]]) { // of the larger one no packed copies are kept
+      const ids = tf.tensor1d([7], "int32");
+      const captured = backend.capture([ids], ([ids]) => {
+        const padding = ops.rowPadding(ids as tf.Tensor1D, { ...weights, modelSize });
+        const added = padding.add(tf.reshape(tf.cast(ids, "float32"), [-1, 1]));
+        return [added, padding.remove(added)];
+      }, { packs: true });
+      for (const count of [1, 2, 5, 6]) {
+        const fed = tf.range(1, count + 1, 1, "int32");
+        const [added, removed] = await captured.run([fed]), numbers = [...fed.dataSync()];
+        assert.deepEqual([...added.dataSync()], [...numbers, ...Array(Math.max(0, padded - count)).fill(0)]);
+        assert.deepEqual([removed.shape, [...removed.dataSync()]], [[count, 1], numbers]);
+        tf.dispose([fed, added, removed]);
+      }
+      captured.dispose();
+      ids.dispose();
+    }
+  },
 });
 
 Deno.test("a program that used TensorFlow ends cleanly and leaves stderr empty", async () => {

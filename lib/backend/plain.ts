@@ -70,6 +70,8 @@ export const plainOps: Ops = {
     return parts.length === 1 ? parts[0] : tf.concat([...parts], 0);
   },
 
+  rowPadding: () => ({ add: (x) => x, remove: (x) => x }),
+
   pick(x, rows) {
     return tf.gather(x, rows);
   },

@@ -4,6 +4,7 @@ import * as tf from "@tensorflow/tfjs";
 import { onBackend } from "../backend/current.ts";
 import { fromTensors, logprobs, sample, toTensors as sampledTensors } from "../backend/sampling.ts";
 import type { CapturedStep, Parallelism } from "../backend/types.ts";
+import { parameterCount } from "../gpt2/config.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { StepContext } from "../gpt2/step_context.ts";
 import type { KvCache, Lane } from "./kv_cache.ts";
@@ -315,7 +316,8 @@ export class Runner {
    * ids [M], ids and log-probabilities [M], or logits [M, V] in parts.
    */
   #build(tensors: readonly tf.Tensor[], layout: StepLayout, end: End): tf.Tensor[] {
-    const { ops } = this.model.backend, step = new StepContext(ops, inputsOf(tensors, layout, this.#sizes));
+    const { backend: { ops }, dtype, config } = this.model, weights = { dtype, modelSize: parameterCount(config) };
+    const step = new StepContext(ops, inputsOf(tensors, layout, this.#sizes), weights);
     const written = () => step.written.flat(2);
     try {
       const logits = this.model.forward(step); // [M, V]

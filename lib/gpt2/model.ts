@@ -49,10 +49,10 @@ export class GPT2 {
   forward(step: StepContext): tf.Tensor2D[] {
     const { wte, wpe, h, ln_f, head } = this.layers, { ops } = this.backend, { tokens, positions } = step.inputs;
     return tf.tidy(() => {
-      const embed = () => ops.add(ops.embed(wte, tokens), ops.embed(wpe, positions));
-      let x: Residual = [tf.tidy("embed", embed)]; // [N, D]
+      const embed = () => step.pad(ops.add(ops.embed(wte, tokens), ops.embed(wpe, positions)));
+      let x: Residual = [tf.tidy("embed", embed)]; // [N, D], or padded
       for (const [i, block] of h.entries()) x = tf.tidy(`h.${i}`, () => [...block.apply(x, step, i)]);
-      return tf.tidy("head", () => head.apply(ln_f.apply(step.pickWanted(sumOf(x, ops)))));
+      return tf.tidy("head", () => step.logitsOfWanted(sumOf(x, ops), (wanted) => head.apply(ln_f.apply(wanted))));
     });
   }
 

@@ -1,7 +1,7 @@
 /** What the layers of the model know of the step that they are in: its tokens, and the rows' cache. */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Attention, Ops, StepInputs } from "../backend/ops.ts";
+import type { Attention, LinearOptions, Ops, RowPadding, StepInputs } from "../backend/ops.ts";
 
 /**
  * A step of N tokens on its way through the layers.
@@ -16,30 +16,42 @@ export class StepContext {
   readonly written: readonly (readonly tf.Tensor4D[][])[];
   /** By group of heads, then by bucket. */
   readonly #attention: readonly (readonly Attention[])[];
+  readonly #padding: RowPadding;
 
-  /** The step that feeds `inputs`. */
-  constructor(private readonly ops: Ops, readonly inputs: StepInputs) {
+  /** The step that feeds `inputs` to layers with weights of this type and number. */
+  constructor(
+    private readonly ops: Ops,
+    readonly inputs: StepInputs,
+    weights: Pick<LinearOptions, "dtype" | "modelSize">,
+  ) {
     const { buckets, tokens: { size } } = inputs;
     this.written = buckets.map(({ caches }) => caches.map(() => []));
+    this.#padding = ops.rowPadding(inputs.tokens, weights);
     this.#attention = buckets[0].rowStarts.map((_, g) => buckets.map((bucket) => ops.attention(bucket, g, size)));
   }
 
+  /** [N, D] -> [N', D]: what the layers are given, with rows of {@link Ops.rowPadding}, if there are any. */
+  pad(x: tf.Tensor2D): tf.Tensor2D {
+    return this.#padding.add(x);
+  }
+
   /**
-   * qkv [N, 3·heads·D/H] of some heads -> [N, heads·D/H]: each token attends to its row's tokens up to itself. Their keys
+   * qkv [N', 3·heads·D/H] of some heads -> [N', heads·D/H]: each token attends to its row's tokens up to itself. Their keys
    * and values are appended to the cache.
    */
   attend(qkv: tf.Tensor2D, layer: number, group: number): tf.Tensor2D {
     const { ops, inputs: { buckets } } = this, attention = this.#attention[group];
-    const parts = ops.splitByBucket(qkv, buckets).map((part, i) => {
+    const parts = ops.splitByBucket(this.#padding.remove(qkv), buckets).map((part, i) => {
       const { attended, keys, values } = attention[i].apply(part, layer);
       if (!ops.writesInPlace) this.written[i][group].push(tf.keep(keys), tf.keep(values));
       return attended;
     });
-    return ops.joinBuckets(parts);
+    return this.pad(ops.joinBuckets(parts));
   }
 
-  /** [N, D] -> [M, D]: of the tokens that logits are wanted after. */
-  pickWanted(x: tf.Tensor2D): tf.Tensor2D {
-    return this.inputs.wanted ? this.ops.pick(x, this.inputs.wanted) : x;
+  /** x [N', D] -> [M, V] in parts: the logits that `head` makes of the tokens that they are wanted after. */
+  logitsOfWanted(x: tf.Tensor2D, head: (x: tf.Tensor2D) => tf.Tensor2D[]): tf.Tensor2D[] {
+    const { ops, inputs: { wanted } } = this;
+    return wanted ? head(ops.pick(x, wanted)) : head(x).map((logits) => this.#padding.remove(logits));
   }
 }

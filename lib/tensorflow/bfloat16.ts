@@ -15,7 +15,7 @@ export function bfloat16Linear(
   backend: TensorflowBackend,
   parts: readonly ColumnPart[],
   activation: Activation,
-  { transposed = false, modelSize = 0 }: ColumnPartOptions = {},
+  { transposed = false, modelSize }: ColumnPartOptions = {},
 ): DividedLinear {
   const prepared = parts.map(({ name, weight, bias }) => {
     const values = cast(backend, weight, float, bfloat16), columns = transposed ? transpose(backend, values) : values;
@@ -32,7 +32,7 @@ export function bfloat16Linear(
           attr.bool("transpose_b", false),
           attr.int("num_args", 1),
           attr.string("fused_ops", activation === "gelu_new" ? ["BiasAdd", "GeluApproximate"] : ["BiasAdd"]),
-          attr.bool("is_filter_const", keepsPacked(backend, "bfloat16", x.shape[0], 2 * modelSize)),
+          attr.bool("is_filter_const", keepsPacked(backend, "bfloat16", x.shape[0], modelSize)),
           attr.string("_kernel", "MklNameChangeOp"),
           attr.string("_weight", name),
         ], [input, ...weights]);

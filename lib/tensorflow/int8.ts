@@ -69,7 +69,7 @@ export interface Int8LinearOptions extends Pick<ColumnPartOptions, "modelSize"> 
 export class Int8Linear implements DividedLinear {
   /** See {@link Int8LinearOptions.inputRange}. */
   readonly inputRange: ActivationRange | undefined;
-  readonly #modelSize: number;
+  readonly #modelSize: number | undefined;
   readonly #parts: readonly PreparedPart[];
 
   /** Takes the parts over. */
@@ -77,7 +77,7 @@ export class Int8Linear implements DividedLinear {
     private readonly backend: TensorflowBackend,
     parts: readonly Int8Part[],
     private readonly activation: Activation,
-    { modelSize = 0, inputRange }: Int8LinearOptions = {},
+    { modelSize, inputRange }: Int8LinearOptions = {},
   ) {
     this.inputRange = inputRange && withZero(inputRange);
     this.#modelSize = modelSize;

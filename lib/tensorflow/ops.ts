@@ -16,7 +16,7 @@ import { dynamicOperations } from "./dynamic.ts";
 import { fusedLayerNorm, fusedLinear } from "./fused.ts";
 import { bfloat16Linear } from "./bfloat16.ts";
 import { applyInt8Chain, Int8Linear, int8Part, quantizedPart } from "./int8.ts";
-import { keepsPacked } from "./packing.ts";
+import { keepsPacked, LEAST_ROWS, padsFewRows } from "./packing.ts";
 import type { PrivateKernel } from "./probe.ts";
 import { tensorflowSamplingOps } from "./sampling.ts";
 import {
@@ -38,7 +38,7 @@ const PACKED_ROWS = 40;
 export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<PrivateKernel> = new Set()): Ops {
   const usesRanges = kernels.has("staticInt8");
   const has = (kernel: PrivateKernel) => backend.binding.isCapturing && kernels.has(kernel);
-  const { run, gather, reshape, shapeOf, concat, rows } = dynamicOperations(backend);
+  const { run, gather, reshape, shapeOf, concat, ints, rows } = dynamicOperations(backend);
   const ofAttention = attentionParts(backend);
   /** [M, m] -> of each row the largest number and its column, [M, 1] each: sooner than Max and ArgMax find them. */
   const largest = (x: tf.Tensor2D) =>
@@ -48,14 +48,14 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
   function float32Linear(
     parts: readonly ColumnPart[],
     activation: Activation,
-    { transposed = false, modelSize = 0 }: ColumnPartOptions,
+    { transposed = false, modelSize }: ColumnPartOptions,
   ): DividedLinear {
     const product = [attr.bool("transpose_a", false), attr.bool("transpose_b", transposed)];
     return {
       apply: (x) => {
         // Only steps that run often pack the head: a prefill has fewer rows there than tokens, and would pack it for them.
         const packed = x.shape[0] <= PACKED_ROWS && (backend.packs || !transposed) &&
-          keepsPacked(backend, "float32", x.shape[0], 4 * modelSize);
+          keepsPacked(backend, "float32", x.shape[0], modelSize);
         return parts.map((part) => {
           if (has("linear")) return fusedLinear(backend, x, part, { activation, transposed, packed });
           const y = run<tf.Tensor2D>("BiasAdd", [T, attr.string("data_format", "NHWC")], [
@@ -152,6 +152,17 @@ export function tensorflowOps(backend: TensorflowBackend, kernels: ReadonlySet<P
 
     joinBuckets(parts) {
       return parts.length === 1 ? parts[0] : concat(parts);
+    },
+
+    rowPadding(tokens, weights) {
+      const { dtype, modelSize } = weights;
+      if (!padsFewRows(backend, dtype, tokens.shape[0], modelSize)) return plainOps.rowPadding(tokens, weights);
+      const count = shapeOf(tokens), missing = tf.maximum(tf.sub(ints(LEAST_ROWS), count), ints(0)); // [1] each
+      const paddings = reshape(concat([ints(0), missing, ints(0, 0)]), [2, 2]), size = concat([count, ints(-1)]);
+      return {
+        add: (x) => run("Pad", [T, attr.type("Tpaddings", int32)], [x, paddings]),
+        remove: (x) => run("Slice", [T, attr.type("Index", int32)], [x, ints(0, 0), size]),
+      };
     },
 
     pick(x, rows) {

@@ -4,18 +4,26 @@
  * 124M's size up to twice as fast, and would take several times their own memory for the largest.
  */
 
-import type { Dtype } from "../backend/ops.ts";
-import { multipliesWithAmx } from "./capi/processors.ts";
+import { BYTES_PER_WEIGHT, type Dtype } from "../backend/ops.ts";
+import { hasAmx, isAmd } from "./capi/processors.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 
 /** Copies are kept of models up to this size, in steps that run often and in others. */
 const BYTES = { often: 0.8e9, once: 0.6e9 };
 
-/** Whether a kernel that multiplies so many rows is to keep a copy of its weight: `modelBytes` is what all of the model's take. */
-export function keepsPacked(backend: TensorflowBackend, dtype: Dtype, rows: number, modelBytes: number): boolean {
+/** Steps of up to so many tokens have captured functions of their own: oneDNN lays out weights for more of them in another way. */
+export const FEW_ROWS = 6;
+
+/** Where {@link padsFewRows}, products of fewer rows are products of so many. */
+export const LEAST_ROWS = 5;
+
+const amx = hasAmx(), amd = isAmd();
+
+/** Whether a kernel that multiplies so many rows is to keep a copy of its weight, of a model of `modelSize` numbers. */
+export function keepsPacked(backend: TensorflowBackend, dtype: Dtype, rows: number, modelSize = 0): boolean {
   const { packs, binding: { isCapturing } } = backend;
   if (packs && rows === 1 && !packsForOneRow(dtype)) return false;
-  return isCapturing && modelBytes <= (packs ? BYTES.often : BYTES.once);
+  return isCapturing && BYTES_PER_WEIGHT[dtype] * modelSize <= (packs ? BYTES.often : BYTES.once);
 }
 
 /**
@@ -29,4 +37,11 @@ export function packsForOneRow(dtype: Dtype): boolean {
   return dtype !== "int8" || !amx;
 }
 
-const amx = multipliesWithAmx();
+/**
+ * Whether products of few rows, whose weights are packed, had better have some more. AMD's Zen 4 reads weights for five rows 1.2 to
+ * 1.4 times as fast as for one or two, as if its prefetching needed the time that their arithmetic takes. An Intel Xeon reads them
+ * the faster the fewer rows there are.
+ */
+export function padsFewRows(backend: TensorflowBackend, dtype: Dtype, rows: number, modelSize?: number): boolean {
+  return amd && rows <= FEW_ROWS && keepsPacked(backend, dtype, rows, modelSize);
+}

@@ -7,7 +7,7 @@ import type { Backend, Parallelism } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
 import { tensorflowOps } from "./ops.ts";
-import { packsForOneRow } from "./packing.ts";
+import { FEW_ROWS, packsForOneRow } from "./packing.ts";
 import { PRIVATE_KERNELS, workingKernels } from "./probe.ts";
 import { openTensorflow, TENSORFLOW, type TensorflowBackend, type TensorflowOptions } from "./tfjs/backend.ts";
 
@@ -43,7 +43,7 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     stepBuckets: { singles: 3, rectangles: 1 },
     // oneDNN lays out packed weights in one of two ways, and in the wrong one a product takes twice as long.
     sizeClass: (tokens, _, dtype) =>
-      tokens === 1 && !packsForOneRow(dtype) ? "one" : tokens <= 6 ? "few" : tokens <= 40 ? "some" : "many",
+      tokens === 1 && !packsForOneRow(dtype) ? "one" : tokens <= FEW_ROWS ? "few" : tokens <= 40 ? "some" : "many",
   };
 }
 

@@ -34,9 +34,14 @@ export function spreadOverProcessors<T>(threads: number, make: () => T): T {
   }
 }
 
-/** Whether oneDNN multiplies int8 numbers with AMX here. */
-export function multipliesWithAmx(): boolean {
+/** Whether the processors have AMX, with which oneDNN multiplies int8 and bfloat16 numbers. Known on Linux only. */
+export function hasAmx(): boolean {
   return readText("/proc/cpuinfo")?.includes(" amx_int8 ") ?? false;
+}
+
+/** Whether they are AMD's. Known on Linux only. */
+export function isAmd(): boolean {
+  return readText("/proc/cpuinfo")?.includes("AuthenticAMD") ?? false;
 }
 
 /** The threads of this process on which operations run, by Linux's numbers. */
