@@ -2,6 +2,7 @@
 
 import type { Dtype } from "../../backend/ops.ts";
 import type { Generator } from "./protocol.ts";
+import { seededRandom } from "../../util/random.ts";
 
 /** Someone who takes part. */
 export interface Contestant {
@@ -36,8 +37,8 @@ export interface TurnOptions {
 }
 
 /**
- * In every round, every task and every contestant has one run, so that a slow minute of the machine falls on all of them; who
- * comes first changes from round to round. Returns what `work` did for each contestant, task and round. Throws an error that
+ * In every round, every task and every contestant has one run, so that a slow minute of the machine falls on all of them. Their
+ * order is drawn anew each time: who always came after the same one would pay for how that leaves the machine. Returns what `work` did for each contestant, task and round. Throws an error that
  * names the contestant that failed.
  */
 export async function inTurns<C extends Contestant, T extends { name: string }, R>(
@@ -48,12 +49,13 @@ export async function inTurns<C extends Contestant, T extends { name: string }, 
 ): Promise<R[][][]> {
   const runs = contestants.map(() => tasks.map((): R[] => []));
   const total = (1 + repeats) * tasks.length * contestants.length;
+  const random = seededRandom(0);
   let done = 0;
   for (let round = 0; round <= repeats; round++) {
     await onRound?.();
     for (const [i, task] of tasks.entries()) {
-      for (let turn = 0; turn < contestants.length; turn++) {
-        const who = (turn + round) % contestants.length, contestant = contestants[who];
+      for (const who of drawnOrder(contestants.length, random)) {
+        const contestant = contestants[who];
         const name = `${contestant.name} ${contestant.dtype}`;
         onProgress?.(done++, total, `${name}, ${task.name}`);
         await new Promise((resolve) => setTimeout(resolve, pauseSeconds * 1000));
@@ -68,4 +70,10 @@ export async function inTurns<C extends Contestant, T extends { name: string }, 
   await onRound?.();
   onProgress?.(total, total, "");
   return runs;
+}
+
+/** 0 to count − 1, each once. */
+function drawnOrder(count: number, random: () => number): number[] {
+  const draws = Array.from({ length: count }, random);
+  return [...draws.keys()].sort((a, b) => draws[a] - draws[b]);
 }
