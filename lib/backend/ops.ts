@@ -108,6 +108,9 @@ export interface Attention {
   apply(qkv: tf.Tensor2D, layer: number): { attended: tf.Tensor2D; keys: tf.Tensor4D; values: tf.Tensor4D };
 }
 
+/** Type and number of a model's weights. */
+export type WeightKind = Pick<LinearOptions, "dtype" | "modelSize">;
+
 /** Rows of zeros after those of N tokens, where products of so few rows take longer than those of a few more. */
 export interface RowPadding {
   /** [N, m] -> [N or more, m]. */
@@ -199,7 +202,7 @@ export interface Ops {
   /** Undoes {@link Ops.splitByBucket}. */
   joinBuckets(parts: readonly tf.Tensor2D[]): tf.Tensor2D;
   /** How a step of tokens [N] is padded outside attention, with weights of this type and number. */
-  rowPadding(tokens: tf.Tensor1D, weights: Pick<LinearOptions, "dtype" | "modelSize">): RowPadding;
+  rowPadding(tokens: tf.Tensor1D, weights: WeightKind): RowPadding;
   /** [N, D], int [M] -> [M, D]: the rows asked for. */
   pick(x: tf.Tensor2D, rows: tf.Tensor1D): tf.Tensor2D;
   /** [M, V] in parts -> int [M]: the index of the largest logit. */

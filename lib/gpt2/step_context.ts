@@ -1,7 +1,7 @@
 /** What the layers of the model know of the step that they are in: its tokens, and the rows' cache. */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Attention, LinearOptions, Ops, RowPadding, StepInputs } from "../backend/ops.ts";
+import type { Attention, Ops, RowPadding, StepInputs, WeightKind } from "../backend/ops.ts";
 
 /**
  * A step of N tokens on its way through the layers.
@@ -19,11 +19,7 @@ export class StepContext {
   readonly #padding: RowPadding;
 
   /** The step that feeds `inputs` to layers with weights of this type and number. */
-  constructor(
-    private readonly ops: Ops,
-    readonly inputs: StepInputs,
-    weights: Pick<LinearOptions, "dtype" | "modelSize">,
-  ) {
+  constructor(private readonly ops: Ops, readonly inputs: StepInputs, weights: WeightKind) {
     const { buckets, tokens: { size } } = inputs;
     this.written = buckets.map(({ caches }) => caches.map(() => []));
     this.#padding = ops.rowPadding(inputs.tokens, weights);

@@ -1,7 +1,7 @@
 /** Eager contexts of libtensorflow: where operations run, on how many threads, on which device. */
 
-import { spreadOverProcessors } from "./processors.ts";
 import { cString, type Status, type Symbols, text } from "./library.ts";
+import { spreadOverProcessors } from "./processors.ts";
 import { varint } from "./strings.ts";
 
 /** How many threads TensorFlow may use. */
