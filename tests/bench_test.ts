@@ -4,13 +4,14 @@ import assert from "node:assert/strict";
 import { runs } from "./_support/programs.ts";
 import { pathToFileURL } from "node:url";
 import { startAll } from "../lib/bench/peers/catalog.ts";
-import { stateLines, watchMachine } from "../lib/bench/machine_state.ts";
+import { type MachineState, stateLines, watchMachine } from "../lib/bench/machine_state.ts";
 import {
   compare,
   CONTROL,
   doubts,
   geometricMean,
   type Point,
+  type Ratio,
   ratiosByRound,
   ratiosOf,
   relativeError,
@@ -90,12 +91,16 @@ Deno.test("of several runs each number is the median, ratios are shown for each,
     promptTokens: 7,
     maxTokens: 10,
     contestants: [standing("omnibus", "int8", own), standing("a", "int8", others)],
+    machine: [{ bandwidth: own[0], othersShare: 0, stolenShare: 0 }],
   });
   const { text, result } = severalRuns([run([10, 90], [20, 20]), run([30, 50], [20, 20]), run([20, 70], [80, 20])]);
   const [own, a] = result.contestants as Standing[];
   assert.deepEqual([own, a].map(({ points }) => points.map(({ throughput }) => throughput)), [[20, 70], [20, 20]]);
   assert.equal(own.points[0].repeats.length, 3 * run([1], [1]).contestants[0].points[0].repeats.length);
   const all = [Math.sqrt(1 * 3.5), Math.sqrt(0.5 * 4.5), Math.sqrt(1.5 * 2.5), Math.sqrt(0.25 * 3.5)]; // medians, runs 1 to 3
+  const { "end to end": [stored] } = result.ratios as Record<string, Ratio[]>;
+  assert.deepEqual([stored.against, stored.ratios, stored.geometricMean], ["a", [1, 3.5], all[0]]);
+  assert.deepEqual((result.machine as MachineState[]).map(({ bandwidth }) => bandwidth), [10, 30, 20]);
   const line = [...all, 1, 0.5, 1.5, 0.25].map((ratio) => `${ratio.toFixed(2)}x`);
   assert.match(text, new RegExp(`omnibus / a, int8 +${line.join(" +")}\n`));
   assert.throws(() => severalRuns([run([1], [1]), run([1, 2], [1, 2])]), /^RangeError: Run 2 has other contestants/);

@@ -7,10 +7,15 @@ import type { Missing } from "./rounds.ts";
 import { CONTROL, percent, type Point, type Ratio, ratiosByRound, ratiosOf, type Standing } from "./compare.ts";
 
 /** The rates that are reported, with their headings. */
-export const RATES: readonly [heading: string, rate: (point: Point) => number | null][] = [
+const RATES: readonly [heading: string, rate: (point: Point) => number | null][] = [
   ["end to end", (point) => point.throughput],
   ["decode only", (point) => point.decodeThroughput],
 ];
+
+/** How Omnibus stands to the others, by each of these. */
+export function allRatios(standings: readonly Standing[]): Record<string, Ratio[]> {
+  return Object.fromEntries(RATES.map(([heading, rate]) => [heading, ratiosOf(standings, "omnibus", rate)]));
+}
 
 /**
  * For each precision and rate a table of tokens per second: a line for each batch size, a column for each contestant.

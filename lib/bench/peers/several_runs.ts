@@ -1,10 +1,11 @@
 /** Several runs of `deno task bench`, hours apart, as one: what a machine gives changes with the hour. */
 
+import type { MachineState } from "../machine_state.ts";
 import { median } from "../../util/median.ts";
 import { table } from "../../util/table.ts";
 import { doubts, type Point, ratiosOf, type Standing } from "./compare.ts";
 import type { Findings } from "./findings.ts";
-import { benchChart, tables } from "./report.ts";
+import { allRatios, benchChart, tables } from "./report.ts";
 
 /** What is read of the results of one run of the workload `static`. */
 export interface StoredRun {
@@ -16,9 +17,10 @@ export interface StoredRun {
   promptTokens: number;
   maxTokens: number;
   contestants: Standing[];
+  machine: MachineState[];
 }
 
-/** Their medians; what programs get is the first run's results with the medians in place of its own. */
+/** Their medians; what programs get is the first run's results with these in place of its own. */
 export function severalRuns(runs: readonly StoredRun[]): Findings {
   const [first] = runs, { model, threads, host, promptTokens, maxTokens } = first;
   const standings = runs.map(({ contestants }) => contestants), medians = medianOfRuns(standings);
@@ -32,7 +34,8 @@ export function severalRuns(runs: readonly StoredRun[]): Findings {
     }`,
     ...doubts(medians),
   ].join("\n\n");
-  const result = { ...first, created, contestants: medians };
+  const machine = runs.flatMap(({ machine }) => machine);
+  const result = { ...first, created, contestants: medians, machine, ratios: allRatios(medians) };
   return { text, result, chart: benchChart(medians, { maxTokens, subtitle }) };
 }
 

@@ -3,9 +3,9 @@
 import { FOX } from "../fox.ts";
 import { CANDIDATES } from "./catalog.ts";
 import { type MachineState, stateLines, watchMachine } from "../machine_state.ts";
-import { compare, CONTROL, doubts, ratiosOf } from "./compare.ts";
+import { compare, CONTROL, doubts } from "./compare.ts";
 import type { Workload } from "./findings.ts";
-import { answers, benchChart, RATES, tables } from "./report.ts";
+import { allRatios, answers, benchChart, tables } from "./report.ts";
 
 /** All peers can do it. */
 export const staticBatches: Workload = {
@@ -30,7 +30,7 @@ export const staticBatches: Workload = {
     ].join("\n\n");
     const result = {
       ...{ promptTokens: FOX.length, maxTokens, repeats, contestants: standings, machine },
-      ratios: Object.fromEntries(RATES.map(([heading, rate]) => [heading, ratiosOf(standings, "omnibus", rate)])),
+      ratios: allRatios(standings),
     };
     return { text, result, chart: benchChart(standings, { maxTokens, subtitle }) };
   },
