@@ -3,6 +3,7 @@
 import { setTimeout as after } from "node:timers/promises";
 import os from "node:os";
 import process from "node:process";
+import { readText } from "../util/proc.ts";
 
 /** At one moment, while those who measure are asleep. */
 export interface MachineState {
@@ -96,9 +97,6 @@ function times(): ProcessorTimes & { stolen: number | null } {
 }
 
 function stolenSeconds(): number | null {
-  try {
-    return Number(Deno.readTextFileSync("/proc/stat").split("\n")[0].match(/\d+/g)![7]) / 100;
-  } catch {
-    return null;
-  }
+  const counts = readText("/proc/stat")?.split("\n")[0].match(/\d+/g);
+  return counts ? Number(counts[7]) / 100 : null;
 }

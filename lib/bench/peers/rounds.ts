@@ -38,8 +38,8 @@ export interface TurnOptions {
 
 /**
  * In every round, every task and every contestant has one run, so that a slow minute of the machine falls on all of them. Their
- * order is drawn anew each time: who always came after the same one would pay for how that leaves the machine. Returns what `work` did for each contestant, task and round. Throws an error that
- * names the contestant that failed.
+ * order is drawn anew each time: who always came after the same one would pay for how that leaves the machine. Returns what `work`
+ * did for each contestant, task and round. Throws an error that names the contestant that failed.
  */
 export async function inTurns<C extends Contestant, T extends { name: string }, R>(
   contestants: readonly C[],
