@@ -36,9 +36,14 @@ export interface CapturedStep {
   run(inputs: readonly tf.Tensor[], parallelism: Parallelism): Promise<tf.Tensor[]>;
   /**
    * Runs it `count` times, where it gives ids that are fed to the next run as input 0, with inputs `moving` plus 1: the ids of
-   * each run, after one wait. Where the backend chains steps.
+   * each run, after one wait. Where the backend runs ahead.
    */
-  chain?(inputs: readonly tf.Tensor[], moving: readonly number[], count: number): Promise<ArrayLike<number>[]>;
+  chain?(
+    inputs: readonly tf.Tensor[],
+    moving: readonly number[],
+    count: number,
+    parallelism: Parallelism,
+  ): Promise<ArrayLike<number>[]>;
   /** Frees it. */
   dispose(): void;
 }
@@ -70,8 +75,8 @@ export interface Backend {
     build: (standIns: tf.Tensor[]) => tf.Tensor[],
     options: CaptureOptions,
   ): CapturedStep;
-  /** Captured steps can be fed what the one before gives before its values are known: many steps, and one wait. */
-  readonly chainsSteps?: boolean;
+  /** Captured steps can be fed what the one before gives before its values are known: so far ahead of the host. */
+  readonly runsAhead?: RunAhead;
   /** Captures hold any operation of tfjs, not just those of {@link Ops}. */
   readonly capturesAll?: boolean;
   /** Captures, runs that once and says when each operation ran; missing where the backend cannot. */
@@ -98,6 +103,20 @@ export interface Backend {
   sizeFor?(count: number): number;
   /** True once it has lost its device: what runs on it throws, and {@link useBackend} starts it again. */
   readonly failed?: boolean;
+}
+
+/**
+ * How many steps are started at once.
+ *
+ * @internal
+ */
+export interface RunAhead {
+  /** Where it is certain that all rows go on. */
+  readonly certain: number;
+  /** Where a row may end: what it gets after that is thrown away. */
+  readonly uncertain: number;
+  /** No more than take so long: meanwhile nobody hears of a signal. */
+  readonly milliseconds: number;
 }
 
 /**

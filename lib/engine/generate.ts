@@ -1,6 +1,6 @@
 /** Generating text for a batch: prefill the prompts once, then decode a token at a time for every row. */
 
-import type { Parallelism } from "../backend/types.ts";
+import type { Parallelism, RunAhead } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
 import { type Batch, longest, realTokens } from "../tokenizer/batch.ts";
 import { interruptSignal } from "../util/interrupt.ts";
@@ -99,7 +99,7 @@ export async function* generateSteps(
 export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generation> {
   const requests = requestsFor(model, inputs, options), prompts = requests.map(([{ prompt }]) => prompt);
   options.signal?.throwIfAborted();
-  const cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
+  const start = performance.now(), cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
   try {
     const { maxTokens, promptLogprobs } = options,
       choosers = requests.map((same) => same.map(({ sampled }) => sampled));
@@ -111,7 +111,7 @@ export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptio
       }
     }
     const rows = requests.map((same, i) => same.map((_, k) => k ? cache.fork(fed.rows[i]) : fed.rows[i]));
-    const generation = new Generation(cache, requests.flat(), rows.flat(), options);
+    const generation = new Generation(cache, requests.flat(), rows.flat(), options, performance.now() - start);
     generation.add(fed.next.flat());
     return generation;
   } catch (error) {
@@ -126,19 +126,23 @@ export async function decodeStep(model: GPT2, generation: Generation): Promise<S
   return generation.add(await interruptibleStep(model, generation.cache, generation.feeds, generation.options));
 }
 
-/** The most steps that are started at once: nobody hears of a signal before they are done. */
-const MAX_CHAIN = 32;
-
 /**
- * The same once or several times: where the backend chains steps, as often as it is certain that every row goes on, and that it
- * takes its most likely token. Throws the signal's reason if it is aborted.
+ * The same once, or several times at once where all rows take their most likely tokens and the backend runs ahead. Throws the
+ * signal's reason if it is aborted.
  */
 export async function decodeSteps(model: GPT2, generation: Generation): Promise<void> {
-  const { options, cache, feeds, certainSteps } = generation;
-  const count = model.backend.chainsSteps ? Math.min(MAX_CHAIN, certainSteps) : 1;
-  if (count === 1) return void await decodeStep(model, generation);
-  options.signal?.throwIfAborted();
-  for (const next of await interruptible(() => Runner.of(model).greedySteps(cache, feeds, count))) generation.add(next);
+  const { options, cache, feeds } = generation, count = generation.stepsAhead(model.backend.runsAhead);
+  const start = performance.now();
+  if (count === 1) {
+    await decodeStep(model, generation);
+  } else {
+    options.signal?.throwIfAborted();
+    for (const next of await interruptible(() => Runner.of(model).greedySteps(cache, feeds, count))) {
+      const open = new Set(generation.feeds.map(({ row }) => row));
+      if (open.size) generation.add(next.filter((_, i) => open.has(feeds[i].row)));
+    }
+  }
+  generation.stepMilliseconds = (performance.now() - start) / count;
 }
 
 /**
@@ -333,7 +337,6 @@ export class Generation implements Disposable {
   /** Requests that have not ended, and the rows of the cache that are theirs. */
   #open: { request: Request; row: Row }[];
   #lastStep: Step = { index: -1, tokens: [], texts: [] };
-
   /** Made by {@link prefill}. */
   constructor(
     /** Keys and values of all tokens fed so far. */
@@ -342,6 +345,8 @@ export class Generation implements Disposable {
     rows: readonly Row[],
     /** How to generate. */
     readonly options: GenerateOptions,
+    /** What the latest step took: at first prefill, which takes longer than the next one will. */
+    public stepMilliseconds: number,
   ) {
     this.rows = requests.map(({ answer }) => answer);
     this.#open = requests.map((request, i) => ({ request, row: rows[i] }));
@@ -357,11 +362,14 @@ export class Generation implements Disposable {
     return this.#open.length === 0;
   }
 
-  /** After how many steps the first row can end, if all take their most likely tokens and nothing else is asked of them; else 1. */
-  get certainSteps(): number {
+  /** How many steps to start at once: more than one if all rows take their most likely tokens and nothing else is asked of them. */
+  stepsAhead(most: RunAhead | undefined): number {
     const { logprobs, topLogprobs } = this.options, requests = this.#open.map(({ request }) => request);
-    if (logprobs || topLogprobs || !requests.every(({ sampled }) => sampled.takesLargest)) return 1;
-    return requests.reduce((least, { certainTokens }) => Math.min(least, certainTokens), Infinity);
+    if (!most || logprobs || topLogprobs || !requests.every(({ sampled }) => sampled.takesLargest)) return 1;
+    const left = requests.reduce((least, { tokensLeft }) => Math.min(least, tokensLeft), Infinity);
+    const inTime = Math.floor(most.milliseconds / this.stepMilliseconds);
+    const { certain, uncertain } = most, ahead = requests.some(({ mayEndEarly }) => mayEndEarly) ? uncertain : certain;
+    return Math.max(1, Math.min(ahead, left, inTime));
   }
 
   /** What to feed next: the last token of each row that goes on. */

@@ -84,10 +84,14 @@ export class Request {
     return this.answer.finishReason !== null;
   }
 
-  /** How many tokens it is going to get whatever they are: all that are left, or one if a token or a text may end it. */
-  get certainTokens(): number {
-    const { maxTokens, stop } = this.options;
-    return this.#ends.size || stop !== undefined ? 1 : maxTokens - this.answer.tokens.length;
+  /** The most tokens that it is still to get. */
+  get tokensLeft(): number {
+    return this.options.maxTokens - this.answer.tokens.length;
+  }
+
+  /** Whether a token or a text may end it before. */
+  get mayEndEarly(): boolean {
+    return this.#ends.size > 0 || this.options.stop !== undefined;
   }
 
   /** The most tokens that are ever fed of it: all but the last of its answer. */

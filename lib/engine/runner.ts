@@ -111,7 +111,7 @@ export class Runner {
   }
 
   /**
-   * Feeds every row of `cache` a token, and then `count` − 1 times their most likely next one, on a backend that chains steps: each
+   * Feeds every row of `cache` a token, and then `count` − 1 times their most likely next one, on a backend that runs ahead: each
    * is on its way before the host knows what came of the first. Gives the tokens that came next, for each step one for each feed.
    * If it throws, the rows are as they were; a RangeError says that not every row is fed one token.
    */
@@ -121,7 +121,7 @@ export class Runner {
     }
     const next = Array.from({ length: count }, () => feeds.map((): NextToken => ({ id: 0 })));
     await this.#lanes(cache, feeds, async (numbers, mine) => {
-      for (const [i, ids] of (await this.#chain(numbers, count)).entries()) {
+      for (const [i, ids] of (await this.#chain(numbers, count, cache.parallelism)).entries()) {
         numbers.choices.forEach(({ feed }, row) => feed >= 0 && (next[i][mine[feed]] = { id: ids[row] }));
       }
     }, count - 1);
@@ -192,12 +192,12 @@ export class Runner {
   }
 
   /** A step that feeds each row one token, and `count` − 1 more that are fed what came of the one before: the ids, by step. */
-  async #chain(numbers: StepNumbers, count: number): Promise<ArrayLike<number>[]> {
+  async #chain(numbers: StepNumbers, count: number, parallelism: Parallelism): Promise<ArrayLike<number>[]> {
     const { backend } = this.model;
     const { all, own } = onBackend(backend, () => toTensors(numbers)), layout = layoutOf(numbers);
     try {
       const step = this.#captured(numbers, layout, all, "ids");
-      return await step.chain!(all, positionsIn(all, layout, this.#sizes), count);
+      return await step.chain!(all, positionsIn(all, layout, this.#sizes), count, parallelism);
     } finally {
       tf.dispose(own);
     }

@@ -34,7 +34,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend, compiled?: boo
     availableMemory: () => backend.onGpu ? backend.binding.deviceMemory : availableMemory(),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capturesAll: true,
-    ...compiled ? { chainsSteps: true } : {},
+    ...compiled ? { runsAhead: { certain: 32, uncertain: 1, milliseconds: Infinity } } : {},
     capture(inputs, build) {
       const captured = backend.capture(inputs, build), chain = compiled ? new CapturedChain(backend, build) : undefined;
       return {

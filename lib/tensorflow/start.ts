@@ -6,6 +6,7 @@ import { plainCachePolicy } from "../backend/plain.ts";
 import type { Backend, Parallelism } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
+import { stepsInTurn } from "./in_turn.ts";
 import { tensorflowOps } from "./ops.ts";
 import { FEW_ROWS, packsForOneRow } from "./packing.ts";
 import { PRIVATE_KERNELS, workingKernels } from "./probe.ts";
@@ -32,10 +33,13 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     availableMemory,
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capturesAll: true,
+    runsAhead: { certain: 16, uncertain: 4, milliseconds: 100 },
     capture(inputs, build, { repeated }) {
       const captured = backend.capture(inputs, build, { packs: repeated });
       return {
         run: (inputs, parallelism) => captured.run(inputs, { threads: spread(parallelism) }),
+        chain: (inputs, moving, count, parallelism) =>
+          onBackend(TENSORFLOW, () => stepsInTurn(captured, inputs, moving, count, spread(parallelism))),
         dispose: () => captured.dispose(),
       };
     },

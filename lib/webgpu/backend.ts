@@ -36,7 +36,7 @@ export async function startWebgpu(): Promise<Backend> {
     capture: (inputs, build) => backend.capture(inputs, build),
     measureRoofs: () => backend.measureRoofs(),
     // A token attends to as many slots as it has tokens before it: room costs memory and nothing else.
-    chainsSteps: true,
+    runsAhead: { certain: 32, uncertain: 1, milliseconds: Infinity },
     cachePolicy: { bucketCost: 2 ** 14, emptySlotsAreFree: true, slotsFor: multipleOf16 },
     get failed() {
       return backend.gpu.failed;

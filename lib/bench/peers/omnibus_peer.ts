@@ -4,7 +4,7 @@ import { setTimeout as after } from "node:timers/promises";
 import { useBackend } from "../../backend/select.ts";
 import { padBatch } from "../../tokenizer/batch.ts";
 import { Engine } from "../../engine/engine.ts";
-import { decodeStep, prefill } from "../../engine/generate.ts";
+import { decodeStep, decodeSteps, prefill } from "../../engine/generate.ts";
 import { loadGPT2 } from "../../pretrained.ts";
 import type { GPT2 } from "../../gpt2/model.ts";
 import { nextTokenLogits } from "../../engine/logits.ts";
@@ -28,7 +28,7 @@ async function generate(model: GPT2, { ids, batchSize, maxTokens }: Work): Promi
   const start = performance.now();
   using generation = await prefill(model, inputs, { maxTokens, ignoreEos: true });
   const first = performance.now();
-  while (!generation.finished) await decodeStep(model, generation);
+  while (!generation.finished) await decodeSteps(model, generation);
   const end = performance.now();
   return {
     prefillSeconds: (first - start) / 1000,

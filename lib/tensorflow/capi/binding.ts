@@ -316,15 +316,8 @@ export class TensorflowBinding {
 
   /** Runs a captured function on a thread of its own; this one stays free meanwhile. Throws TensorFlow's message. */
   async run(fn: CapturedFunction, inputIds: readonly number[], options: RunOptions = {}): Promise<TensorMetadata[]> {
-    if (inputIds.length !== fn.inputCount) {
-      throw new RangeError(
-        `Cannot run ${fn.name} on ${inputIds.length} tensors: it was captured with ${fn.inputCount}.`,
-      );
-    }
-    // Contexts share what is in the processor's memory, but not what is on a GPU.
-    const context = this.isUsingGpuDevice() ? this.#context : this.#contextWith(options.threads ?? this.#threads);
-    context.add(fn.name, fn.pointer);
-    const operation = this.#newOperation(context, fn.name, [...inputIds, ...fn.capturedIds]);
+    const context = this.#contextFor(options);
+    const operation = this.#newCall(context, fn, this.#handlesOf(fn, inputIds));
     using status = this.#library.newStatus(); // its own: other calls go on meanwhile
     try {
       if (options.compiled) {
@@ -341,6 +334,38 @@ export class TensorflowBinding {
     }
   }
 
+  /**
+   * Runs a captured function on each of `inputs`, one after the other; from the second on with the first output of the run before
+   * as first input. It waits once, at the end. Throws TensorFlow's message.
+   */
+  async runInTurn(
+    fn: CapturedFunction,
+    inputs: readonly (readonly number[])[],
+    options: RunOptions = {},
+  ): Promise<TensorMetadata[][]> {
+    const context = this.#contextFor(options), outputs: BigUint64Array<ArrayBuffer>[] = [];
+    try {
+      await context.queue(() => {
+        for (const inputIds of inputs) {
+          const handles = this.#handlesOf(fn, inputIds), before = outputs.at(-1);
+          if (before) handles[0] = before[0];
+          const operation = this.#newCall(context, fn, handles), own = new BigUint64Array(fn.outputCount);
+          this.#outputCount[0] = fn.outputCount;
+          this.#c.TFE_Execute(operation, own, this.#outputCount, this.#status.pointer);
+          this.#c.TFE_DeleteOp(operation);
+          this.#status.check();
+          outputs.push(own);
+        }
+      });
+    } catch (error) {
+      for (const handle of outputs.flatMap((own) => [...own])) {
+        this.#c.TFE_DeleteTensorHandle(Deno.UnsafePointer.create(handle));
+      }
+      throw error;
+    }
+    return outputs.map((own) => this.#addOutputs(own, fn.outputCount));
+  }
+
   /** Frees a captured function. */
   deleteFunction(fn: CapturedFunction): void {
     for (const context of this.#contexts.values()) context.remove(fn.name);
@@ -348,11 +373,35 @@ export class TensorflowBinding {
     for (const id of fn.ownedIds) this.deleteTensor(id);
   }
 
+  /** Contexts share what is in the processor's memory, but not what is on a GPU. */
+  #contextFor({ threads = this.#threads }: RunOptions): Context {
+    return this.isUsingGpuDevice() ? this.#context : this.#contextWith(threads);
+  }
+
   #contextWith(threads: Threads): Context {
     const key = `${threads.intraOp}x${threads.interOp}`;
     let context = this.#contexts.get(key);
     if (!context) this.#contexts.set(key, context = new Context(this.#c, this.#status, threads));
     return context;
+  }
+
+  /** All that a captured function takes: what it is given, and what it uses besides. */
+  #handlesOf(fn: CapturedFunction, inputIds: readonly number[]): BigUint64Array<ArrayBuffer> {
+    if (inputIds.length !== fn.inputCount) {
+      throw new RangeError(
+        `Cannot run ${fn.name} on ${inputIds.length} tensors: it was captured with ${fn.inputCount}.`,
+      );
+    }
+    const handle = (id: number) => Deno.UnsafePointer.value(this.#tensors.onDevice(id, "run").handle);
+    return new BigUint64Array([...inputIds, ...fn.capturedIds].map(handle));
+  }
+
+  #newCall(context: Context, fn: CapturedFunction, handles: BigUint64Array<ArrayBuffer>): Deno.PointerValue {
+    context.add(fn.name, fn.pointer);
+    const operation = this.#newOperation(context, fn.name, []);
+    this.#c.TFE_OpAddInputList(operation, handles, handles.length, this.#status.pointer);
+    this.#status.check();
+    return operation;
   }
 
   #newOperation(context: Context, name: string, inputIds: readonly number[]): Deno.PointerValue {

@@ -1,6 +1,6 @@
 /** Eager contexts of libtensorflow: where operations run, on how many threads, on which device. */
 
-import { cString, type Status, type Symbols, text } from "./library.ts";
+import { cString, Status, type Symbols, text } from "./library.ts";
 import { spreadOverProcessors } from "./processors.ts";
 import { varint } from "./strings.ts";
 
@@ -21,6 +21,10 @@ export class Context {
   /** Bytes that TensorFlow may take of that device's memory. */
   readonly memory: number;
   readonly #functions = new Set<string>();
+  /** Makes the thread that starts an operation wait for it. */
+  readonly #waiting: Deno.PointerValue;
+  /** Do not, and are not in use. */
+  readonly #queues: Deno.PointerValue[] = [];
 
   /** Makes a context with threads of its own. */
   constructor(private readonly c: Symbols, private readonly status: Status, threads: Threads) {
@@ -34,6 +38,7 @@ export class Context {
     } finally {
       c.TFE_DeleteContextOptions(options);
     }
+    this.#waiting = c.TFE_ContextGetExecutorForThread(this.pointer);
     ({ name: this.device, memory: this.memory } = this.#bestDevice());
   }
 
@@ -43,6 +48,25 @@ export class Context {
     this.c.TFE_ContextAddFunction(this.pointer, fn, this.status.pointer);
     this.status.check();
     this.#functions.add(name);
+  }
+
+  /**
+   * Queues the operations that `start` starts: each runs as soon as the one before is done, and may take what that one gives
+   * before it is there. The promise is of the end of all; it throws TensorFlow's message if one failed.
+   */
+  async queue(start: () => void): Promise<void> {
+    const { c, pointer } = this, queue = this.#queues.pop() ?? c.TFE_NewExecutor(true, false, 0);
+    using status = new Status(c); // its own: other calls go on meanwhile
+    c.TFE_ContextSetExecutorForThread(pointer, queue);
+    try {
+      start();
+    } finally {
+      c.TFE_ContextSetExecutorForThread(pointer, this.#waiting);
+      await c.TFE_ExecutorWaitForAllPendingNodes(queue, status.pointer);
+      c.TFE_ExecutorClearError(queue);
+      this.#queues.push(queue);
+    }
+    status.check();
   }
 
   /** Forgets a function. */

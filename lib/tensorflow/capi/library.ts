@@ -80,6 +80,7 @@ const symbols = {
   TFE_DeleteOp: { parameters: [pointer], result: none },
   TFE_OpSetDevice: { parameters: [pointer, buffer, pointer], result: none },
   TFE_OpAddInput: { parameters: [pointer, pointer, pointer], result: none },
+  TFE_OpAddInputList: { parameters: [pointer, buffer, i32, pointer], result: none },
   ...attributeSetters("TFE_OpSetAttr"),
   TFE_OpSetAttrShape: { parameters: [pointer, buffer, buffer, i32, pointer], result: none },
   TFE_OpSetAttrShapeList: { parameters: [pointer, buffer, buffer, buffer, i32, pointer], result: none },
@@ -91,6 +92,13 @@ const symbols = {
     result: none,
     nonblocking: true,
   },
+
+  // Executors: whether the thread that starts operations waits for them.
+  TFE_NewExecutor: { parameters: ["bool", "bool", i32], result: pointer },
+  TFE_ContextGetExecutorForThread: { parameters: [pointer], result: pointer },
+  TFE_ContextSetExecutorForThread: { parameters: [pointer, pointer], result: none },
+  TFE_ExecutorWaitForAllPendingNodes: { parameters: [pointer, pointer], result: none, nonblocking: true },
+  TFE_ExecutorClearError: { parameters: [pointer], result: none },
 
   // Graphs and functions.
   TF_NewGraph: { parameters: [], result: pointer },

@@ -257,6 +257,17 @@ export class Captured {
     return outputs.map((output) => this.node.createOutputTensor(output));
   }
 
+  /**
+   * Runs the function on each of `inputs`, one after the other; from the second on with the first output of the run before as first
+   * input. It waits once, at the end.
+   */
+  async runInTurn(inputs: readonly (readonly tf.Tensor[])[], options?: RunOptions): Promise<tf.Tensor[][]> {
+    using _ = this.#lifetime.use();
+    const ids = inputs.map((each) => this.node.getInputTensorIds(each));
+    const outputs = await this.binding.runInTurn(this.fn, ids, options);
+    return outputs.map((each) => each.map((output) => this.node.createOutputTensor(output)));
+  }
+
   /** Frees the function, once the runs that are under way have ended; later ones are refused. */
   dispose(): void {
     this.#lifetime.end();

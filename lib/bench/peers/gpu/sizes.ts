@@ -71,7 +71,7 @@ async function timeSteps(model: GPT2, batchSize: number): Promise<number> {
   const run = async () => {
     for (const row of rows) cache.rewind(row, CONTEXT);
     const start = performance.now();
-    if (model.backend.chainsSteps) await runner.greedySteps(cache, feeds, STEPS);
+    if (model.backend.runsAhead) await runner.greedySteps(cache, feeds, STEPS);
     else for (let i = 0; i < STEPS; i++) await runner.step(cache, feeds);
     return (performance.now() - start) / 1000 / STEPS;
   };
