@@ -18,6 +18,8 @@ export interface AttentionParts {
   columnsOf(x: tf.Tensor2D): tf.Scalar;
   /** query [R, H, T, D/H], keys [R, H, S, D/H] -> [R, H, T, S]: the dot products. */
   scores(query: tf.Tensor4D, keys: tf.Tensor4D): tf.Tensor4D;
+  /** weights [R, H, T, S] of S values [R, H, S, D/H] -> [R, H, T, D/H]: their sums. */
+  weigh(weights: tf.Tensor4D, values: tf.Tensor4D): tf.Tensor4D;
   /**
    * How to write to the group's caches, whose slots of all heads of the bucket `locations` int [n, H] numbers through, as if the
    * caches were a tensor each.
@@ -41,7 +43,7 @@ export function oneByOne(write: (cache: number, update: tf.Tensor2D) => tf.Tenso
 
 /** One bucket's attention in a step, with the heads of one group. */
 export function composeAttention(parts: AttentionParts, bucket: BucketInputs, group: number): Attention {
-  const { reshape, gather, thirds, scores } = parts, { positions, rectangle, slots } = bucket;
+  const { reshape, gather, thirds } = parts, { positions, rectangle, slots } = bucket;
   const starts = bucket.rowStarts[group], heads = starts.shape[1]; //                              [R, heads]
   const own = rectangle ? gather<tf.Tensor2D>(starts, rectangle.rows) : starts; //                 [n, heads]
   const write = parts.writer(bucket, group, tf.add(own, reshape(positions, [-1, 1])));
@@ -70,16 +72,12 @@ export function composeAttention(parts: AttentionParts, bucket: BucketInputs, gr
       const queries: tf.Tensor4D = inRectangle
         ? gather(reshape(query, [-1, size]), inRectangle) //                                       [R, heads, T, D/H]
         : reshape(query, [-1, heads, 1, size]);
-      const sums = weigh(scores(queries, written.keys), written.values, mask); //                  [R, heads, T, D/H]
+      const weights = tf.softmax<tf.Tensor4D>(tf.add(parts.scores(queries, written.keys), mask)); //            [R, heads, T, S]
+      const sums = parts.weigh(weights, written.values); //                                        [R, heads, T, D/H]
       const attended = places ? gather(reshape(sums, [-1, size]), places) : sums; //               [n, heads, D/H]
       return { attended: reshape(attended, [-1, heads * size]), ...written };
     },
   };
-}
-
-/** Scores [R, H, T, S] of S values [R, H, S, D/H] for each of T queries, mask [R, 1, T, S] -> [R, H, T, D/H]: their mean. */
-function weigh(scores: tf.Tensor4D, values: tf.Tensor4D, mask: tf.Tensor4D): tf.Tensor4D {
-  return tf.matMul(tf.softmax(tf.add(scores, mask)), values);
 }
 
 /** What the mask adds to the score of a token that must not be seen. Finite: a cell that nobody reads may see nothing. */

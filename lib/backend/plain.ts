@@ -95,6 +95,7 @@ const plainAttentionParts: AttentionParts = {
   thirds: (qkv) => tf.split(qkv, 3, 1),
   columnsOf: (tokens) => tf.scalar(tokens.shape[1], "int32"),
   scores: (query, keys) => tf.matMul(query, keys, false, true),
+  weigh: (weights, values) => tf.matMul(weights, values),
   writer({ caches }, group, locations) {
     const numbers = tf.reshape(locations, [-1, 1]) as tf.Tensor2D;
     return oneByOne((i, update) => {

@@ -4,7 +4,7 @@ import * as tf from "@tensorflow/tfjs";
 import { type AttentionParts, oneByOne } from "../backend/attention.ts";
 import { attr, DataType } from "./capi/attributes.ts";
 import { dynamicOperations } from "./dynamic.ts";
-import { dotProducts } from "./fused.ts";
+import { productsOfRows } from "./fused.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { variables } from "./variables.ts";
 
@@ -19,7 +19,10 @@ export function attentionParts(backend: TensorflowBackend): AttentionParts {
     thirds: (qkv) => columns(qkv, 3),
     columnsOf: (tokens) => element(shapeOf(tokens), 1),
     scores(query, keys) {
-      return query.shape[2] === 1 ? dotProducts(backend, query, keys) : tf.matMul(query, keys, false, true);
+      return query.shape[2] === 1 ? productsOfRows(backend, query, keys, true) : tf.matMul(query, keys, false, true);
+    },
+    weigh(weights, values) {
+      return weights.shape[2] === 1 ? productsOfRows(backend, weights, values, false) : tf.matMul(weights, values);
     },
     writer({ caches, rowStarts, slots }, group, locations) {
       const [whole] = caches[group], [count, , size] = whole.shape, starts = rowStarts[group];

@@ -25,13 +25,18 @@ export function fusedLayerNorm(
 }
 
 /**
- * query [B, H, 1, d], keys [B, H, S, d] -> [B, H, 1, S]: for one query a row, faster than oneDNN's product, which transposes
- * the keys first. This operation oneDNN leaves alone.
+ * x [B, H, 1, K], y [B, H, K, M], or `transposed` [B, H, M, K] -> [B, H, 1, M]. With one row on the left this is up to twice as fast as
+ * oneDNN's product, and this operation oneDNN leaves alone.
  */
-export function dotProducts(backend: TensorflowBackend, query: tf.Tensor4D, keys: tf.Tensor4D): tf.Tensor4D {
+export function productsOfRows(
+  backend: TensorflowBackend,
+  x: tf.Tensor4D,
+  y: tf.Tensor4D,
+  transposed: boolean,
+): tf.Tensor4D {
   const types = ["Ta", "Tb", "Tout"].map((name) => attr.type(name, DataType.float));
-  const attributes = [...types, attr.bool("adj_x", false), attr.bool("adj_y", true)];
-  return backend.execute("BatchMatMulV3", attributes, [query, keys])[0] as tf.Tensor4D;
+  const attributes = [...types, attr.bool("adj_x", false), attr.bool("adj_y", transposed)];
+  return backend.execute("BatchMatMulV3", attributes, [x, y])[0] as tf.Tensor4D;
 }
 
 /** How {@link fusedLinear} treats its weight. */

@@ -9,7 +9,7 @@ import { geluNew, plainOps } from "../backend/plain.ts";
 import type { DividedLinear } from "../backend/ops.ts";
 import { TENSORFLOW, type TensorflowBackend } from "./tfjs/backend.ts";
 import type { RunOptions } from "./capi/binding.ts";
-import { dotProducts, fusedLayerNorm, fusedLinear } from "./fused.ts";
+import { fusedLayerNorm, fusedLinear, productsOfRows } from "./fused.ts";
 import { bfloat16Linear } from "./bfloat16.ts";
 import { applyInt8Chain, Int8Linear, quantizedPart } from "./int8.ts";
 import type { ColumnPart } from "./column_parts.ts";
@@ -52,7 +52,7 @@ export async function workingKernels(backend: TensorflowBackend): Promise<Set<Pr
       1e-3,
     ],
     attention: [
-      () => ({ apply: (x) => [flat(dotProducts(backend, query(x), keys))], dispose: nothing }),
+      () => ({ apply: (x) => [flat(productsOfRows(backend, query(x), keys, true))], dispose: nothing }),
       scores,
       1e-4,
     ],
