@@ -4,6 +4,7 @@ import { useBackend } from "../lib/backend/select.ts";
 import { type Batch, padBatch } from "../lib/tokenizer/batch.ts";
 import {
   decodeStep,
+  decodeSteps,
   generateBatch,
   type GenerateOptions,
   generateSteps,
@@ -133,6 +134,51 @@ Deno.test("prefill and decodeStep are the loop that generateBatch runs", async (
   assert.equal(generation.lastStep.index, 0);
   while (!generation.finished) await decodeStep(tiny, generation);
   assert.deepEqual(generation.rows, await generateBatch(tiny, inputs, options));
+});
+
+Deno.test("steps that run ahead of the host give the same answers, whatever rows end with, and when", async () => {
+  const all = await generateBatch(small, batchOf(prompts), { maxTokens: 24, ignoreEos: true, tokenizer });
+  const lasting = { maxTokens: 24, ignoreEos: true }, [a, b] = all.map(({ tokens }) => tokens);
+  const last = a.find((token, i) => i > 3 && i < 20 && a.indexOf(token) === i)!; // in the middle, and not before
+  const ends = [
+    { ...lasting, stopIds: [last] },
+    { ...lasting, stop: tokenizer.decode(b.slice(9, 11)) },
+    { ...lasting, maxTokens: 13 },
+    { maxTokens: 24 },
+  ];
+  for (const own of [ends, [lasting, { ...lasting, maxTokens: 13 }], [ends[0]], [ends[1]], [lasting]]) {
+    const inputs = batchOf(prompts.slice(0, own.length)), options = { ...lasting, tokenizer, rows: own };
+    const steps = generateSteps(small, inputs, options); // one by one
+    let next = await steps.next();
+    while (!next.done) next = await steps.next();
+    assert.deepEqual(await generateBatch(small, inputs, options), next.value);
+    const lengths = next.value.map(({ tokens }) => tokens.length);
+    if (own[0] === ends[0]) assert.equal(lengths[0], a.indexOf(last) + 1);
+    if (own === ends) assert.equal(new Set(lengths).size, ends.length, lengths.join());
+  }
+});
+
+Deno.test("so many steps run ahead as certainly have rows to go on, in the time that a signal may wait", async () => {
+  const inputs = batchOf([[1, 2, 3], [4]]), ahead = { certain: 16, uncertain: 4, milliseconds: 100 };
+  const steps = async (options: Partial<GenerateOptions>, milliseconds = 1) => {
+    using generation = await prefill(tiny, inputs, { maxTokens: 40, ...options });
+    generation.stepMilliseconds = milliseconds;
+    return generation.stepsAhead(ahead);
+  };
+  assert.equal(await steps({ ignoreEos: true }), 16);
+  assert.equal(await steps({}), 4);
+  assert.equal(await steps({ ignoreEos: true, stop: "x", tokenizer }), 4);
+  assert.equal(await steps({ ignoreEos: true, rows: [undefined, { maxTokens: 8 }] }), 7);
+  assert.equal(await steps({ ignoreEos: true }, 30), 3);
+  assert.equal(await steps({ ignoreEos: true }, 500), 1);
+  assert.equal(await steps({ ignoreEos: true, temperature: 1 }), 1);
+  assert.equal(await steps({ ignoreEos: true, logprobs: true }), 1);
+
+  using generation = await prefill(tiny, inputs, { maxTokens: 40, ignoreEos: true });
+  generation.stepMilliseconds = 1;
+  await decodeSteps(tiny, generation);
+  assert.equal(generation.lastStep.index, 16);
+  assert.deepEqual(generation.cache.lengths, [3 + 16, 1 + 16]);
 });
 
 Deno.test("generateTokenKvCaching() goes on from the cache that it returned", async () => {

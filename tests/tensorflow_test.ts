@@ -141,6 +141,41 @@ Deno.test("a captured function takes vectors of one length as one input, and giv
   });
 });
 
+Deno.test("runs in turn take what the one before gives, and what fails on the way leaves nothing behind", async () => {
+  await withoutLeaks(async () => {
+    const table = tf.tensor1d([1, 2, 3, 0, 9]),
+      start = tf.scalar(0, "int32"),
+      [one, ten] = [tf.scalar(1), tf.scalar(10)];
+    const types = [attr.type("Tparams", DataType.float), attr.type("Tindices", DataType.int32)];
+    const taken = (x: tf.Tensor) =>
+      backend.execute("GatherV2", [...types, attr.type("Taxis", DataType.int32), attr.int("batch_dims", 0)], [
+        table,
+        x,
+        tf.scalar(0, "int32"),
+      ])[0];
+    const captured = backend.capture([start, one], ([x, factor]) => {
+      const y = tf.mul(taken(x), factor);
+      return [tf.cast(y, "int32"), y];
+    });
+    const values = (outputs: tf.Tensor[][]) =>
+      outputs.map((each) => {
+        const read = each.map((y) => y.dataSync()[0]);
+        tf.dispose(each);
+        return read;
+      });
+    const turns = (...factors: tf.Tensor[]) => captured.runInTurn(factors.map((factor) => [start, factor]));
+    assert.deepEqual(values(await turns(one, one, one, one, one)), [1, 2, 3, 0, 1].map((x) => [x, x]));
+    // Two at once, each with an order of its own.
+    const both = await Promise.all([turns(one, one, one), turns(one, one)]);
+    assert.deepEqual(both.map(values), [[1, 2, 3], [1, 2]].map((all) => all.map((x) => [x, x])));
+    await assert.rejects(turns(one, ten, one, one), /20 is not in \[0, 5\)|indices.*not in/s);
+    await assert.rejects(captured.runInTurn([[start, one], [start]]), /on 1 tensors: it was captured with 2/);
+    assert.deepEqual(values(await turns(one, one)), [[1, 1], [2, 2]]);
+    captured.dispose();
+    tf.dispose([table, start, one, ten]);
+  });
+});
+
 Deno.test("captured functions run side by side", async () => {
   await withoutLeaks(async () => {
     const x = tf.ones([64, 64]);

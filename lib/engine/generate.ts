@@ -131,8 +131,8 @@ export async function decodeStep(model: GPT2, generation: Generation): Promise<S
  * signal's reason if it is aborted.
  */
 export async function decodeSteps(model: GPT2, generation: Generation): Promise<void> {
-  const { options, cache, feeds } = generation, count = generation.stepsAhead(model.backend.runsAhead);
-  const start = performance.now();
+  const { options, cache, feeds } = generation, { capture, runsAhead } = model.backend;
+  const count = capture && runsAhead ? generation.stepsAhead(runsAhead) : 1, start = performance.now();
   if (count === 1) {
     await decodeStep(model, generation);
   } else {
@@ -363,13 +363,12 @@ export class Generation implements Disposable {
   }
 
   /** How many steps to start at once: more than one if all rows take their most likely tokens and nothing else is asked of them. */
-  stepsAhead(most: RunAhead | undefined): number {
+  stepsAhead({ certain, uncertain, milliseconds }: RunAhead): number {
     const { logprobs, topLogprobs } = this.options, requests = this.#open.map(({ request }) => request);
-    if (!most || logprobs || topLogprobs || !requests.every(({ sampled }) => sampled.takesLargest)) return 1;
+    if (logprobs || topLogprobs || !requests.every(({ sampled }) => sampled.takesLargest)) return 1;
+    const most = requests.some(({ mayEndEarly }) => mayEndEarly) ? uncertain : certain;
     const left = requests.reduce((least, { tokensLeft }) => Math.min(least, tokensLeft), Infinity);
-    const inTime = Math.floor(most.milliseconds / this.stepMilliseconds);
-    const { certain, uncertain } = most, ahead = requests.some(({ mayEndEarly }) => mayEndEarly) ? uncertain : certain;
-    return Math.max(1, Math.min(ahead, left, inTime));
+    return Math.max(1, Math.min(most, left, Math.floor(milliseconds / this.stepMilliseconds)));
   }
 
   /** What to feed next: the last token of each row that goes on. */
