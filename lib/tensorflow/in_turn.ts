@@ -16,13 +16,16 @@ export async function stepsInTurn(
   threads: Threads,
 ): Promise<ArrayLike<number>[]> {
   const first = moving.map((place) => inputs[place].dataSync<"int32">()), made: tf.Tensor[] = [];
-  const inputsOf = Array.from({ length: count }, (_, i) => {
-    const own = [...inputs];
-    if (i > 0) moving.forEach((place, m) => made.push(own[place] = tf.tensor1d(first[m].map((x) => x + i), "int32")));
-    return own;
-  });
+  function* inputsOf(): Generator<readonly tf.Tensor[]> {
+    yield inputs;
+    for (let i = 1; i < count; i++) {
+      const own = [...inputs];
+      moving.forEach((place, m) => made.push(own[place] = tf.tensor1d(first[m].map((x) => x + i), "int32")));
+      yield own;
+    }
+  }
   try {
-    const outputs = (await step.runInTurn(inputsOf, { threads })).flat();
+    const outputs = (await step.runInTurn(inputsOf(), { threads })).flat();
     const ids = outputs.map((output) => output.dataSync<"int32">());
     tf.dispose(outputs);
     return ids;

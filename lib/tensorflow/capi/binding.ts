@@ -317,7 +317,7 @@ export class TensorflowBinding {
   /** Runs a captured function on a thread of its own; this one stays free meanwhile. Throws TensorFlow's message. */
   async run(fn: CapturedFunction, inputIds: readonly number[], options: RunOptions = {}): Promise<TensorMetadata[]> {
     const context = this.#contextFor(options);
-    const operation = this.#newCall(context, fn, this.#handlesOf(fn, inputIds));
+    const operation = this.#newCall(context, fn, [...this.#given(fn, inputIds), ...this.#handlesOf(fn.capturedIds)]);
     using status = this.#library.newStatus(); // its own: other calls go on meanwhile
     try {
       if (options.compiled) {
@@ -336,20 +336,21 @@ export class TensorflowBinding {
 
   /**
    * Runs a captured function on each of `inputs`, one after the other; from the second on with the first output of the run before
-   * as first input. It waits once, at the end. Throws TensorFlow's message.
+   * as first input. Each is asked for while the one before runs; the wait is at the end. Throws TensorFlow's message.
    */
   async runInTurn(
     fn: CapturedFunction,
-    inputs: readonly (readonly number[])[],
+    inputs: Iterable<readonly number[]>,
     options: RunOptions = {},
   ): Promise<TensorMetadata[][]> {
     const context = this.#contextFor(options), outputs: BigUint64Array<ArrayBuffer>[] = [];
+    const captured = this.#handlesOf(fn.capturedIds);
     try {
       await context.queue(() => {
         for (const inputIds of inputs) {
-          const handles = this.#handlesOf(fn, inputIds), before = outputs.at(-1);
-          if (before) handles[0] = before[0];
-          const operation = this.#newCall(context, fn, handles), own = new BigUint64Array(fn.outputCount);
+          const given = this.#given(fn, inputIds), before = outputs.at(-1), own = new BigUint64Array(fn.outputCount);
+          if (before) given[0] = before[0];
+          const operation = this.#newCall(context, fn, [...given, ...captured]);
           this.#outputCount[0] = fn.outputCount;
           this.#c.TFE_Execute(operation, own, this.#outputCount, this.#status.pointer);
           this.#c.TFE_DeleteOp(operation);
@@ -385,21 +386,24 @@ export class TensorflowBinding {
     return context;
   }
 
-  /** All that a captured function takes: what it is given, and what it uses besides. */
-  #handlesOf(fn: CapturedFunction, inputIds: readonly number[]): BigUint64Array<ArrayBuffer> {
+  /** A captured function's explicit inputs. */
+  #given(fn: CapturedFunction, inputIds: readonly number[]): bigint[] {
     if (inputIds.length !== fn.inputCount) {
       throw new RangeError(
         `Cannot run ${fn.name} on ${inputIds.length} tensors: it was captured with ${fn.inputCount}.`,
       );
     }
-    const handle = (id: number) => Deno.UnsafePointer.value(this.#tensors.onDevice(id, "run").handle);
-    return new BigUint64Array([...inputIds, ...fn.capturedIds].map(handle));
+    return this.#handlesOf(inputIds);
   }
 
-  #newCall(context: Context, fn: CapturedFunction, handles: BigUint64Array<ArrayBuffer>): Deno.PointerValue {
+  #handlesOf(ids: readonly number[]): bigint[] {
+    return ids.map((id) => Deno.UnsafePointer.value(this.#tensors.onDevice(id, "run").handle));
+  }
+
+  #newCall(context: Context, fn: CapturedFunction, inputs: readonly bigint[]): Deno.PointerValue {
     context.add(fn.name, fn.pointer);
     const operation = this.#newOperation(context, fn.name, []);
-    this.#c.TFE_OpAddInputList(operation, handles, handles.length, this.#status.pointer);
+    this.#c.TFE_OpAddInputList(operation, new BigUint64Array(inputs), inputs.length, this.#status.pointer);
     this.#status.check();
     return operation;
   }

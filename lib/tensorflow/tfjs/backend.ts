@@ -259,11 +259,11 @@ export class Captured {
 
   /**
    * Runs the function on each of `inputs`, one after the other; from the second on with the first output of the run before as first
-   * input. It waits once, at the end.
+   * input. Each is asked for while the one before runs; the wait is at the end.
    */
-  async runInTurn(inputs: readonly (readonly tf.Tensor[])[], options?: RunOptions): Promise<tf.Tensor[][]> {
+  async runInTurn(inputs: Iterable<readonly tf.Tensor[]>, options?: RunOptions): Promise<tf.Tensor[][]> {
     using _ = this.#lifetime.use();
-    const ids = inputs.map((each) => this.node.getInputTensorIds(each));
+    const ids = Iterator.from(inputs).map((each) => this.node.getInputTensorIds(each));
     const outputs = await this.binding.runInTurn(this.fn, ids, options);
     return outputs.map((each) => each.map((output) => this.node.createOutputTensor(output)));
   }
