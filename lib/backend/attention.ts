@@ -72,7 +72,8 @@ export function composeAttention(parts: AttentionParts, bucket: BucketInputs, gr
       const queries: tf.Tensor4D = inRectangle
         ? gather(reshape(query, [-1, size]), inRectangle) //                                       [R, heads, T, D/H]
         : reshape(query, [-1, heads, 1, size]);
-      const weights = tf.softmax<tf.Tensor4D>(tf.add(parts.scores(queries, written.keys), mask)); //            [R, heads, T, S]
+      const scores = parts.scores(queries, written.keys); //                                       [R, heads, T, S]
+      const weights = tf.softmax<tf.Tensor4D>(tf.add(scores, mask));
       const sums = parts.weigh(weights, written.values); //                                        [R, heads, T, D/H]
       const attended = places ? gather(reshape(sums, [-1, size]), places) : sums; //               [n, heads, D/H]
       return { attended: reshape(attended, [-1, heads * size]), ...written };

@@ -99,7 +99,8 @@ export async function* generateSteps(
 export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generation> {
   const requests = requestsFor(model, inputs, options), prompts = requests.map(([{ prompt }]) => prompt);
   options.signal?.throwIfAborted();
-  const start = performance.now(), cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
+  const start = performance.now(),
+    cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
   try {
     const { maxTokens, promptLogprobs } = options,
       choosers = requests.map((same) => same.map(({ sampled }) => sampled));
@@ -337,6 +338,7 @@ export class Generation implements Disposable {
   /** Requests that have not ended, and the rows of the cache that are theirs. */
   #open: { request: Request; row: Row }[];
   #lastStep: Step = { index: -1, tokens: [], texts: [] };
+
   /** Made by {@link prefill}. */
   constructor(
     /** Keys and values of all tokens fed so far. */

@@ -171,7 +171,12 @@ export class TensorflowBinding {
     const definition = this.#definitions.get(name);
     inputLengths(name, definition, attributes, inputIds.length);
     if (name === "ScatterNd") checkScatter(inputIds.map((id) => this.#tensors.get(id).shape));
-    const operation = this.#newOperation(this.#context, name, inputIds);
+    const operation = this.#newOperation(this.#context, name, (operation) => {
+      for (const id of inputIds) {
+        this.#c.TFE_OpAddInput(operation, this.#tensors.onDevice(id, "run").handle, this.#status.pointer);
+        this.#status.check();
+      }
+    });
     try {
       setAttributes(this.#setters, operation, name, definition, attributes, this.#status);
       if (outputCount > this.#handles.length) this.#handles = new BigUint64Array(outputCount);
@@ -402,20 +407,17 @@ export class TensorflowBinding {
 
   #newCall(context: Context, fn: CapturedFunction, inputs: readonly bigint[]): Deno.PointerValue {
     context.add(fn.name, fn.pointer);
-    const operation = this.#newOperation(context, fn.name, []);
-    this.#c.TFE_OpAddInputList(operation, new BigUint64Array(inputs), inputs.length, this.#status.pointer);
-    this.#status.check();
-    return operation;
+    return this.#newOperation(context, fn.name, (operation) => {
+      this.#c.TFE_OpAddInputList(operation, new BigUint64Array(inputs), inputs.length, this.#status.pointer);
+      this.#status.check();
+    });
   }
 
-  #newOperation(context: Context, name: string, inputIds: readonly number[]): Deno.PointerValue {
+  #newOperation(context: Context, name: string, addInputs: (operation: Deno.PointerValue) => void): Deno.PointerValue {
     const operation = this.#c.TFE_NewOp(context.pointer, interned(name), this.#status.pointer);
     this.#status.check();
     try {
-      for (const id of inputIds) {
-        this.#c.TFE_OpAddInput(operation, this.#tensors.onDevice(id, "run").handle, this.#status.pointer);
-        this.#status.check();
-      }
+      addInputs(operation);
       return operation;
     } catch (error) {
       this.#c.TFE_DeleteOp(operation);
