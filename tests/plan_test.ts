@@ -47,7 +47,10 @@ async function planFile(cache: string): Promise<string> {
   return join(cache, "plans", name);
 }
 
-/** libtensorflow, but where `isSlow` says so, each run takes 50 ms longer: more than a busy machine keeps a tiny step waiting. */
+/**
+ * libtensorflow, but where `isSlow` says so, each run takes 50 ms longer: more than a busy machine keeps a tiny step waiting. So it
+ * does not run ahead.
+ */
 function slowed(isSlow: (way: Parallelism) => boolean): Backend {
   const capture: Backend["capture"] = (...args) => {
     const captured = backend.capture!(...args);
@@ -59,7 +62,7 @@ function slowed(isSlow: (way: Parallelism) => boolean): Backend {
       dispose: () => captured.dispose(),
     };
   };
-  return Object.create(backend, { capture: { value: capture } });
+  return Object.create(backend, { capture: { value: capture }, runsAhead: { value: undefined } });
 }
 
 /** As long as it lives, the system says that nobody else uses the processor, or that all others do. */
