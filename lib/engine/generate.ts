@@ -29,7 +29,10 @@ export interface GenerateOptions extends AnswerOptions, StepOptions {
    * plan says.
    */
   parallelism?: Parallelism;
-  /** Stops between two steps: the call then throws the signal's reason. A notebook's stop button does so by itself. */
+  /**
+   * Stops between two steps, once those that run ahead are done: the call then throws the signal's reason. A notebook's stop button
+   * does so by itself.
+   */
   signal?: AbortSignal;
 }
 
@@ -99,8 +102,8 @@ export async function* generateSteps(
 export async function prefill(model: GPT2, inputs: Batch, options: GenerateOptions): Promise<Generation> {
   const requests = requestsFor(model, inputs, options), prompts = requests.map(([{ prompt }]) => prompt);
   options.signal?.throwIfAborted();
-  const start = performance.now(),
-    cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
+  const start = performance.now();
+  const cache = new KvCache(model, parallelismFor(model, prompts.length, options.parallelism));
   try {
     const { maxTokens, promptLogprobs } = options,
       choosers = requests.map((same) => same.map(({ sampled }) => sampled));

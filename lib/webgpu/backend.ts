@@ -35,8 +35,8 @@ export async function startWebgpu(): Promise<Backend> {
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture: (inputs, build) => backend.capture(inputs, build),
     measureRoofs: () => backend.measureRoofs(),
-    // A token attends to as many slots as it has tokens before it: room costs memory and nothing else.
     runsAhead: { certain: 32, uncertain: 1, milliseconds: Infinity },
+    // A token attends to as many slots as it has tokens before it: room costs memory and nothing else.
     cachePolicy: { bucketCost: 2 ** 14, emptySlotsAreFree: true, slotsFor: multipleOf16 },
     get failed() {
       return backend.gpu.failed;
