@@ -26,6 +26,12 @@ export type ActivationRange = readonly [low: number, high: number];
  */
 export type ActivationRanges = ReadonlyMap<string, ActivationRange>;
 
+/** The range moved so that zero is one of its 256 numbers. */
+export function withZero([low, high]: ActivationRange): ActivationRange {
+  const step = (high - low) / 255, zero = Math.round(-low / step);
+  return [-zero * step, (255 - zero) * step];
+}
+
 /** Whether these two numbers can be a range. */
 export function isActivationRange([low, high]: readonly number[]): boolean {
   return low <= 0 && high >= 0 && high - low > 0 && Number.isFinite(Math.fround(high - low));

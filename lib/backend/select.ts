@@ -87,6 +87,7 @@ async function refuseOtherThreads(threads: number): Promise<void> {
 /** A backend's code is loaded when it is chosen. */
 async function open(name: BackendName, options: BackendOptions): Promise<Backend> {
   if (name === "tensorflow") return await (await import("../tensorflow/start.ts")).startTensorflow(options);
+  if (name === "onednn") return await (await import("../onednn/backend.ts")).startOnednn(options);
   if (name === "webgpu") return await (await import("../webgpu/backend.ts")).startWebgpu();
   return await startPlain(name);
 }

@@ -21,7 +21,7 @@ export interface Parallelism {
 }
 
 /** The backends there are, best first. */
-export const BACKENDS = ["tensorflow", "webgpu", "wasm", "cpu"] as const;
+export const BACKENDS = ["tensorflow", "onednn", "webgpu", "wasm", "cpu"] as const;
 
 /** The name of a backend. */
 export type BackendName = typeof BACKENDS[number];

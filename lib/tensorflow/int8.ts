@@ -8,7 +8,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { ActivationRange, Int8Weight } from "../backend/int8.ts";
+import { type ActivationRange, type Int8Weight, withZero } from "../backend/int8.ts";
 import type { Activation, DividedLinear } from "../backend/ops.ts";
 import { geluNew } from "../backend/plain.ts";
 import { attr, DataType } from "./capi/attributes.ts";
@@ -161,12 +161,6 @@ export function applyInt8Chain(
   const [y] = second.applyInt8(between);
   backend.free([input, between]);
   return y;
-}
-
-/** The range moved so that zero is one of its 256 numbers. */
-function withZero([low, high]: ActivationRange): ActivationRange {
-  const step = (high - low) / 255, zero = Math.round(-low / step);
-  return [-zero * step, (255 - zero) * step];
 }
 
 /**

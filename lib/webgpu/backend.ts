@@ -6,12 +6,12 @@ import type { Backend, Roofs } from "../backend/types.ts";
 import { multipleOf16 } from "../backend/plain.ts";
 import { copyRows } from "./cache_rows.ts";
 import { onBackend } from "../backend/current.ts";
+import { Recorder } from "../backend/expression.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import { CapturedPlan } from "./captured.ts";
 import { type Gpu, openGpu } from "./device.ts";
-import { Recorder } from "./expression.ts";
 import { webgpuOps } from "./ops.ts";
-import { Packer } from "./pack.ts";
+import { Packer, type Weight } from "./pack.ts";
 import { makePlan } from "./plan.ts";
 import { DENO_VERSION } from "../util/runtime.ts";
 import { ReadBack, READS_EARLY } from "./read_back.ts";
@@ -49,7 +49,7 @@ export class WebgpuBackend {
   readonly gpu: Gpu;
   readonly ops: Ops;
   readonly #tfjs: TfjsOnGpu;
-  readonly #recorder = new Recorder();
+  readonly #recorder = new Recorder<Weight>();
   readonly #scratch: Scratch;
   readonly #readBack: ReadBack;
   /** Captured steps in use. */

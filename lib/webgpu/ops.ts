@@ -1,33 +1,25 @@
 /** GPT-2's operations on WebGPU: they are recorded while a step is captured, and have no other use. */
 
 import * as tf from "@tensorflow/tfjs";
-import { plainOps } from "../backend/plain.ts";
-import type { Ops, Rectangle } from "../backend/ops.ts";
+import type { Recorder } from "../backend/expression.ts";
+import type { Ops } from "../backend/ops.ts";
+import { recordedOps } from "../backend/recorded_ops.ts";
 import { type CacheTensorOps, plainCacheOps, TensorCaches } from "../backend/tensor_caches.ts";
-import type { Bucket, Recorder, Weight } from "./expression.ts";
-import type { Packer } from "./pack.ts";
+import type { Packer, Weight } from "./pack.ts";
 
 /** The operations. `packer` makes weights, `copyRows` copies rows of caches. */
-export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: CacheTensorOps["copyRows"]): Ops {
-  const of = (tensor: tf.Tensor) => recorder.expressionOf(tensor);
-  const bucketOf = (positions: tf.Tensor, rectangle: Rectangle | null): Bucket => ({
-    positions: recorder.inputOf(positions),
-    rectangle: rectangle && { rows: recorder.inputOf(rectangle.rows), columns: recorder.inputOf(rectangle.columns) },
-  });
+export function webgpuOps(recorder: Recorder<Weight>, packer: Packer, copyRows: CacheTensorOps["copyRows"]): Ops {
   return {
-    ...plainOps,
-
-    writesInPlace: true,
-
-    embed(table, ids) {
-      return recorder.standIn({ op: "embed", table, ids: recorder.inputOf(ids) }, [ids.size, table.shape[1]]);
-    },
+    ...recordedOps(recorder),
 
     linear(values, bias, { activation, dtype }) {
       const [inputs, outputs] = values.shape, gelu = activation === "gelu_new";
       const weight: Weight = { ...packer.blocks(values, dtype), inputs, outputs, transposed: false };
       return {
-        apply: (x) => recorder.standIn({ op: "linear", x: of(x), weight, bias, gelu }, [x.shape[0], outputs]),
+        apply(x) {
+          const product = { op: "linear", x: recorder.expressionOf(x), weight, bias, gelu } as const;
+          return recorder.standIn(product, [x.shape[0], outputs]);
+        },
         dispose: () => tf.dispose([weight.values, bias]),
       };
     },
@@ -37,61 +29,13 @@ export function webgpuOps(recorder: Recorder, packer: Packer, copyRows: CacheTen
       const weight: Weight = { ...packer.rows(wte.clone(), dtype), inputs, outputs, transposed: true };
       return {
         apply(x) {
-          const product = { op: "linear", x: of(x), weight, bias: null, gelu: false } as const;
+          const product = { op: "linear", x: recorder.expressionOf(x), weight, bias: null, gelu: false } as const;
           return [recorder.standIn(product, [x.shape[0], outputs])];
         },
         dispose: () => weight.values.dispose(),
       };
     },
 
-    add(a, b) {
-      return recorder.standIn({ op: "add", a: of(a), b: of(b) }, a.shape);
-    },
-
-    layerNorm(x, gain, bias, epsilon) {
-      return recorder.standIn({ op: "layerNorm", x: of(x), gain, bias, epsilon }, x.shape);
-    },
-
-    attention({ positions, rectangle, rowStarts, caches }, group) {
-      const heads = rowStarts[group].shape[1], bucket = bucketOf(positions, rectangle);
-      return {
-        apply(qkv, layer) {
-          const [keys, values] = caches[group].slice(2 * layer) as tf.Tensor4D[], size = keys.shape[3];
-          const inputs = { keys: recorder.inputOf(keys), values: recorder.inputOf(values) };
-          const attend = { op: "attend", qkv: of(qkv), bucket, heads, size, ...inputs } as const;
-          return { attended: recorder.standIn<tf.Tensor2D>(attend, [qkv.shape[0], heads * size]), keys, values };
-        },
-      };
-    },
-
-    splitByBucket(x, buckets) {
-      if (buckets.length === 1) return [x];
-      return buckets.map(({ positions, rectangle }) =>
-        recorder.standIn({ op: "tokensOf", x: of(x), bucket: bucketOf(positions, rectangle) }, [
-          positions.shape[0],
-          x.shape[1],
-        ])
-      );
-    },
-
-    joinBuckets(parts) {
-      if (parts.length === 1) return parts[0];
-      const tokens = parts.reduce((sum, { shape }) => sum + shape[0], 0);
-      return recorder.standIn({ op: "join", parts: parts.map(of) }, [tokens, parts[0].shape[1]]);
-    },
-
-    pick(x, rows) {
-      return recorder.standIn({ op: "pick", x: of(x), rows: recorder.inputOf(rows) }, [rows.shape[0], x.shape[1]]);
-    },
-
     createCaches: (...made) => new TensorCaches({ ...plainCacheOps, copyRows }, ...made),
-
-    argMax(logits) {
-      return recorder.standIn({ op: "argMax", logits: of(logits[0]) }, [logits[0].shape[0]], "int32");
-    },
-
-    maxLogprob(logits) {
-      return recorder.standIn({ op: "maxLogprob", logits: of(logits[0]) }, [logits[0].shape[0]]);
-    },
   };
 }

@@ -2,9 +2,19 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Dtype } from "../backend/ops.ts";
-import type { Weight } from "./expression.ts";
 import { blocksOf, type Format } from "./kernels/wgsl.ts";
 import type { TfjsOnGpu } from "./tfjs.ts";
+
+/** A weight as the GPU holds it: `values` has two numbers to an int32 if the format is bfloat16. */
+export interface Weight {
+  values: tf.Tensor;
+  format: Format;
+  /** K and M. */
+  inputs: number;
+  outputs: number;
+  /** It is [M, K] by rows, not [K, M] in blocks. */
+  transposed: boolean;
+}
 
 /** Threads of a workgroup, and workgroups of a row of the grid. */
 const THREADS = 256, ROW = 32768;

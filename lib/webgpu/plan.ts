@@ -5,7 +5,7 @@
  */
 
 import type * as tf from "@tensorflow/tfjs";
-import { type Expression, partsOf } from "./expression.ts";
+import { type Expression as Recorded, partsOf } from "../backend/expression.ts";
 import { attentionKernel, MAX_HEAD_SIZE } from "./kernels/attention.ts";
 import { chooseKernel, searchKernel, searchWords } from "./kernels/choose.ts";
 import { embedKernel } from "./kernels/embed.ts";
@@ -13,6 +13,9 @@ import { linearKernel, sharesOf, sumKernel, takesNorm } from "./kernels/linear.t
 import type { LinearKernelOptions } from "./kernels/linear_frame.ts";
 import { normKernel } from "./kernels/norm.ts";
 import type { Kernel } from "./kernels/wgsl.ts";
+import type { Weight } from "./pack.ts";
+
+type Expression = Recorded<Weight>;
 
 /** What differs between the runs of a step: N and M, and how many of the tokens are in each bucket. */
 export interface Sizes {

@@ -4,18 +4,6 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
-import type { Format } from "./kernels/wgsl.ts";
-
-/** A weight as the GPU holds it: `values` has two numbers to an int32 if the format is bfloat16. */
-export interface Weight {
-  values: tf.Tensor;
-  format: Format;
-  /** K and M. */
-  inputs: number;
-  outputs: number;
-  /** It is [M, K] by rows, not [K, M] in blocks. */
-  transposed: boolean;
-}
 
 /** A bucket of the cache during the step, by the inputs that describe it. */
 export interface Bucket {
@@ -23,34 +11,37 @@ export interface Bucket {
   rectangle: { rows: number; columns: number } | null;
 }
 
-/** What a stand-in stands for: the operations of ../ops.ts, by the same names. Inputs of the step go by their number. */
-export type Expression =
+/**
+ * What a stand-in stands for: the operations of ops.ts, by the same names. Inputs of the step go by their number; `W` is how the
+ * backend keeps the weight of a linear layer.
+ */
+export type Expression<W> =
   | { op: "input"; input: number }
   | { op: "embed"; table: tf.Tensor2D; ids: number }
-  | { op: "add"; a: Expression; b: Expression }
-  | { op: "layerNorm"; x: Expression; gain: tf.Tensor1D; bias: tf.Tensor1D; epsilon: number }
-  | { op: "linear"; x: Expression; weight: Weight; bias: tf.Tensor1D | null; gelu: boolean }
-  | { op: "tokensOf"; x: Expression; bucket: Bucket }
-  | { op: "attend"; qkv: Expression; bucket: Bucket; heads: number; size: number; keys: number; values: number }
-  | { op: "join"; parts: readonly Expression[] }
-  | { op: "pick"; x: Expression; rows: number }
-  | { op: "argMax"; logits: Expression }
-  | { op: "maxLogprob"; logits: Expression };
+  | { op: "add"; a: Expression<W>; b: Expression<W> }
+  | { op: "layerNorm"; x: Expression<W>; gain: tf.Tensor1D; bias: tf.Tensor1D; epsilon: number }
+  | { op: "linear"; x: Expression<W>; weight: W; bias: tf.Tensor1D | null; gelu: boolean }
+  | { op: "tokensOf"; x: Expression<W>; bucket: Bucket }
+  | { op: "attend"; qkv: Expression<W>; bucket: Bucket; heads: number; size: number; keys: number; values: number }
+  | { op: "join"; parts: readonly Expression<W>[] }
+  | { op: "pick"; x: Expression<W>; rows: number }
+  | { op: "argMax"; logits: Expression<W> }
+  | { op: "maxLogprob"; logits: Expression<W> };
 
 /** What an expression is computed from. */
-export function partsOf(expression: Expression): Expression[] {
+export function partsOf<W>(expression: Expression<W>): Expression<W>[] {
   if (expression.op === "join") return [...expression.parts];
-  return Object.values(expression).filter((part): part is Expression =>
+  return Object.values(expression).filter((part): part is Expression<W> =>
     typeof part === "object" && part !== null && "op" in part
   );
 }
 
 /** Makes stand-ins and knows what they stand for. */
-export class Recorder {
-  readonly #expressions = new WeakMap<object, Expression>();
+export class Recorder<W> {
+  readonly #expressions = new WeakMap<object, Expression<W>>();
 
   /** Runs `build` on stand-ins for `inputs` and returns what its results stand for. */
-  record(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Expression[] {
+  record(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Expression<W>[] {
     const kept: tf.Tensor[] = [];
     try {
       kept.push(...inputs.map(({ shape, dtype }, input) => this.standIn({ op: "input", input }, shape, dtype)));
@@ -63,14 +54,14 @@ export class Recorder {
   }
 
   /** A tensor that stands for an expression. */
-  standIn<T extends tf.Tensor>(expression: Expression, shape: number[], dtype: tf.DataType = "float32"): T {
+  standIn<T extends tf.Tensor>(expression: Expression<W>, shape: number[], dtype: tf.DataType = "float32"): T {
     const dataId = {}; // the backend does not know it, so there is nothing to free
     this.#expressions.set(dataId, expression);
     return tf.engine().makeTensorFromDataId(dataId, shape, dtype) as T;
   }
 
   /** What a stand-in stands for. Throws if the tensor is none: its values would be those of this one step. */
-  expressionOf(tensor: tf.Tensor): Expression {
+  expressionOf(tensor: tf.Tensor): Expression<W> {
     const expression = this.#expressions.get(tensor.dataId);
     if (expression) return expression;
     throw new Error(
