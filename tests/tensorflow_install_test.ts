@@ -10,8 +10,9 @@ import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { crc32, deflateRawSync } from "node:zlib";
 import { lines } from "../lib/util/lines.ts";
-import { unpack } from "../lib/tensorflow/install/unpack.ts";
-import { SetupError, type Wheel, wheelsFor } from "../lib/tensorflow/install/wheels.ts";
+import { unpack } from "../lib/install/unpack.ts";
+import { SetupError, type Wheel } from "../lib/install/wheel.ts";
+import { wheelsFor } from "../lib/tensorflow/install/wheels.ts";
 
 const LIBRARIES = {
   linux: ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"],

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runToEnd } from "../../util/child.ts";
 import { writeTextFile } from "../../util/files.ts";
-import { findPip } from "../../tensorflow/install/pip.ts";
+import { findPip } from "../../install/pip.ts";
 
 /** The folder for all that the bench downloads and converts. */
 export const BENCH_FOLDER: string = fileURLToPath(new URL("../../../.bench", import.meta.url));
@@ -41,7 +41,8 @@ export async function installPython(requirements: readonly string[], folder = BE
   const wanted = requirements.filter((requirement) => !installed.includes(requirement));
   if (!wanted.length) return python;
   if (!installed.length) await makeEnvironment(venv);
-  const pip = [...await findPip(), "--python", python, "install", "--quiet", "--no-input"];
+  const program = await findPip("What Omnibus is compared with");
+  const pip = [...program, "--python", python, "install", "--quiet", "--no-input"];
   refuseCuda(JSON.parse(await call([...pip, "--dry-run", "--report", "-", ...wanted])));
   await call([...pip, ...wanted]);
   await writeTextFile(join(venv, INSTALLED), JSON.stringify([...installed, ...wanted]));

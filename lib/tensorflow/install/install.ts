@@ -13,9 +13,10 @@ import { freeBytes } from "../../util/disk.ts";
 import { formatBytes } from "../../util/format.ts";
 import { lockFile } from "../../util/lock.ts";
 import { findLibtensorflow, installedLibtensorflow, installFolder, type Libtensorflow, VERSION } from "./locate.ts";
-import { downloadWheel, findPip } from "./pip.ts";
-import { unpack } from "./unpack.ts";
-import { SetupError, type Wheel, wheelsFor } from "./wheels.ts";
+import { downloadWheel, findPip } from "../../install/pip.ts";
+import { unpack } from "../../install/unpack.ts";
+import { SetupError, type Wheel } from "../../install/wheel.ts";
+import { wheelsFor } from "./wheels.ts";
 
 export { SetupError };
 
@@ -56,7 +57,8 @@ export async function installLibtensorflow(options: InstallLibtensorflowOptions 
   await removeInstallation(target, (line) => {
     throw new SetupError(`${line} Move it away, or set OMNIBUS_CACHE to another folder.`);
   });
-  const pip = options.pip ?? await findPip();
+  const pip = options.pip ??
+    await findPip("libtensorflow", ", or set LIBTENSORFLOW_DIR to a folder that holds libtensorflow");
   const sizes = sizesOf(wheels);
   await checkSpace(sizes.peak);
   const [download, installation] = [sizes.download, sizes.installation].map(formatBytes);

@@ -6,25 +6,7 @@
  * GPUs (cuda_cupti, nccl) and curand are left out: nothing here opens them.
  */
 
-/** Why libtensorflow cannot be set up on this machine, and what would help. */
-export class SetupError extends Error {
-  /** The class's name. */
-  override name = "SetupError";
-}
-
-/** One wheel, and what is taken from it. */
-export interface Wheel {
-  /** Its file name, which says its name, version and platforms. */
-  file: string;
-  /** Its size. */
-  bytes: number;
-  /** Its hash, in hexadecimal. */
-  sha256: string;
-  /** What is taken from it, by path inside the wheel, with its size. */
-  libraries: Record<string, number>;
-  /** The folder these go to, if it is not the one that they have in the wheel. */
-  into?: string;
-}
+import { SetupError, type Wheel } from "../../install/wheel.ts";
 
 /** What libtensorflow is installed from on a platform. Throws a {@link SetupError} where there is nothing. */
 export function wheelsFor(cuda: boolean, platform = `${Deno.build.os}-${Deno.build.arch}`): Wheel[] {

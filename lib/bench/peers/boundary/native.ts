@@ -3,9 +3,9 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { formatBytes } from "../../../util/format.ts";
-import { unpack } from "../../../tensorflow/install/unpack.ts";
+import { unpack } from "../../../install/unpack.ts";
 import { type Libtensorflow, VERSION } from "../../../tensorflow/install/locate.ts";
-import { downloadWheel, findPip } from "../../../tensorflow/install/pip.ts";
+import { downloadWheel, findPip } from "../../../install/pip.ts";
 import { wheelsFor } from "../../../tensorflow/install/wheels.ts";
 import { BENCH_FOLDER } from "../environment.ts";
 
@@ -36,7 +36,7 @@ export async function nativeBinding(paths: Libtensorflow, log: (line: string) =>
   await Deno.mkdir(folder, { recursive: true });
   const [wheel] = wheelsFor(false);
   log(`Downloading TensorFlow's headers, which come in a wheel of ${formatBytes(wheel.bytes)}.`);
-  const file = await downloadWheel(await findPip(), wheel, folder, () => {});
+  const file = await downloadWheel(await findPip("TensorFlow's wheel"), wheel, folder, () => {});
   const members = Object.entries(HEADERS).map(([name, bytes]) => (
     { name: `tensorflow/include/${name}`, bytes, destination: join(folder, "include", name) }
   ));

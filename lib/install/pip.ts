@@ -1,22 +1,23 @@
 /** Downloads pinned wheels with the user's own pip, so that its index, mirror, proxy and certificate settings hold. */
 
 import { join } from "node:path";
-import { runToEnd } from "../../util/child.ts";
-import { SetupError, type Wheel } from "./wheels.ts";
+import { runToEnd } from "../util/child.ts";
+import { SetupError, type Wheel } from "./wheel.ts";
 
 const COMMANDS = [["python3", "-m", "pip"], ["python", "-m", "pip"], ["pip3"], ["pip"]];
 
-/** How to call pip here: the first of the usual ways that works. Throws a {@link SetupError} when none does. */
-export async function findPip(): Promise<string[]> {
+/**
+ * How to call pip here: the first of the usual ways that works. Throws a {@link SetupError} when none does: it says what
+ * was to be downloaded, and ends with `otherwise`, another remedy if there is one.
+ */
+export async function findPip(what: string, otherwise = ""): Promise<string[]> {
   for (const command of COMMANDS) {
     const { code } = await execute([...command, "--version"]).catch(() => ({ code: 1 }));
     if (code === 0) return command;
   }
+  const tried = COMMANDS.map((command) => `\`${command.join(" ")}\``).join(", ");
   throw new SetupError(
-    `libtensorflow is downloaded with pip, and none of ${
-      COMMANDS.map((c) => `\`${c.join(" ")}\``).join(", ")
-    } works. ` +
-      "Install Python with pip, or set LIBTENSORFLOW_DIR to a folder that holds libtensorflow.",
+    `${what} is downloaded with pip, and none of ${tried} works. Install Python with pip${otherwise}.`,
   );
 }
 

@@ -1,8 +1,8 @@
 /** Takes single files out of a zip archive, which is what a wheel is, in bounded memory. */
 
 import { basename, dirname } from "node:path";
-import { writeAll } from "../../util/files.ts";
-import { SetupError } from "./wheels.ts";
+import { writeAll } from "../util/files.ts";
+import { SetupError } from "./wheel.ts";
 
 /** One file to take out. */
 export interface Member {
