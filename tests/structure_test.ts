@@ -36,11 +36,16 @@ const RULES: Rule[] = [
   {
     name: "what could run in a browser imports nothing from Node.js or an installation",
     of: /^lib\/(engine|gpt2|backend|webgpu|tokenizer|openai)\//,
-    nothingFrom: /^node:|^lib\/(tensorflow\/install|hub|jupyter|cli)\//,
+    nothingFrom: /^node:|^lib\/(tensorflow\/install|install|hub|jupyter|cli)\//,
     except: [
       "lib/gpt2/quantize.ts",
       "lib/tokenizer/tokenizer.ts",
     ],
+  },
+  {
+    name: "what installs libraries knows none of them",
+    of: /^lib\/install\//,
+    nothingFrom: /^lib\/(?!install\/|util\/)/,
   },
   {
     name: "OpenAI's formats know nothing of what carries them",

@@ -1,10 +1,13 @@
 /** Where libtensorflow is: the user's own, the one that set-up installed, or one that came with another package. */
 
-import { dirname, join, resolve } from "node:path";
-import { cacheFolder } from "../../util/cache_folder.ts";
+import { dirname, join } from "node:path";
+import { fromEnvironment, installFolder as folderOf, type Package } from "../../install/package.ts";
 
 /** The version that set-up installs and everything here is tested with. */
 export const VERSION = "2.21.0";
+
+/** What set-up installs. */
+export const LIBTENSORFLOW: Package = { name: "libtensorflow", version: VERSION, variable: "LIBTENSORFLOW_DIR" };
 
 /** The libraries' paths. The main one needs symbols of the framework: open that one first. */
 export interface Libtensorflow {
@@ -28,7 +31,7 @@ const NAMES: [main: string, framework: string | null][] = Deno.build.os === "win
  * Python's, tfjs-node-gpu's. Throws a RangeError when LIBTENSORFLOW_DIR is set but holds none.
  */
 export async function findLibtensorflow(): Promise<Libtensorflow | null> {
-  return await fromEnvironment() ?? await installedLibtensorflow(true) ?? await installedLibtensorflow(false) ??
+  return await fromVariable() ?? await installedLibtensorflow(true) ?? await installedLibtensorflow(false) ??
     await fromPython() ?? await fromTfjsNode();
 }
 
@@ -37,21 +40,14 @@ export function installedLibtensorflow(cuda: boolean): Promise<Libtensorflow | n
   return inFolder(join(installFolder(cuda), "tensorflow"), cuda ? "set-up, for CUDA" : "set-up");
 }
 
-/** The folder one build is installed in. Home folders are shared between machines, so its name says which it is for. */
+/** The folder one build is installed in. */
 export function installFolder(cuda: boolean): string {
-  return join(cacheFolder(), `libtensorflow-${VERSION}-${Deno.build.os}-${Deno.build.arch}${cuda ? "-cuda" : ""}`);
+  return folderOf(LIBTENSORFLOW, cuda ? "-cuda" : "");
 }
 
-async function fromEnvironment(): Promise<Libtensorflow | null> {
-  const folder = Deno.env.get("LIBTENSORFLOW_DIR");
-  if (!folder) return null;
-  const found = await inFolder(resolve(folder), "LIBTENSORFLOW_DIR");
-  if (found) return found;
-  const wanted = NAMES.map((names) => names.filter(Boolean).join(" with ")).join(", nor ");
-  throw new RangeError(
-    `LIBTENSORFLOW_DIR is ${folder}, which does not hold ${wanted}. ` +
-      "Correct it, or unset it to have libtensorflow found or installed.",
-  );
+async function fromVariable(): Promise<Libtensorflow | null> {
+  const files = NAMES.map((names) => names.filter(Boolean).join(" with ")).join(", nor ");
+  return await fromEnvironment(LIBTENSORFLOW, files, (folder) => inFolder(folder, LIBTENSORFLOW.variable));
 }
 
 /** Prints an installed tensorflow's version and folder without importing it; the current folder does not count. */
