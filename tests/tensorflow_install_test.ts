@@ -1,5 +1,5 @@
 /**
- * Finding and installing libtensorflow, without a network: small wheels, and a pip that copies them. Every
+ * Finding and installing libtensorflow and oneDNN, without a network: small wheels, and a pip that copies them. Every
  * installation is a process of its own, as two of them may meet and one may be killed.
  */
 
@@ -12,6 +12,7 @@ import { crc32, deflateRawSync } from "node:zlib";
 import { lines } from "../lib/util/lines.ts";
 import { unpack } from "../lib/install/unpack.ts";
 import { SetupError, type Wheel } from "../lib/install/wheel.ts";
+import { hasOnednn, wheelsFor as onednnWheelsFor } from "../lib/onednn/install.ts";
 import { wheelsFor } from "../lib/tensorflow/install/wheels.ts";
 
 const LIBRARIES = {
@@ -22,6 +23,7 @@ const LIBRARIES = {
 const [MAIN] = LIBRARIES;
 const WHEEL = "tensorflow_cpu-2.21.0-cp312-cp312-manylinux_2_27_x86_64.whl";
 const INSTALLED = `libtensorflow-2.21.0-${Deno.build.os}-${Deno.build.arch}`;
+const ONEDNN = `onednn-3.2.0-${Deno.build.os}-${Deno.build.arch}`;
 
 Deno.test("installLibtensorflow() takes the libraries out of the wheel, deflated or stored, and nothing else", async () => {
   for (const method of [8, 0]) {
@@ -418,6 +420,73 @@ Deno.test("programs in a wheel can be run when they are unpacked, libraries cann
   await Deno.remove(folder, { recursive: true });
 });
 
+Deno.test("oneDNN is installed from its wheel beside libtensorflow, and each is found and removed without the other", async () => {
+  await using place = await Place.make();
+  const wheels = await place.offerOnednn();
+  await start(place, "installLibtensorflow").end();
+  const { found, events } = await start(place, "ensureOnednn", { wheels }).end();
+  assert.equal(found, join(place.cache, ONEDNN, "lib", "libdnnl.so.3"));
+  assert.deepEqual(await tree(join(place.cache, ONEDNN)), ["installed.json", "lib/libdnnl.so.3"]);
+  assert.match(
+    events.find(({ log }) => log)!.log!,
+    /^Installing oneDNN 3\.2\.0: downloads [\d.]+ kB, takes 500 kB in /,
+  );
+  for (const name of ["ensureOnednn", "installOnednn", "installedOnednn"]) {
+    const again = await start(place, name, { pip: ["no-such-pip"] }).end();
+    assert.deepEqual([again.found, again.events.length], [found, 1], "at once and without a word");
+  }
+  assert.deepEqual((await start(place, "removeOnednn").end()).found, [join(place.cache, ONEDNN)]);
+  await place.assertInstalled();
+  await start(place, "installOnednn", { wheels }).end();
+  assert.deepEqual((await start(place, "removeLibtensorflow").end()).found, [join(place.cache, INSTALLED)]);
+  assert.deepEqual(namesIn(place.cache), [ONEDNN, "onednn.lock"]);
+});
+
+Deno.test("what hinders oneDNN's installation is said of oneDNN, and nothing stays", async () => {
+  await using place = await Place.make();
+  const wheels = await place.offerOnednn();
+  for (
+    const [options, message] of [
+      [{ wheels: [{ ...wheels[0], sha256: "0".repeat(64) }] }, new RegExp(`is not the file.*${wheels[0].sha256}`)],
+      [{ wheels: [{ ...wheels[0], bytes: 1e18 }] }, /^Installing oneDNN needs 2000000 TB/],
+      [
+        { wheels, pip: undefined },
+        /^oneDNN is downloaded with pip.*, or set ONEDNN_DIR to a folder that holds oneDNN\.$/,
+      ],
+    ] as const
+  ) {
+    const { error } = await start(place, "installOnednn", options, { PATH: place.folder }).end();
+    assert.equal(error?.name, "SetupError", JSON.stringify(error));
+    assert.match(error!.message, message);
+    assert.deepEqual(namesIn(place.cache), ["onednn.lock"]);
+  }
+});
+
+Deno.test("ONEDNN_DIR comes before what is installed, and one without oneDNN is an error", async () => {
+  await using place = await Place.make();
+  await start(place, "installOnednn", { wheels: await place.offerOnednn() }).end();
+  const own = join(place.folder, "own"), env = { ONEDNN_DIR: own };
+  const { error } = await start(place, "ensureOnednn", {}, env).end();
+  assert.equal(error?.name, "RangeError");
+  assert.equal(
+    error!.message,
+    `ONEDNN_DIR is ${own}, which does not hold libdnnl.so.3. ` +
+      "Correct it, or unset it to have oneDNN found or installed.",
+  );
+  await Deno.mkdir(own);
+  await Deno.writeTextFile(join(own, "libdnnl.so.3"), "");
+  assert.equal((await start(place, "ensureOnednn", {}, env).end()).found, join(own, "libdnnl.so.3"));
+});
+
+Deno.test("oneDNN is built for one platform, with a whole pin; others get an error that says so", () => {
+  const [{ file, bytes, sha256, libraries }, ...others] = onednnWheelsFor("linux-x86_64");
+  assert.deepEqual([others, Object.values(libraries)], [[], [54_569_528]]);
+  assert.match(`${file} ${bytes} ${sha256}`, /^onednn_cpu_gomp-2023\.2\.0-.*\.whl 38888991 [0-9a-f]{64}$/);
+  assert.deepEqual(["linux-x86_64", "linux-aarch64"].map(hasOnednn), [true, false]);
+  const refused = (error: Error) => error instanceof SetupError && /linux-aarch64.*ONEDNN_DIR/.test(error.message);
+  assert.throws(() => onednnWheelsFor("linux-aarch64"), refused);
+});
+
 /** A temporary folder with a cache, a wheel, and a pip that copies the wheel; files in it tell that pip what to do. */
 class Place {
   #libraries = new Map(LIBRARIES.map((name, i) => [name, noise(i === 0 ? 6e6 : 2e6)]));
@@ -439,12 +508,24 @@ class Place {
 
   /** Makes `bytes` the wheel that pip finds, and pins it. */
   async offer(bytes: Uint8Array) {
-    await Deno.writeFile(join(this.folder, WHEEL), bytes);
     const libraries = Object.fromEntries(
       [...this.#libraries].map(([name, data]) => [`tensorflow/${name}`, data.length]),
     );
-    const sha256 = createHash("sha256").update(bytes).digest("hex");
-    this.wheels = [{ file: WHEEL, bytes: bytes.length, sha256, libraries }];
+    this.wheels = [await this.#pin(WHEEL, bytes, libraries)];
+  }
+
+  /** Lets pip find a wheel of oneDNN, too, which it gives, pinned. */
+  async offerOnednn(): Promise<Wheel[]> {
+    const file = "onednn_cpu_gomp-2023.2.0-py2.py3-none-manylinux1_x86_64.whl";
+    const folder = "onednn_cpu_gomp-2023.2.0.data/data/lib", library = noise(5e5);
+    const bytes = zip(new Map(["libdnnl.so", "libdnnl.so.3"].map((name) => [`${folder}/${name}`, library])), 8);
+    const wheel = await this.#pin(file, bytes, { [`${folder}/libdnnl.so.3`]: library.length });
+    return [{ ...wheel, into: "lib" }];
+  }
+
+  async #pin(file: string, bytes: Uint8Array, libraries: Record<string, number>): Promise<Wheel> {
+    await Deno.writeFile(join(this.folder, file), bytes);
+    return { file, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex"), libraries };
   }
 
   async tellPip(order: string, text: string | null = "") {
@@ -480,7 +561,8 @@ const PIP = `
   const folder = import.meta.dirname;
   const exists = (name) => { try { return Deno.statSync(folder + "/" + name).isFile; } catch { return false; } };
   const destination = Deno.args.find((arg) => arg.startsWith("--dest=")).slice("--dest=".length);
-  const [wheel] = [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".whl"));
+  const wanted = Deno.args.at(-1).replace("==", "-") + "-";
+  const wheel = [...Deno.readDirSync(folder)].map(({ name }) => name).find((name) => name.startsWith(wanted));
   Deno.writeTextFileSync(folder + "/pip ran " + crypto.randomUUID(), Deno.args.join(" "));
   if (exists("fail")) {
     await Deno.stderr.write(Deno.readFileSync(folder + "/fail"));
@@ -518,7 +600,8 @@ const PROGRAM = `
   const [name, options] = JSON.parse(Deno.args[0]);
   const print = (event) => console.log(JSON.stringify(event));
   try {
-    const call = { ...await import("${LIB}tensorflow/install/install.ts"), ...await import("${LIB}tensorflow/install/locate.ts") }[name];
+    const modules = ["tensorflow/install/install.ts", "tensorflow/install/locate.ts", "onednn/install.ts"];
+    const { [name]: call } = Object.assign({}, ...await Promise.all(modules.map((path) => import("${LIB}" + path))));
     const log = (log) => print({ log });
     const onProgress = (done, total) => {
       print({ done, total });
@@ -580,7 +663,7 @@ function start(place: Place, name: string, options = {}, env = {}): Run {
     new Deno.Command(Deno.execPath(), {
       args: ["eval", PROGRAM, call],
       cwd: new URL("..", import.meta.url),
-      env: { OMNIBUS_CACHE: place.cache, LIBTENSORFLOW_DIR: "", ...env },
+      env: { OMNIBUS_CACHE: place.cache, LIBTENSORFLOW_DIR: "", ONEDNN_DIR: "", ...env },
       stdout: "piped",
     }).spawn(),
   );
