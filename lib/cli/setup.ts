@@ -2,6 +2,7 @@
 
 import { installRay, removeRay } from "../batch/ray/environment.ts";
 import { jupyterEnvironment, removeJupyter } from "../jupyter/environment.ts";
+import { ensureOnednn, hasOnednn, removeOnednn } from "../onednn/install.ts";
 import { installLibtensorflow, removeLibtensorflow } from "../tensorflow/install/install.ts";
 import { findLibtensorflow, installedLibtensorflow, type Libtensorflow } from "../tensorflow/install/locate.ts";
 import { Library } from "../tensorflow/capi/library.ts";
@@ -12,7 +13,7 @@ import { withProgress } from "../util/progress.ts";
 await run({
   name: "setup",
   summary:
-    "Gets libtensorflow (found, or installed into your cache) and Jupyter. Every other task does so when needed.",
+    "Gets libtensorflow (found, or installed into your cache), oneDNN and Jupyter. Every other task gets what it needs.",
   flags: {
     cuda: { type: "boolean", help: "install the build for NVIDIA GPUs: about 2.9 GB to download, 4.6 GB on disk" },
     ray: {
@@ -27,6 +28,7 @@ await run({
   if (remove) return await removeAll();
   if (ray) return console.log(`Ray for \`deno task batch --ray\`\n  ${await installRay()}`);
   await setUpLibtensorflow(cuda);
+  if (hasOnednn()) await setUpOnednn();
   const { python } = await jupyterEnvironment();
   console.log(`Jupyter for the notebooks\n  ${python}`);
 });
@@ -49,8 +51,17 @@ async function install(cuda: boolean): Promise<Libtensorflow> {
   );
 }
 
+async function setUpOnednn(): Promise<void> {
+  const path = await withProgress(
+    "oneDNN",
+    ({ update, log }) => ensureOnednn({ log, onProgress: update }),
+    { format: formatBytes },
+  );
+  console.log(`oneDNN\n  ${path}`);
+}
+
 async function removeAll(): Promise<void> {
-  const removed = await removeLibtensorflow();
-  removed.push(...await removeJupyter(), ...await removeRay());
+  const removed = [];
+  for (const remove of [removeLibtensorflow, removeOnednn, removeJupyter, removeRay]) removed.push(...await remove());
   console.log(removed.length ? `Removed:\n${removed.map((path) => `  ${path}`).join("\n")}` : "Nothing to remove.");
 }
