@@ -58,8 +58,9 @@ for (const own of working) {
       const expected = await everything(own);
       await useBackend(other.name);
       const before = tf.memory().numTensors;
-      using _ = closed(other);
-      assert.throws(() => tf.scalar(1), new RegExp(`a tensor came to ${other.name}`));
+      const shared = tf.findBackend(own.name) === tf.findBackend(other.name); // then no tensor is on the wrong one
+      using _ = shared ? null : closed(other);
+      if (!shared) assert.throws(() => tf.scalar(1), new RegExp(`a tensor came to ${other.name}`));
       const found = await everything(own);
       assert.equal(tf.getBackend(), other.name, "it leaves the current backend as it was");
       assert.equal(tf.memory().numTensors, before);
@@ -96,8 +97,9 @@ Deno.test("measuring a backend, and looking into a model, work while another is 
     await useBackend(backend === last ? working[0].name : last.name);
     const before = tf.memory().numTensors;
     const layers = timeLinear(backend, { rows: 3, inputs: 32, outputs: 48, count: 2 }, { runs: 1 });
-    if (backend.name === "webgpu") await assert.rejects(layers, /Cannot time an operation by itself on webgpu/);
-    else assert.ok(await layers > 0 && await timeReading(backend, 4096, { runs: 1 }) > 0);
+    if (backend.measureRoofs) {
+      await assert.rejects(layers, /Cannot time an operation by itself on \w+, which runs whole/);
+    } else assert.ok(await layers > 0 && await timeReading(backend, 4096, { runs: 1 }) > 0);
     if (backend.trace) {
       using model = await loadGPT2(folder, { backend });
       assert.ok((await profileStep(model, { batchSize: 2, slots: 8 })).entries.length > 3);

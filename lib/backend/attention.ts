@@ -76,7 +76,7 @@ export function composeAttention(parts: AttentionParts, bucket: BucketInputs, gr
       const weights = tf.softmax<tf.Tensor4D>(tf.add(scores, mask));
       const sums = parts.weigh(weights, written.values); //                                        [R, heads, T, D/H]
       const attended = places ? gather(reshape(sums, [-1, size]), places) : sums; //               [n, heads, D/H]
-      return { attended: reshape(attended, [-1, heads * size]), ...written };
+      return { attended: reshape(attended, [-1, heads * size]), made: [written.keys, written.values] };
     },
   };
 }

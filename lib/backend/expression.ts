@@ -9,6 +9,10 @@ import * as tf from "@tensorflow/tfjs";
 export interface Bucket {
   positions: number;
   rectangle: { rows: number; columns: number } | null;
+  /** The one whose length is S. */
+  slots: number;
+  /** Where its keys and values are. */
+  caches: readonly number[];
 }
 
 /**
@@ -22,7 +26,7 @@ export type Expression<W> =
   | { op: "layerNorm"; x: Expression<W>; gain: tf.Tensor1D; bias: tf.Tensor1D; epsilon: number }
   | { op: "linear"; x: Expression<W>; weight: W; bias: tf.Tensor1D | null; gelu: boolean }
   | { op: "tokensOf"; x: Expression<W>; bucket: Bucket }
-  | { op: "attend"; qkv: Expression<W>; bucket: Bucket; heads: number; size: number; keys: number; values: number }
+  | { op: "attend"; qkv: Expression<W>; bucket: Bucket; heads: number; size: number; layer: number }
   | { op: "join"; parts: readonly Expression<W>[] }
   | { op: "pick"; x: Expression<W>; rows: number }
   | { op: "argMax"; logits: Expression<W> }

@@ -102,10 +102,10 @@ export interface Rectangle {
 export interface Attention {
   /**
    * qkv [n, 3·heads·D/H] -> [n, heads·D/H]. Writes the tokens' keys and values into their slots of a layer's caches, then each
-   * token attends to the slots of its row up to its own. What was written comes back too, [R, heads, S, D/H]: where the backend
-   * does not write in place, these are the caches from then on.
+   * token attends to the slots of its row up to its own. Where the backend does not write in place, `made` are the layer's caches
+   * from then on, each [R, heads, S, D/H].
    */
-  apply(qkv: tf.Tensor2D, layer: number): { attended: tf.Tensor2D; keys: tf.Tensor4D; values: tf.Tensor4D };
+  apply(qkv: tf.Tensor2D, layer: number): { attended: tf.Tensor2D; made: readonly tf.Tensor4D[] };
 }
 
 /** Type and number of a model's weights. */

@@ -2,15 +2,18 @@
 
 import type * as tf from "@tensorflow/tfjs";
 import type { Bucket, Recorder } from "./expression.ts";
-import type { Ops, Rectangle } from "./ops.ts";
+import type { BucketInputs, Ops } from "./ops.ts";
 import { plainOps } from "./plain.ts";
 
 /** All but those that make weights and caches, which are written in place. */
 export function recordedOps<W>(recorder: Recorder<W>): Omit<Ops, "linear" | "head" | "createCaches"> {
   const of = (tensor: tf.Tensor) => recorder.expressionOf(tensor);
-  const bucketOf = (positions: tf.Tensor, rectangle: Rectangle | null): Bucket => ({
-    positions: recorder.inputOf(positions),
-    rectangle: rectangle && { rows: recorder.inputOf(rectangle.rows), columns: recorder.inputOf(rectangle.columns) },
+  const input = (tensor: tf.Tensor) => recorder.inputOf(tensor);
+  const bucketOf = ({ positions, rectangle, slots, caches }: BucketInputs, group = 0): Bucket => ({
+    positions: input(positions),
+    rectangle: rectangle && { rows: input(rectangle.rows), columns: input(rectangle.columns) },
+    slots: input(slots),
+    caches: caches[group].map(input),
   });
   return {
     ...plainOps,
@@ -29,23 +32,22 @@ export function recordedOps<W>(recorder: Recorder<W>): Omit<Ops, "linear" | "hea
       return recorder.standIn({ op: "layerNorm", x: of(x), gain, bias, epsilon }, x.shape);
     },
 
-    attention({ positions, rectangle, rowStarts, caches }, group) {
-      const heads = rowStarts[group].shape[1], bucket = bucketOf(positions, rectangle);
+    attention(inputs, group) {
+      const heads = inputs.rowStarts[group].shape[1], bucket = bucketOf(inputs, group);
       return {
         apply(qkv, layer) {
-          const [keys, values] = caches[group].slice(2 * layer) as tf.Tensor4D[], size = qkv.shape[1] / (3 * heads);
-          const inputs = { keys: recorder.inputOf(keys), values: recorder.inputOf(values) };
-          const attend = { op: "attend", qkv: of(qkv), bucket, heads, size, ...inputs } as const;
-          return { attended: recorder.standIn<tf.Tensor2D>(attend, [qkv.shape[0], heads * size]), keys, values };
+          const size = qkv.shape[1] / (3 * heads);
+          const attend = { op: "attend", qkv: of(qkv), bucket, heads, size, layer } as const;
+          return { attended: recorder.standIn(attend, [qkv.shape[0], heads * size]), made: [] };
         },
       };
     },
 
     splitByBucket(x, buckets) {
       if (buckets.length === 1) return [x];
-      return buckets.map(({ positions, rectangle }) =>
-        recorder.standIn({ op: "tokensOf", x: of(x), bucket: bucketOf(positions, rectangle) }, [
-          positions.shape[0],
+      return buckets.map((bucket) =>
+        recorder.standIn({ op: "tokensOf", x: of(x), bucket: bucketOf(bucket) }, [
+          bucket.positions.shape[0],
           x.shape[1],
         ])
       );

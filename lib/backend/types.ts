@@ -77,6 +77,8 @@ export interface Backend {
   ): CapturedStep;
   /** Captured steps can be fed what the one before gives before its values are known: so far ahead of the host. */
   readonly runsAhead?: RunAhead;
+  /** Where {@link Backend.ops} can only be captured: a backend on the same processor that computes them one by one, too. */
+  oneByOne?(): Promise<Backend>;
   /** Captures hold any operation of tfjs, not just those of {@link Ops}. */
   readonly capturesAll?: boolean;
   /** Captures, runs that once and says when each operation ran; missing where the backend cannot. */
@@ -95,8 +97,8 @@ export interface Backend {
    * several buckets are captured. Empty buckets stand for those that are not there, and more of them take several steps.
    */
   readonly stepBuckets?: StepBuckets;
-  /** Measures what the device could do at most, where tfjs's operations would not show it. */
-  measureRoofs?(): Promise<Roofs>;
+  /** Measures what the device could do at most with weights of this type, where tfjs's operations would not show it. */
+  measureRoofs?(dtype: Dtype): Promise<Roofs>;
   /** How a KV cache is best laid out there. */
   readonly cachePolicy: CachePolicy;
   /** Where each size of a step is compiled for itself: which one to use for so many tokens, rows or columns. */

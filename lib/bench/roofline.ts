@@ -143,7 +143,7 @@ export interface MeasureOptions {
  * ```
  */
 export async function measureRoofs(backend: Backend, options: MeasureOptions = {}): Promise<Roofs> {
-  if (backend.measureRoofs) return await backend.measureRoofs();
+  if (backend.measureRoofs) return await backend.measureRoofs(options.dtype ?? "float32");
   let bandwidth = 0, flops = 0, quickest = LARGE[0];
   for (const megabytes of [256, 512]) {
     bandwidth = Math.max(

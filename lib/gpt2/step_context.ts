@@ -38,8 +38,8 @@ export class StepContext {
   attend(qkv: tf.Tensor2D, layer: number, group: number): tf.Tensor2D {
     const { ops, inputs: { buckets } } = this, attention = this.#attention[group];
     const parts = ops.splitByBucket(this.#padding.remove(qkv), buckets).map((part, i) => {
-      const { attended, keys, values } = attention[i].apply(part, layer);
-      if (!ops.writesInPlace) this.written[i][group].push(tf.keep(keys), tf.keep(values));
+      const { attended, made } = attention[i].apply(part, layer);
+      if (!ops.writesInPlace) this.written[i][group].push(...made.map((cache) => tf.keep(cache)));
       return attended;
     });
     return this.pad(ops.joinBuckets(parts));

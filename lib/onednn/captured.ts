@@ -1,14 +1,24 @@
 /** A captured step: its programs by the sizes that they are for, and its runs. */
 
 import * as tf from "@tensorflow/tfjs";
-import { partsOf } from "../backend/expression.ts";
-import { type CacheMemory, type Expression, makeProgram, type Program, type Run, type Shared } from "./program.ts";
+import { type Bucket, partsOf } from "../backend/expression.ts";
+import {
+  type BucketSizes,
+  type Expression,
+  type Integers,
+  makeProgram,
+  type Output,
+  type Program,
+  type Run,
+  type Shared,
+  type Sizes,
+} from "./program.ts";
 
 /** What a step's inputs are, and where its results go. */
 export interface Host {
   readonly shared: Shared;
-  /** The memory behind a cache's tensor, and a number for all of that cache. */
-  cacheOf(tensor: tf.Tensor): { memory: CacheMemory; cache: number };
+  /** The memory of a tensor of caches: for each layer its keys and its values. */
+  cachesIn(tensor: tf.Tensor): readonly Uint8Array<ArrayBuffer>[];
   /** A float32 tensor. */
   createTensor(shape: number[], values: Float32Array): Promise<tf.Tensor>;
   /** An int32 or float32 tensor of a few numbers. */
@@ -20,8 +30,7 @@ interface Inputs {
   readonly tokens: number;
   readonly wanted: number | null;
   readonly integers: readonly number[];
-  readonly caches: readonly number[];
-  readonly buckets: readonly { positions: number; rectangle: { rows: number; columns: number } | null }[];
+  readonly buckets: readonly Bucket[];
 }
 
 /** Programs that are kept. */
@@ -31,6 +40,8 @@ const MAX_PROGRAMS = 64;
 export class CapturedStep {
   readonly #inputs: Inputs;
   readonly #programs = new Map<string, Program>();
+  /** The caches that programs are bound to. */
+  readonly #bound = new WeakMap<Program, readonly object[]>();
 
   /** Of what it gives. */
   constructor(private readonly host: Host, private readonly outputs: readonly Expression[]) {
@@ -41,11 +52,11 @@ export class CapturedStep {
   async run(inputs: readonly tf.Tensor[]): Promise<tf.Tensor[]> {
     const { program, wanted } = this.#run(inputs, this.#integersOf(inputs));
     const results = [];
-    for (const { op, values, width } of program.outputs) {
-      const all = values.floats.subarray(0, wanted * width);
-      if (op === "logits") results.push(await this.host.createTensor([wanted, width], all));
-      else if (op === "argMax") results.push(this.host.vector(largest(all, width)));
-      else results.push(this.host.vector(largestLogs(all, width)));
+    for (const output of program.outputs) {
+      const { op, values, width, largest } = output;
+      if (op === "argMax") results.push(this.host.vector(places(output, wanted)));
+      else if (op === "maxLogprob") results.push(this.host.vector(largest.floats.subarray(0, wanted).map(Math.log)));
+      else results.push(await this.host.createTensor([wanted, width], values.floats.subarray(0, wanted * width)));
     }
     return results;
   }
@@ -54,8 +65,7 @@ export class CapturedStep {
   chain(inputs: readonly tf.Tensor[], moving: readonly number[], count: number): Int32Array[] {
     const integers = this.#integersOf(inputs);
     return Array.from({ length: count }, () => {
-      const { program: { outputs: [{ values, width }] }, wanted } = this.#run(inputs, integers);
-      const ids = largest(values.floats.subarray(0, wanted * width), width);
+      const { program: { outputs: [output] }, wanted } = this.#run(inputs, integers), ids = places(output, wanted);
       integers.set(this.#inputs.tokens, ids);
       for (const input of moving) integers.set(input, integers.get(input)!.map((position) => position + 1));
       return ids;
@@ -66,27 +76,41 @@ export class CapturedStep {
     return new Map(this.#inputs.integers.map((input) => [input, inputs[input].dataSync<"int32">() as Int32Array]));
   }
 
-  #run(inputs: readonly tf.Tensor[], integers: ReadonlyMap<number, Int32Array>): { program: Program; wanted: number } {
-    const { tokens, wanted, caches, buckets } = this.#inputs;
-    const found = new Map(caches.map((input) => [input, this.host.cacheOf(inputs[input])]));
-    const memory = new Map(Array.from(found, ([input, { memory }]) => [input, memory]));
-    const runs = new Map(buckets.map(({ positions, rectangle }) => {
+  #run(inputs: readonly tf.Tensor[], integers: Integers): { program: Program; wanted: number } {
+    const { tokens, wanted, buckets } = this.#inputs;
+    const sizes = new Map(buckets.map(({ positions, rectangle, slots }): [number, BucketSizes] => {
       const rows = rectangle && integers.get(rectangle.rows)!;
-      return [positions, runsOf(integers.get(positions)!, rows)];
+      return [positions, { slots: inputs[slots].size, runs: runsOf(integers.get(positions)!, rows) }];
     }));
     const N = integers.get(tokens)!.length, M = wanted === null ? N : integers.get(wanted)!.length;
-    const places = Array.from(runs.values(), (runs) => runs.map((run) => Object.values(run).join(":")).join());
-    const key = [N, M, ...places, ...new Set(Array.from(found.values(), ({ cache }) => cache))].join(" ");
-    const step = { integers, caches: memory };
-    let program = this.#programs.get(key);
-    if (!program) {
-      if (this.#programs.size >= MAX_PROGRAMS) this.#programs.delete(this.#programs.keys().next().value!);
-      program = makeProgram(this.host.shared, this.outputs, { tokens: N, wanted: M, runs }, step);
-    }
-    this.#programs.delete(key);
-    this.#programs.set(key, program); // the last one used comes last
-    for (const call of program.calls) call(step);
+    const program = this.#program({ tokens: N, wanted: M, buckets: sizes });
+    this.#bind(program, inputs);
+    for (const call of program.calls) call(integers);
     return { program, wanted: M };
+  }
+
+  #program(sizes: Sizes): Program {
+    const { tokens, wanted, buckets } = sizes, programs = this.#programs;
+    const places = Array.from(
+      buckets.values(),
+      ({ slots, runs }) => `${slots};${runs.map((run) => Object.values(run).join(":")).join()}`,
+    );
+    const key = [tokens, wanted, ...places].join(" ");
+    const program = programs.get(key) ?? makeProgram(this.host.shared, this.outputs, sizes);
+    programs.delete(key);
+    programs.set(key, program); // the last one used comes last
+    if (programs.size > MAX_PROGRAMS) programs.delete(programs.keys().next().value!);
+    return program;
+  }
+
+  /** Has a program use the caches that the step is given. */
+  #bind(program: Program, inputs: readonly tf.Tensor[]): void {
+    const caches = this.#inputs.buckets.map(({ caches: [input] }) => input),
+      tensors = caches.map((input) => inputs[input]);
+    const known = this.#bound.get(program);
+    if (known && tensors.every(({ dataId }, i) => dataId === known[i])) return;
+    program.bind(new Map(caches.map((input, i) => [input, this.host.cachesIn(tensors[i])])));
+    this.#bound.set(program, tensors.map(({ dataId }) => dataId));
   }
 
   /** Forgets the programs. */
@@ -104,8 +128,9 @@ function runsOf(positions: Int32Array, rows: Int32Array | null): Run[] {
     while (rows && end < rows.length && rows[end] === row) end++;
     const tokens = end - first, slots = slotsFor(positions[end - 1]), last = runs.at(-1);
     if (last && last.tokens === tokens && last.row + last.rows === row) {
-      runs[runs.length - 1] = { ...last, rows: last.rows + 1, slots: Math.max(last.slots, slots) };
-    } else runs.push({ row, rows: 1, tokens, first, slots });
+      const aligned = last.aligned && positions[first] === positions[last.first];
+      runs[runs.length - 1] = { ...last, rows: last.rows + 1, slots: Math.max(last.slots, slots), aligned };
+    } else runs.push({ row, rows: 1, tokens, first, slots, aligned: true });
     first = end;
   }
   return runs;
@@ -116,25 +141,12 @@ function slotsFor(position: number): number {
   return 16 * Math.ceil((position + 1) / 16);
 }
 
-/** [M, V] -> [M]: where each row's largest number is. */
-function largest(values: Float32Array, width: number): Int32Array {
-  return Int32Array.from({ length: values.length / width }, (_, row) => {
-    const all = values.subarray(row * width, (row + 1) * width);
-    let best = -Infinity, place = 0;
-    for (let i = 0; i < width; i++) {
-      const value = all[i];
-      if (value > best) {
-        best = value;
-        place = i;
-      }
-    }
-    return place;
+/** Where each row's largest number is, [M]. */
+function places({ values, width, largest }: Output, rows: number): Int32Array {
+  const { floats } = values, most = largest.floats;
+  return Int32Array.from({ length: rows }, (_, row) => {
+    return Math.max(0, floats.subarray(row * width, (row + 1) * width).indexOf(most[row])); // 0 where there are no numbers
   });
-}
-
-/** Probabilities [M, V] -> [M]: the natural logarithm of each row's largest. */
-function largestLogs(values: Float32Array, width: number): Float32Array {
-  return Float32Array.from(largest(values, width), (place, row) => Math.log(values[row * width + place]));
 }
 
 /** Which inputs a graph uses, and as what. */
@@ -156,7 +168,6 @@ function inputsOf(outputs: readonly Expression[]): Inputs {
       buckets.set(bucket.positions, bucket);
       integers.add(bucket.positions);
       if (bucket.rectangle) integers.add(bucket.rectangle.rows);
-      caches.add(expression.keys).add(expression.values);
     }
     partsOf(expression).forEach(visit);
   };
@@ -164,5 +175,5 @@ function inputsOf(outputs: readonly Expression[]): Inputs {
   if (tokens === undefined || !buckets.size) {
     throw new Error("Cannot capture a step that looks up no tokens or uses no cache.");
   }
-  return { tokens, wanted, integers: [...integers], caches: [...caches], buckets: [...buckets.values()] };
+  return { tokens, wanted, integers: [...integers], buckets: [...buckets.values()] };
 }

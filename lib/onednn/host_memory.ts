@@ -26,7 +26,7 @@ export class HostMemory {
 
   /** As float32 numbers. */
   get floats(): Float32Array<ArrayBuffer> {
-    return new Float32Array(this.#buffer, this.#offset, this.byteLength >> 2);
+    return new Float32Array(this.#buffer, this.#offset, Math.floor(this.byteLength / Float32Array.BYTES_PER_ELEMENT));
   }
 
   /** As int8 numbers. */

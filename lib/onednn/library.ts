@@ -4,6 +4,7 @@
  * Source: `dnnl.h` and `dnnl_types.h` of oneDNN 3.2.
  */
 
+import { pin } from "../util/pin.ts";
 import { HostMemory } from "./host_memory.ts";
 
 const pointer = "pointer", buffer = "buffer", i32 = "i32", f32 = "f32";
@@ -20,6 +21,7 @@ const symbols = {
   dnnl_memory_desc_get_size: { parameters: [pointer], result: "usize" },
   dnnl_memory_desc_destroy: { parameters: [pointer], result: i32 },
   dnnl_memory_create: { parameters: [buffer, pointer, pointer, pointer], result: i32 },
+  dnnl_memory_set_data_handle: { parameters: [pointer, pointer], result: i32 },
   dnnl_memory_destroy: { parameters: [pointer], result: i32 },
 
   dnnl_primitive_attr_create: { parameters: [buffer], result: i32 },
@@ -45,6 +47,10 @@ const symbols = {
     parameters: [buffer, pointer, i32, i32, pointer, pointer, i32, pointer],
     result: i32,
   },
+  dnnl_reduction_primitive_desc_create: {
+    parameters: [buffer, pointer, i32, pointer, pointer, f32, f32, pointer],
+    result: i32,
+  },
   dnnl_reorder_primitive_desc_create: {
     parameters: [buffer, pointer, pointer, pointer, pointer, pointer],
     result: i32,
@@ -58,6 +64,11 @@ const symbols = {
 
 /** The runtime that shares a primitive's work between threads. */
 const OPENMP = "libgomp.so.1";
+/**
+ * How often a thread looks for more work before it sleeps: for about as long as a primitive of few rows takes. Who looks for longer
+ * takes time from other programs, and then has none when there is work.
+ */
+const SPIN_COUNT = "2000";
 
 /** `dnnl_data_type_t`. */
 export const DataType = { bfloat16: 2, float32: 3, int32: 4, int8: 5, uint8: 6 } as const;
@@ -85,8 +96,6 @@ export const Arg = {
 export type PostOp =
   | { op: "sum" }
   | { op: "gelu" }
-  /** factor · x + summand. */
-  | { op: "linear"; factor: number; summand: number }
   /** With numbers of this description, whose dimensions are the result's or 1. */
   | { op: "add" | "multiply"; by: Handle };
 
@@ -120,7 +129,15 @@ export interface Arguments {
 }
 
 const CPU = 1, IN_ORDER = 1, ANY = 1, INFERENCE = 96, WEIGHTS_MD = 131;
-const GAIN_AND_SHIFT = 2 | 4, GELU_TANH = 0x2b, LINEAR = 0x26, ADD = 0x1fff0, MULTIPLY = 0x1fff1, SOFTMAX = 0x30000;
+const GAIN_AND_SHIFT = 2 | 4,
+  GELU_TANH = 0x2b,
+  ADD = 0x1fff0,
+  MULTIPLY = 0x1fff1,
+  SOFTMAX = 0x30000,
+  REDUCTION_MAX = 0x2fff2;
+
+/** Descriptions that are kept. */
+const MAX_DESCRIPTIONS = 4096;
 
 const STATUSES = ["success", "out of memory", "invalid arguments", "unimplemented", "last implementation reached"];
 
@@ -133,11 +150,14 @@ export class Onednn {
   readonly #symbols: Deno.DynamicLibrary<typeof symbols>["symbols"];
   readonly #engine: Deno.PointerValue;
   readonly #stream: Deno.PointerValue;
+  /** Those that were asked for, by what they say. */
+  readonly #descriptions = new Map<string, Handle>();
   readonly #freed = new FinalizationRegistry<() => void>((free) => free());
 
   /** Opens the library at `path`. Throws what the loader says, or an error that says what is missing. */
   constructor(path: string, threads: number) {
     const openmp = openOpenmp();
+    pin(path); // and OpenMP, whose threads wait for more work
     this.#symbols = Deno.dlopen(path, symbols).symbols;
     openmp.omp_set_num_threads(threads);
     this.threads = threads;
@@ -149,14 +169,17 @@ export class Onednn {
 
   /** Numbers in memory: their dimensions, and how far apart neighbours along each are. Default: row by row. */
   describe(dimensions: readonly number[], type: DataType, strides = rowByRow(dimensions)): Handle {
-    const s = this.#symbols, sizes = int64s(dimensions);
-    return this.#own(
-      this.#make(
-        "description",
-        (result) => s.dnnl_memory_desc_create_with_strides(result, dimensions.length, sizes, type, int64s(strides)),
-      ),
-      s.dnnl_memory_desc_destroy,
+    const known = this.#descriptions, key = `${type};${dimensions};${strides}`, found = known.get(key);
+    if (found) return found;
+    if (known.size >= MAX_DESCRIPTIONS) known.clear();
+    const s = this.#symbols, sizes = [int64s(dimensions), int64s(strides)] as const;
+    const pointer = this.#make(
+      "description",
+      (result) => s.dnnl_memory_desc_create_with_strides(result, dimensions.length, sizes[0], type, sizes[1]),
     );
+    const description = this.#own(pointer, s.dnnl_memory_desc_destroy);
+    known.set(key, description);
+    return description;
   }
 
   /** The same, in whatever order suits the primitive. */
@@ -189,6 +212,12 @@ export class Onednn {
       (result) => s.dnnl_memory_create(result, description.pointer, this.#engine, place),
     );
     return Object.assign(this.#own(made, s.dnnl_memory_destroy), { bytes }); // they live as long
+  }
+
+  /** Has numbers of the same description taken from another place. */
+  move(memory: Handle, bytes: Uint8Array<ArrayBuffer>): void {
+    const status = this.#symbols.dnnl_memory_set_data_handle(memory.pointer, Deno.UnsafePointer.of(bytes));
+    if (status) throw failure("take numbers from another place", status);
   }
 
   /** A few float32 or int32 numbers, copied. */
@@ -233,6 +262,14 @@ export class Onednn {
     return this.#primitive("softmax", {}, (result, attr) =>
       this.#symbols.dnnl_softmax_forward_primitive_desc_create(
         ...[result, this.#engine, INFERENCE, SOFTMAX, pointer, pointer, axis, attr] as const,
+      ));
+  }
+
+  /** The largest numbers along the dimensions of which the result has one only. */
+  max(source: Handle, destination: Handle): Primitive {
+    return this.#primitive("maximum", {}, (result, attr) =>
+      this.#symbols.dnnl_reduction_primitive_desc_create(
+        ...[result, this.#engine, REDUCTION_MAX, source.pointer, destination.pointer, 0, 0, attr] as const,
       ));
   }
 
@@ -282,9 +319,7 @@ export class Onednn {
       for (const one of then) {
         if (one.op === "sum") checked(s.dnnl_post_ops_append_sum(postOps, 1, 0, 0));
         else if (one.op === "gelu") checked(s.dnnl_post_ops_append_eltwise(postOps, GELU_TANH, 0, 0));
-        else if (one.op === "linear") {
-          checked(s.dnnl_post_ops_append_eltwise(postOps, LINEAR, one.factor, one.summand));
-        } else {
+        else {
           checked(s.dnnl_post_ops_append_binary(postOps, one.op === "add" ? ADD : MULTIPLY, one.by.pointer));
         }
       }
@@ -327,6 +362,8 @@ export function rowByRow(dimensions: readonly number[]): number[] {
 }
 
 function openOpenmp() {
+  const chosen = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].some((name) => Deno.env.has(name));
+  if (!chosen) Deno.env.set("GOMP_SPINCOUNT", SPIN_COUNT); // read when it is loaded
   try {
     return Deno.dlopen(OPENMP, { omp_set_num_threads: { parameters: [i32], result: "void" } }).symbols;
   } catch (cause) {

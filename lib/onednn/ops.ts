@@ -5,7 +5,8 @@ import type { Recorder } from "../backend/expression.ts";
 import { type ActivationRange, type Int8Weight, withZero } from "../backend/int8.ts";
 import type { LinearOptions, Ops } from "../backend/ops.ts";
 import { recordedOps } from "../backend/recorded_ops.ts";
-import { type CacheRegister, HostCaches } from "./caches.ts";
+import { CachesInOne } from "../tensorflow/caches.ts";
+import type { TensorflowBackend } from "../tensorflow/tfjs/backend.ts";
 import { DataType, type Onednn } from "./library.ts";
 import { type Form, int8Source, Weight, type WeightSource } from "./weight.ts";
 
@@ -13,13 +14,14 @@ import { type Form, int8Source, Weight, type WeightSource } from "./weight.ts";
 export interface OpsOptions {
   readonly library: Onednn;
   readonly recorder: Recorder<Weight>;
-  readonly caches: CacheRegister;
+  /** Keeps caches. */
+  readonly tensorflow: TensorflowBackend;
   /** The numbers of a tensor of the model. */
   valuesOf(tensor: tf.Tensor): Float32Array;
 }
 
 /** The operations. */
-export function onednnOps({ library, recorder, caches, valuesOf }: OpsOptions): Ops {
+export function onednnOps({ library, recorder, tensorflow, valuesOf }: OpsOptions): Ops {
   /** A layer of a weight: [N, K] -> [N, M]. Takes over the bias. */
   function layer(source: WeightSource, bias: tf.Tensor1D | null, options: Omit<LinearOptions, "dtype">, form: Form) {
     const weight = new Weight(library, source, bias && valuesOf(bias), form), gelu = options.activation === "gelu_new";
@@ -65,7 +67,8 @@ export function onednnOps({ library, recorder, caches, valuesOf }: OpsOptions): 
 
     takesInputRanges: true,
 
-    createCaches: (...made) => new HostCaches(caches, ...made),
+    cacheTensors: () => 1,
+    createCaches: (...made) => new CachesInOne(tensorflow, ...made),
   };
 }
 

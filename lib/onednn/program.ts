@@ -4,7 +4,7 @@
  */
 
 import type * as tf from "@tensorflow/tfjs";
-import { type Expression as Recorded, partsOf } from "../backend/expression.ts";
+import { type Bucket, type Expression as Recorded, partsOf } from "../backend/expression.ts";
 import { HostMemory } from "./host_memory.ts";
 import { Arg, type Attributes, DataType, type Handle, type Onednn, type PostOp, type Primitive } from "./library.ts";
 import type { Form, Weight } from "./weight.ts";
@@ -12,17 +12,14 @@ import type { Form, Weight } from "./weight.ts";
 /** A step's graph. */
 export type Expression = Recorded<Weight>;
 
-/** What a step is fed, by the numbers of its inputs. */
-export interface StepData {
-  readonly integers: ReadonlyMap<number, Int32Array>;
-  readonly caches: ReadonlyMap<number, CacheMemory>;
-}
+/** Integers that a step is fed, by the numbers of its inputs. */
+export type Integers = ReadonlyMap<number, Int32Array>;
 
-/** The keys, or the values, of a bucket's rows in one layer: [R, S, D]. */
-export interface CacheMemory {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly slots: number;
-}
+/**
+ * The caches of a bucket, by the number of the input that they are: for each layer its keys and its values, one after the other, whose
+ * first cells are [R, H, S, D/H].
+ */
+export type CacheBytes = ReadonlyMap<number, readonly Uint8Array<ArrayBuffer>[]>;
 
 /** Neighbouring rows of a bucket that are fed equally many tokens, and so attend together. */
 export interface Run {
@@ -35,6 +32,8 @@ export interface Run {
   readonly first: number;
   /** How many slots are looked at. */
   readonly slots: number;
+  /** All rows' tokens have the same positions. */
+  readonly aligned: boolean;
 }
 
 /** What the calls of a step depend on. */
@@ -44,7 +43,14 @@ export interface Sizes {
   /** M. */
   readonly wanted: number;
   /** By the input that holds a bucket's positions. */
-  readonly runs: ReadonlyMap<number, readonly Run[]>;
+  readonly buckets: ReadonlyMap<number, BucketSizes>;
+}
+
+/** What they depend on in a bucket. */
+export interface BucketSizes {
+  /** S. */
+  readonly slots: number;
+  readonly runs: readonly Run[];
 }
 
 /** One result of a step. */
@@ -53,11 +59,15 @@ export interface Output {
   /** [M, V]: logits, or for `maxLogprob` the probabilities. */
   readonly values: HostMemory;
   readonly width: number;
+  /** [M]: the largest of each row. */
+  readonly largest: HostMemory;
 }
 
 /** A step, ready to run. */
 export interface Program {
-  readonly calls: readonly ((step: StepData) => void)[];
+  /** Has it use these caches from now on. */
+  bind(caches: CacheBytes): void;
+  readonly calls: readonly ((integers: Integers) => void)[];
   readonly outputs: readonly Output[];
 }
 
@@ -75,9 +85,8 @@ export interface Shared {
 }
 
 /** Makes the calls. Throws an error for a graph that they cannot compute. */
-export function makeProgram(shared: Shared, outputs: readonly Expression[], sizes: Sizes, step: StepData): Program {
-  const planner = new Planner(shared, sizes, step, outputs);
-  return planner.program(outputs);
+export function makeProgram(shared: Shared, outputs: readonly Expression[], sizes: Sizes): Program {
+  return new Planner(shared, sizes, outputs).program(outputs);
 }
 
 /** Products of fewer rows take longer than those of so many, which other rows of zeros make up. */
@@ -107,7 +116,8 @@ interface Value {
 
 class Planner {
   readonly #library: Onednn;
-  readonly #calls: ((step: StepData) => void)[] = [];
+  readonly #calls: ((integers: Integers) => void)[] = [];
+  readonly #binds: ((caches: CacheBytes) => void)[] = [];
   /** What was made of each expression, in the forms that were asked for. */
   readonly #values = new Map<Expression, Value[]>();
   /** How often an expression's value is still going to be read. */
@@ -118,7 +128,6 @@ class Planner {
   constructor(
     private readonly shared: Shared,
     private readonly sizes: Sizes,
-    private readonly step: StepData,
     outputs: readonly Expression[],
   ) {
     this.#library = shared.library;
@@ -133,28 +142,34 @@ class Planner {
 
   program(outputs: readonly Expression[]): Program {
     const made = outputs.map((output): Output => {
-      if (output.op === "argMax") return { op: output.op, ...this.#logits(output.logits) };
-      if (output.op === "maxLogprob") return { op: output.op, ...this.#probabilities(output.logits) };
-      return { op: "logits", ...this.#logits(output) };
+      if (output.op === "argMax") return this.#largest(output.op, this.#value(output.logits, FLOAT));
+      if (output.op === "maxLogprob") return this.#largest(output.op, this.#probabilities(output.logits));
+      const { memory, width } = this.#value(output, FLOAT);
+      return { op: "logits", values: memory, width, largest: memory };
     });
-    return { calls: this.#calls, outputs: made };
+    const binds = this.#binds;
+    return { bind: (caches) => binds.forEach((bind) => bind(caches)), calls: this.#calls, outputs: made };
   }
 
-  #logits(expression: Expression): Pick<Output, "values" | "width"> {
-    const { memory, width } = this.#value(expression, FLOAT);
-    return { values: memory, width };
+  #largest(op: Output["op"], values: Value): Output {
+    const { memory, rows, width } = values, largest = this.#float(values.count, 1), library = this.#library;
+    const max = this.#primitive(`max ${[rows, width]}`, () => {
+      const [all, one] = [width, 1].map((width) => library.describe([rows, width], DataType.float32));
+      return library.max(all, one);
+    });
+    this.#run(max, [[Arg.source, this.#memory(values)], [Arg.destination, this.#memory(largest)]]);
+    return { op, values: memory, width, largest: largest.memory };
   }
 
-  #probabilities(expression: Expression): Pick<Output, "values" | "width"> {
-    const logits = this.#value(expression, FLOAT), { rows, width } = logits;
-    const probabilities = this.#take(rows, width), shape = [rows, width];
-    const described = this.#library.describe(shape, DataType.float32);
-    const softmax = this.#primitive(`softmax ${shape}`, () => this.#library.softmax(described, 1));
-    this.#run(softmax, [[Arg.source, this.#memory(logits)], [
-      Arg.destination,
-      this.#library.memory(described, probabilities.bytes),
-    ]]);
-    return { values: probabilities, width };
+  #probabilities(expression: Expression): Value {
+    const logits = this.#value(expression, FLOAT), probabilities = this.#like(logits, FLOAT);
+    const shape = [logits.rows, logits.width];
+    const softmax = this.#primitive(
+      `softmax ${shape}`,
+      () => this.#library.softmax(this.#library.describe(shape, DataType.float32), 1),
+    );
+    this.#run(softmax, [[Arg.source, this.#memory(logits)], [Arg.destination, this.#memory(probabilities)]]);
+    return probabilities;
   }
 
   /** An expression's numbers in a form. */
@@ -210,7 +225,7 @@ class Planner {
   #embed({ table, ids }: Expression & { op: "embed" }): Value {
     const [, width] = table.shape, value = this.#float(this.sizes.tokens, width), { floats } = value.memory;
     const rows = this.shared.valuesOf(table);
-    this.#calls.push(({ integers }) => {
+    this.#calls.push((integers) => {
       integers.get(ids)!.forEach((id, i) => floats.set(rows.subarray(id * width, (id + 1) * width), i * width));
       floats.fill(0, value.count * width, value.rows * width);
     });
@@ -316,7 +331,7 @@ class Planner {
   #pick({ x, rows }: Expression & { op: "pick" }): Value {
     const all = this.#value(x, FLOAT), value = this.#float(this.sizes.wanted, all.width), { width, count } = value;
     const from = all.memory.floats, to = value.memory.floats;
-    this.#calls.push(({ integers }) => {
+    this.#calls.push((integers) => {
       integers.get(rows)!.forEach((row, i) => to.set(from.subarray(row * width, (row + 1) * width), i * width));
       to.fill(0, count * width, value.rows * width);
     });
@@ -337,11 +352,14 @@ class Planner {
       this.#calls.push(() => floats.fill(0, value.count * D, value.rows * D));
     }
     let first = 0; // of the bucket's tokens
-    for (const { bucket, keys, values } of attends) {
-      const runs = this.sizes.runs.get(bucket.positions)!;
-      const caches = [keys, values].map((input) => this.step.caches.get(input)!);
-      this.#write(qkv, D, bucket, first, runs, caches);
-      for (const run of runs) this.#attendRun(run, { qkv, value, heads, size, first, bucket, caches });
+    for (const { bucket, layer } of attends) {
+      const { slots, runs } = this.sizes.buckets.get(bucket.positions)!;
+      const place: Place = { qkv, value, heads, size, bucket, layer, slots, first };
+      for (const run of runs) {
+        if (run.aligned) this.#writeAligned(place, run);
+        else this.#writeRows(place, run);
+      }
+      for (const run of runs) this.#attendRun(place, run);
       first += runs.reduce((sum, { rows, tokens }) => sum + rows * tokens, 0);
     }
     for (const { qkv: part } of attends) {
@@ -351,79 +369,86 @@ class Planner {
     return value;
   }
 
-  /** Puts the tokens' keys and values where their positions say. */
-  #write(
-    { memory }: Value,
-    D: number,
-    { positions }: { positions: number },
-    first: number,
-    runs: readonly Run[],
-    [keys, values]: readonly CacheMemory[],
-  ): void {
-    const { floats } = memory, [toKeys, toValues] = [keys, values].map(({ bytes }) => floatsOf(bytes)), S = keys.slots;
-    this.#calls.push(({ integers }) => {
-      const at = integers.get(positions)!;
-      let token = 0;
-      for (const { row, rows, tokens } of runs) {
-        for (let i = 0; i < rows * tokens; i++, token++) {
-          const from = (first + token) * 3 * D, to = ((row + Math.floor(i / tokens)) * S + at[token]) * D;
-          toKeys.set(floats.subarray(from + D, from + 2 * D), to);
-          toValues.set(floats.subarray(from + 2 * D, from + 3 * D), to);
-        }
+  /** Puts tokens' keys and values where their positions say, which are the same in all rows: one call each. */
+  #writeAligned({ qkv, heads: H, size, bucket, layer, slots: all, first }: Place, run: Run): void {
+    const { rows: R, tokens: T } = run, D = H * size, library = this.#library, { float32 } = DataType;
+    const given = library.describe([R, H, T, size], float32, [3 * D * T, size, 3 * D, 1]);
+    const kept = library.describe([R, H, T, size], float32, [all * D, all * size, size, 1]);
+    const copy = this.#primitive(`write ${[R, H, T, size, all]}`, () => library.reorder(given, kept));
+    for (const [i, part] of [2 * layer, 2 * layer + 1].entries()) {
+      const from = library.memory(given, partOf(qkv, first + run.first).subarray((i + 1) * D * FLOAT_BYTES));
+      const to = library.memory(kept, NOWHERE), args = library.arguments([[Arg.source, from], [Arg.destination, to]]);
+      let cache = NOWHERE;
+      this.#binds.push((caches) => cache = caches.get(bucket.caches[0])![part]);
+      this.#calls.push((integers) => {
+        const place = run.row * D * all + integers.get(bucket.positions)![run.first] * size;
+        library.move(to, cache.subarray(place * FLOAT_BYTES));
+        library.execute(copy, args);
+      });
+    }
+  }
+
+  /** The same where they are not. */
+  #writeRows({ qkv, heads, size, bucket, layer, slots: all, first }: Place, run: Run): void {
+    const from = qkv.memory.floats, D = heads * size, caches: Float32Array[] = [], { row, rows, tokens } = run;
+    this.#binds.push((bytes) =>
+      [0, 1].forEach((i) => caches[i] = floatsOf(bytes.get(bucket.caches[0])![2 * layer + i]))
+    );
+    this.#calls.push((integers) => {
+      const at = integers.get(bucket.positions)!;
+      for (let i = 0; i < rows * tokens; i++) {
+        const token = run.first + i, own = (first + token) * 3 * D;
+        const to = (row + Math.floor(i / tokens)) * D * all + at[token] * size;
+        copyHeads(caches[0], to, from, own + D, heads, size, all * size);
+        copyHeads(caches[1], to, from, own + 2 * D, heads, size, all * size);
       }
     });
   }
 
-  #attendRun(
-    run: Run,
-    { qkv, value, heads: H, size, first, bucket, caches: [keys, values] }: {
-      qkv: Value;
-      value: Value;
-      heads: number;
-      size: number;
-      /** The bucket's first token. */
-      first: number;
-      bucket: { positions: number };
-      caches: readonly CacheMemory[];
-    },
-  ): void {
-    const { rows: R, tokens: T, slots: S } = run, library = this.#library, D = H * size, all = keys.slots;
-    const { float32 } = DataType, start = first + run.first;
+  #attendRun({ qkv, value, heads: H, size, bucket, layer, slots: all, first }: Place, run: Run): void {
+    const { rows: R, tokens: T, slots: S } = run, library = this.#library, D = H * size, start = first + run.first;
+    const { float32 } = DataType, key = `${[R, H, T, S, size, all]}`;
     const scores = this.#take(R * H * T, S), scoresShape = library.describe([R, H, T, S], float32);
     const queries = library.describe([R, H, T, size], float32, [3 * D * T, size, 3 * D, 1]);
-    const keysShape = library.describe([R, H, size, S], float32, [all * D, size, 1, D]);
-    const valuesShape = library.describe([R, H, S, size], float32, [all * D, size, D, 1]);
+    const keys = library.describe([R, H, size, S], float32, [all * D, all * size, 1, size]);
+    const values = library.describe([R, H, S, size], float32, [all * D, all * size, size, 1]);
     const sums = library.describe([R, H, T, size], float32, [D * T, size, D, 1]);
-    const maskShape = library.describe([R, 1, T, S], float32), key = `${[R, H, T, S, size, all]}`;
+    const maskShape = library.describe([R, 1, T, S], float32);
     const multiply = this.#primitive(
       `scores ${key}`,
-      () => library.matmul(queries, keysShape, null, scoresShape, { then: [{ op: "add", by: maskShape }] }),
+      () => library.matmul(queries, keys, null, scoresShape, { then: [{ op: "add", by: maskShape }] }),
     );
     const softmax = this.#primitive(`softmax ${[R, H, T, S]}`, () => library.softmax(scoresShape, 3));
-    const weigh = this.#primitive(`weigh ${key}`, () => library.matmul(scoresShape, valuesShape, null, sums));
-    const at = (bytes: Uint8Array<ArrayBuffer>, floats: number) => bytes.subarray(floats * FLOAT_BYTES);
-    const scored = library.memory(scoresShape, scores.bytes), row = run.row * all * D;
+    const weigh = this.#primitive(`weigh ${key}`, () => library.matmul(scoresShape, values, null, sums));
+    const scored = library.memory(scoresShape, scores.bytes);
     this.#run(multiply, [
-      [Arg.source, library.memory(queries, at(qkv.memory.bytes, start * 3 * D))],
-      [Arg.weights, library.memory(keysShape, at(keys.bytes, row))],
+      [Arg.source, library.memory(queries, partOf(qkv, start))],
+      [Arg.weights, this.#cache(keys, bucket, 2 * layer, run.row * all * D)],
       [Arg.destination, scored],
       [Arg.operand(0), this.#mask(run, bucket, maskShape)],
     ]);
     this.#run(softmax, [[Arg.source, scored], [Arg.destination, scored]]);
     this.#run(weigh, [
       [Arg.source, scored],
-      [Arg.weights, library.memory(valuesShape, at(values.bytes, row))],
-      [Arg.destination, library.memory(sums, at(value.memory.bytes, start * D))],
+      [Arg.weights, this.#cache(values, bucket, 2 * layer + 1, run.row * all * D)],
+      [Arg.destination, library.memory(sums, partOf(value, start))],
     ]);
     this.#free.push(scores);
   }
 
+  /** Part of a cache, from so many numbers on. Where that is the program is told later. */
+  #cache(shape: Handle, { caches: [input] }: Bucket, part: number, first: number): Handle {
+    const library = this.#library, memory = library.memory(shape, NOWHERE);
+    this.#binds.push((bytes) => library.move(memory, bytes.get(input)![part].subarray(first * FLOAT_BYTES)));
+    return memory;
+  }
+
   /** What is added to the scores, [R, 1, T, S]: 0 for the slots up to a token's own, a large negative number beyond. Once for all layers. */
-  #mask(run: Run, { positions }: { positions: number }, shape: Handle): Handle {
+  #mask(run: Run, { positions }: Bucket, shape: Handle): Handle {
     const known = this.#masks.get(run);
     if (known) return known;
     const { rows, tokens, slots, first } = run, memory = this.#take(rows * tokens, slots), { floats } = memory;
-    this.#calls.push(({ integers }) => {
+    this.#calls.push((integers) => {
       const at = integers.get(positions)!;
       for (let i = 0; i < rows * tokens; i++) {
         const seen = i * slots + at[first + i] + 1;
@@ -519,6 +544,26 @@ class Planner {
   }
 }
 
+/** Where a bucket attends: its tokens among the step's, and its caches. */
+interface Place {
+  /** [N, 3·D] */
+  readonly qkv: Value;
+  /** [N, D], what comes of it. */
+  readonly value: Value;
+  readonly heads: number;
+  /** D/H. */
+  readonly size: number;
+  readonly bucket: Bucket;
+  readonly layer: number;
+  /** S. */
+  readonly slots: number;
+  /** The bucket's first token. */
+  readonly first: number;
+}
+
+/** What stands for caches until they are known. */
+const NOWHERE: Uint8Array<ArrayBuffer> = new Uint8Array(1);
+
 /** What the mask adds to the score of a token that must not be seen. */
 const HIDDEN = -1e9;
 
@@ -534,6 +579,27 @@ function wholeOf(qkv: Expression): Expression {
 
 function floatsOf({ buffer, byteOffset, byteLength }: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
   return new Float32Array(buffer, byteOffset, byteLength / FLOAT_BYTES);
+}
+
+/** The rows from `first` on. */
+function partOf({ memory, width }: Value, first: number): Uint8Array<ArrayBuffer> {
+  return memory.bytes.subarray(first * width * FLOAT_BYTES);
+}
+
+/** A token's heads, which lie side by side, to their rows in a cache. In a loop: a head is too short for copies of memory to pay. */
+function copyHeads(
+  to: Float32Array,
+  first: number,
+  from: Float32Array,
+  start: number,
+  heads: number,
+  size: number,
+  stride: number,
+): void {
+  for (let head = 0; head < heads; head++) {
+    const a = first + head * stride, b = start + head * size;
+    for (let i = 0; i < size; i++) to[a + i] = from[b + i];
+  }
 }
 
 function addTo(sum: Float32Array, a: Float32Array, b: Float32Array, size: number): void {

@@ -304,7 +304,8 @@ class Planner {
       if (part.op !== "attend" || (part.qkv.op === "tokensOf" ? part.qkv.x : part.qkv) !== whole) {
         throw noKernel("attention to anything but a cache with the step's own tokens in it");
       }
-      const { bucket: { positions, rectangle }, heads, size, keys, values } = part;
+      const { bucket: { positions, rectangle, caches }, heads, size, layer } = part;
+      const [keys, values] = caches.slice(2 * layer);
       if (size > MAX_HEAD_SIZE) throw noKernel(`heads wider than ${MAX_HEAD_SIZE} (these have ${size})`);
       this.#buckets[i] ??= { positions, keys };
       const arrays = {

@@ -28,7 +28,7 @@ export interface TestRow {
 
 /** What the sampler needs on a backend. */
 export async function samplingOpsOf({ name }: Pick<Backend, "name">): Promise<SamplingOps> {
-  return name === "tensorflow" ? tensorflowSamplingOps(await openTensorflow()) : plainSamplingOps;
+  return ["tensorflow", "onednn"].includes(name) ? tensorflowSamplingOps(await openTensorflow()) : plainSamplingOps;
 }
 
 /** The row's settings, complete. */

@@ -132,6 +132,16 @@ export class TensorflowBinding {
   }
 
   /**
+   * Some bytes of a tensor in host memory: themselves, not a copy. They end with the tensor. Throws a TypeError for one that a
+   * capture is to compute.
+   */
+  bytesOf(id: number, first: number, length: number): Uint8Array<ArrayBuffer> {
+    using host = HostTensor.resolve(this.#c, this.#tensors.onDevice(id, "see").handle, this.#status);
+    const place = Deno.UnsafePointer.create(host.block(first, length));
+    return new Uint8Array(place ? Deno.UnsafePointerView.getArrayBuffer(place, length) : new ArrayBuffer(0));
+  }
+
+  /**
    * Copies bytes of one tensor into another, or the same one elsewhere, where both are in host memory. Throws a TypeError for a
    * tensor that a capture is to compute.
    */

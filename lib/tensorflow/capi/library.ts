@@ -4,6 +4,7 @@
  * Source: `tensorflow/c/c_api.h` (`TF_*`) and `tensorflow/c/eager/c_api.h` (`TFE_*`) of TensorFlow 2.21.
  */
 
+import { pin } from "../../util/pin.ts";
 import type { Libtensorflow } from "../install/locate.ts";
 
 const pointer = "pointer", buffer = "buffer", i32 = "i32", i64 = "i64", u8 = "u8", usize = "usize", none = "void";
@@ -270,18 +271,6 @@ export function addressesOf(arrays: readonly ArrayBufferView<ArrayBuffer>[]): Bi
 
 /** Called after C has read memory that it knows by address alone: until here, that may not be collected. */
 export function keep(_memory: unknown): void {}
-
-/**
- * Loads a library for good. TensorFlow leaves threads and exit handlers behind, so unloading it, which Deno does as it
- * ends, would make the process crash at the very end.
- */
-function pin(path: string): void {
-  const libc = { linux: "libc.so.6", darwin: "/usr/lib/libSystem.B.dylib" }[Deno.build.os as string];
-  if (!libc) return;
-  const { symbols } = Deno.dlopen(libc, { dlopen: { parameters: ["buffer", "i32"], result: "pointer" } });
-  const now = 0x2, noDelete = Deno.build.os === "darwin" ? 0x80 : 0x1000;
-  symbols.dlopen(cString(path), now | noDelete); // should it fail, Deno.dlopen fails next, with a message
-}
 
 /**
  * Lets the process end without C's exit handlers, where that can be had: TensorFlow's destroy what its threads may still be

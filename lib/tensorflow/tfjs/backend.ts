@@ -161,6 +161,15 @@ export class TensorflowBackend {
     return this.#node.createOutputTensor(await this.binding.createFilledTensor(shape, DataType.float, fillBytes));
   }
 
+  /**
+   * Some rows of a float32 tensor, where TensorFlow keeps them: its first dimension in as many parts. They end with the tensor. Not
+   * on a GPU.
+   */
+  partsOf(x: tf.Tensor, count = 1): Uint8Array<ArrayBuffer>[] {
+    const [id] = this.#node.getInputTensorIds([x]), length = x.size * Float32Array.BYTES_PER_ELEMENT / count;
+    return Array.from({ length: count }, (_, i) => this.binding.bytesOf(id, i * length, length));
+  }
+
   /** Copies bytes of one tensor into another, or the same one elsewhere; see {@link TensorflowBinding.copyBytes}. Not on a GPU. */
   copyBytes(target: tf.Tensor, source: tf.Tensor, blocks: readonly Blocks[]): void {
     const [to, from] = this.#node.getInputTensorIds([target, source]);

@@ -34,7 +34,7 @@ const { values: flags, positionals: [path] } = parseArgs({
   },
 });
 const backend = await useBackend(flags.backend as BackendName), dtype = flags.dtype as Dtype;
-const roofs = await (backend.measureRoofs?.() ?? measureRoofs(backend, { dtype }));
+const roofs = await measureRoofs(backend, { dtype });
 const points: SizesResult["points"] = [];
 for (const name of flags.models.split(",")) {
   using model = await randomGPT2(sizedConfig(name), { backend, dtype, quick: true });

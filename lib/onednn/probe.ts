@@ -1,0 +1,55 @@
+/** Which types of weights oneDNN multiplies rightly here: some it has for certain processors only. */
+
+import { type Dtype, DTYPES } from "../backend/ops.ts";
+import { HostMemory } from "./host_memory.ts";
+import { Arg, DataType, type Onednn } from "./library.ts";
+import { type Form, Weight } from "./weight.ts";
+
+const FORMS: Readonly<Record<Dtype, readonly Form[]>> = {
+  float32: [{ type: DataType.float32 }],
+  bfloat16: [{ type: DataType.bfloat16 }],
+  int8: [{ type: DataType.int8 }, { type: DataType.uint8, low: 0, step: 1 }],
+};
+/** The largest number of each type; of the floats one that needs no rounding. */
+const LARGEST = { [DataType.float32]: 1, [DataType.bfloat16]: 1, [DataType.int8]: 127, [DataType.uint8]: 255 } as const;
+
+/** Tries each type. What is missing or wrong is not in the result. */
+export function workingDtypes(library: Onednn): Dtype[] {
+  return DTYPES.filter((dtype) => FORMS[dtype].every((form) => multiplies(library, form)));
+}
+
+/** Whether the largest numbers' products are added up exactly: older processors do it in 16 bits, which is too few for int8. */
+function multiplies(library: Onednn, form: Form): boolean {
+  const [rows, inputs, outputs] = [4, 64, 32], { type } = form, { float32 } = DataType;
+  const isInt8 = type === DataType.int8 || type === DataType.uint8, each = LARGEST[type], factor = isInt8 ? 127 : 1;
+  const row = (width: number, type: DataType) => library.describe([rows, width], type);
+  const given = HostMemory.of(new Float32Array(rows * inputs).fill(each)), sums = new HostMemory(rows * outputs * 4);
+  const x = library.memory(row(inputs, type), new HostMemory(rows * inputs * 4).bytes);
+  try {
+    const values = new Float32Array(inputs * outputs).fill(factor);
+    const scale = isInt8 ? new Float32Array(outputs).fill(1) : null;
+    const weight = new Weight(library, { values, inputs, outputs, transposed: false, scale }, null, form);
+    const round = library.reorder(row(inputs, float32), row(inputs, type));
+    const product = library.matmul(
+      row(inputs, type),
+      library.describeAny([inputs, outputs], weight.type),
+      null,
+      row(outputs, float32),
+      weight.attributes,
+    );
+    const from = library.memory(row(inputs, float32), given.bytes);
+    library.execute(round, library.arguments([[Arg.source, from], [Arg.destination, x]]));
+    library.execute(
+      product,
+      library.arguments([
+        [Arg.source, x],
+        [Arg.weights, weight.lyingAs(product.weights)],
+        [Arg.destination, library.memory(row(outputs, float32), sums.bytes)],
+        ...weight.scaleArguments,
+      ]),
+    );
+    return sums.floats.every((sum) => sum === inputs * each * factor);
+  } catch {
+    return false;
+  }
+}

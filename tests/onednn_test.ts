@@ -1,0 +1,67 @@
+/** oneDNN by itself: what its backend must know of processors that are not this one, and of memory. */
+
+import assert from "node:assert/strict";
+import * as tf from "@tensorflow/tfjs";
+import { useBackend } from "../lib/backend/select.ts";
+import { measureRoofs } from "../lib/bench/roofline.ts";
+import { HostMemory } from "../lib/onednn/host_memory.ts";
+import { ensureOnednn } from "../lib/onednn/install.ts";
+
+const library = await ensureOnednn().catch(() => null);
+
+/** The types of weights that work where oneDNN uses no instructions newer than these. */
+async function dtypesWith(instructions: string): Promise<string[]> {
+  const file = (name: string) => JSON.stringify(new URL(`../lib/onednn/${name}.ts`, import.meta.url).href);
+  const program = `
+    import { Onednn } from ${file("library")};
+    import { workingDtypes } from ${file("probe")};
+    console.log(JSON.stringify(workingDtypes(new Onednn(${JSON.stringify(library)}, 1))));`;
+  const env = { ONEDNN_MAX_CPU_ISA: instructions }, args = ["eval", program];
+  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args, env }).output();
+  assert.equal(new TextDecoder().decode(stderr), "");
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+Deno.test({
+  name: "a processor has the types of weights that oneDNN multiplies rightly there",
+  ignore: library === null,
+  async fn() {
+    assert.deepEqual(await dtypesWith("AVX2"), ["float32"], "no bfloat16, and int8 is added up in 16 bits");
+    assert.ok(!(await dtypesWith("AVX512_CORE")).includes("int8"), "likewise");
+    const all = await dtypesWith("ALL"), processor = await Deno.readTextFile("/proc/cpuinfo");
+    assert.ok(all.includes("float32"));
+    if (processor.includes(" avx512_vnni ")) assert.deepEqual(all, ["float32", "bfloat16", "int8"]);
+  },
+});
+
+Deno.test("memory of more than two gigabytes can be seen as any type of numbers", () => {
+  const bytes = 2 ** 31 + 64, memory = new HostMemory(bytes); // none of it is touched, so it takes none
+  assert.deepEqual([memory.floats.length, memory.int8s.length], [bytes / 4, bytes]);
+  memory.free();
+});
+
+Deno.test({
+  name: "measuring gives positive roofs for every dtype, and leaves no tensors behind",
+  ignore: library === null,
+  async fn() {
+    const backend = await useBackend("onednn"), before = tf.memory().numTensors;
+    for (const dtype of backend.dtypes) {
+      const { bandwidth, flops } = await measureRoofs(backend, { dtype });
+      assert.ok(bandwidth > 1e8 && bandwidth < 1e14 && flops > 1e8 && flops < 1e16, `${dtype}: ${bandwidth}, ${flops}`);
+    }
+    assert.equal(tf.memory().numTensors, before);
+  },
+});
+
+Deno.test({
+  name: "a process that ends while oneDNN's threads wait for more work ends well",
+  ignore: library === null,
+  async fn() {
+    const mod = JSON.stringify(new URL("../lib/mod.ts", import.meta.url).href);
+    const program = `await (await import(${mod})).useBackend("onednn")`, codes: number[] = [];
+    for (let i = 0; i < 6; i++) {
+      codes.push((await new Deno.Command(Deno.execPath(), { args: ["eval", program] }).output()).code);
+    }
+    assert.deepEqual(codes, Array(6).fill(0));
+  },
+});
