@@ -1,6 +1,7 @@
 /** The first use of a backend, by several callers at once: each case is a process of its own, as it can happen once in one. */
 
 import assert from "node:assert/strict";
+import { ensureOnednn } from "../lib/onednn/install.ts";
 import { openGpu } from "../lib/webgpu/device.ts";
 
 /** What the first int8 model on a machine says, whoever else loads it meanwhile. */
@@ -26,7 +27,8 @@ async function fresh(program: string, env: Record<string, string> = {}): Promise
 }
 
 const gpu = await openGpu().then(() => true, () => false);
-const names = ["tensorflow", "wasm", "cpu", ...gpu ? ["webgpu"] : []];
+const onednn = await ensureOnednn().then(() => true, () => false);
+const names = ["tensorflow", ...onednn ? ["onednn"] : [], "wasm", "cpu", ...gpu ? ["webgpu"] : []];
 
 Deno.test("models of every dtype that are loaded at once, as the first thing in a process, answer as one loaded alone does", async () => {
   const answers = await fresh(`
@@ -56,6 +58,16 @@ Deno.test("a backend is opened once by all who ask for it at once, whatever it i
       console.log(started[0] === started[2] && (started[0] === started[1]) === (started[0].name === "tensorflow"));`);
     assert.equal(same, true, name);
   }
+});
+
+Deno.test("where libtensorflow does not work, it is tried once, and the next backend runs on", async () => {
+  const { name, lines } = await fresh(`
+    Deno.dlopen = () => { throw new Error("no libraries here"); };
+    const lines = [], { name } = await lib.useBackend("auto", { log: (line) => lines.push(line) });
+    console.log(JSON.stringify({ name, lines }));`) as { name: string; lines: string[] };
+  assert.ok(name === "webgpu" || name === "wasm", name);
+  assert.match(lines[0], /^The tensorflow backend does not work here \(no libraries here\)\. Trying the next one\.$/);
+  assert.equal(lines.filter((line) => line.includes("no libraries here")).length, 1);
 });
 
 Deno.test("all backends started at once come up with the dtypes that each has alone", async () => {
@@ -103,11 +115,16 @@ Deno.test("after a first try that failed, for all who took part in it, the next 
 });
 
 Deno.test("who asks for other threads than a backend is being started with is told so", async () => {
-  const outcomes = await fresh(`
-    const started = [1, undefined, 2].map((threads) => lib.useBackend("tensorflow", { threads }));
-    console.log(JSON.stringify(await Promise.all(started.map(outcomeOf))));`) as string[];
-  assert.deepEqual(outcomes.slice(0, 2), ["done", "done"]);
-  assert.match(outcomes[2], /^RangeError: Cannot change to 2 threads: tensorflow runs on 1 until the process ends\.$/);
+  for (const name of names.filter((name) => ["tensorflow", "onednn"].includes(name))) {
+    const outcomes = await fresh(`
+      const started = [1, undefined, 2].map((threads) => lib.useBackend("${name}", { threads }));
+      console.log(JSON.stringify(await Promise.all(started.map(outcomeOf))));`) as string[];
+    assert.deepEqual(outcomes.slice(0, 2), ["done", "done"], name);
+    assert.match(
+      outcomes[2],
+      /^RangeError: Cannot change to 2 threads: tensorflow runs on 1 until the process ends\.$/,
+    );
+  }
 });
 
 Deno.test("threads that there are no cores for, or that are no numbers, are refused on every backend, and nothing is opened", async () => {
@@ -123,7 +140,7 @@ Deno.test("threads that there are no cores for, or that are no numbers, are refu
     outcomes: string[];
     opened: string[];
   };
-  assert.equal(outcomes.length, 8 * 6);
+  assert.equal(outcomes.length, 8 * 7);
   const message = new RegExp(
     `^RangeError: Cannot run on .* threads: it must be a whole number from 1 to ${cores}, the`,
   );

@@ -18,9 +18,11 @@ import { openSafetensors, SafetensorsError, type TensorData, writeSafetensors } 
 import { AutoTokenizer } from "../lib/tokenizer/tokenizer.ts";
 import { padBatch } from "../lib/tokenizer/batch.ts";
 import { seededRandom } from "../lib/util/random.ts";
+import { workingBackends } from "./_support/backends.ts";
 import { distance, logitsOf } from "./_support/logits.ts";
 import { writeTinyModel } from "./_support/tiny_models.ts";
 
+const { working } = await workingBackends(), int8Backends = working.filter(({ dtypes }) => dtypes.includes("int8"));
 const backend = await useBackend("tensorflow"), full = Deno.env.has("OMNIBUS_FULL");
 const ignore = !backend.ops.takesInputRanges;
 
@@ -179,38 +181,40 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name:
-    "static int8 costs less than 0.5% of perplexity on held-out text, from a file and at load, in one batch and alone",
-  ignore,
-  async fn() {
-    const { ranges, clippedShare } = await measured(), rows = await windows(0, 8), few = rows.slice(0, 6);
-    using wide = await loadGPT2("models/small", { backend });
-    const exact = await predict(wide, rows), file = join(await Deno.makeTempDir(), "int8");
-    await quantizeModel("models/small", file, "int8", { activationRanges: () => Promise.resolve(ranges) });
-    for (const folder of ["models/small", file]) {
-      const known = folder === file ? {} : { activationRanges: ranges };
-      using model = await loadGPT2(folder, { backend, dtype: "int8", ...known });
-      const together = await predict(model, rows), fewTogether = await predict(model, few);
-      let surprise = 0;
-      for (const [i, row] of few.entries()) {
-        const alone = await predict(model, [row]);
-        surprise += Math.log(alone.perplexity) / few.length;
-        assert.deepEqual(alone.choices[0], together.choices[i], `row ${i}`);
+for (const backend of int8Backends) {
+  Deno.test({
+    name:
+      `${backend.name}: static int8 costs less than 0.5% of perplexity on held-out text, from a file and at load, in one batch and alone`,
+    ignore,
+    async fn() {
+      const { ranges, clippedShare } = await measured(), rows = await windows(0, 8), few = rows.slice(0, 6);
+      using wide = await loadGPT2("models/small", { backend });
+      const exact = await predict(wide, rows), file = join(await Deno.makeTempDir(), "int8");
+      await quantizeModel("models/small", file, "int8", { activationRanges: () => Promise.resolve(ranges) });
+      for (const folder of ["models/small", file]) {
+        const known = folder === file ? {} : { activationRanges: ranges };
+        using model = await loadGPT2(folder, { backend, dtype: "int8", ...known });
+        const together = await predict(model, rows), fewTogether = await predict(model, few);
+        let surprise = 0;
+        for (const [i, row] of few.entries()) {
+          const alone = await predict(model, [row]);
+          surprise += Math.log(alone.perplexity) / few.length;
+          assert.deepEqual(alone.choices[0], together.choices[i], `row ${i}`);
+        }
+        assert.ok(Math.abs(Math.exp(surprise) / fewTogether.perplexity - 1) < 1e-5, "alone as together");
+        const loss = together.perplexity / exact.perplexity - 1;
+        console.log(
+          `static int8, ${ranges.size} of 17 layers, ${
+            (100 * clippedShare).toFixed(1)
+          }% of the vectors cut, ${folder}: ` +
+            `perplexity ${(100 * loss).toFixed(2)}%`,
+        );
+        assert.ok(Math.abs(loss) <= 0.005, `${loss}`);
+        assert.ok(Math.abs(together.perplexity - exact.perplexity) > 1e-4, "it was really rounded");
       }
-      assert.ok(Math.abs(Math.exp(surprise) / fewTogether.perplexity - 1) < 1e-5, "alone as together");
-      const loss = together.perplexity / exact.perplexity - 1;
-      console.log(
-        `static int8, ${ranges.size} of 17 layers, ${
-          (100 * clippedShare).toFixed(1)
-        }% of the vectors cut, ${folder}: ` +
-          `perplexity ${(100 * loss).toFixed(2)}%`,
-      );
-      assert.ok(Math.abs(loss) <= 0.005, `${loss}`);
-      assert.ok(Math.abs(together.perplexity - exact.perplexity) > 1e-4, "it was really rounded");
-    }
-  },
-});
+    },
+  });
+}
 
 Deno.test({
   name: "static int8 costs less than 0.5% of perplexity, whatever text its ranges are from",
@@ -235,35 +239,41 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name: "static int8 rows are the same among companions of any length as alone: logits, and tokens up to ties",
-  ignore,
-  async fn() {
-    const { ranges } = await measured();
-    using model = await loadGPT2("models/small", { backend, dtype: "int8", activationRanges: ranges });
-    const random = seededRandom(5), upTo = (n: number) => 1 + Math.floor(random() * n), count = full ? 500 : 24;
-    const text = () => Array.from({ length: upTo(200) }, () => upTo(model.config.vocab_size) - 1);
-    const answer = async (rows: number[][], row: number) => {
-      const answers = await generateBatch(model, padBatch(rows, { padTokenId: 0 }), { maxTokens: 8, ignoreEos: true });
-      return answers[row].tokens;
-    };
-    using control = await loadGPT2("models/small", { backend: scaledTogether() });
-    let worst = 0, differing = 0, worstOfControl = 0;
-    for (let i = 0; i < count; i++) {
-      const row = text(), rows = [text(), row, text()];
-      const [[alone], [, together]] = [await logitsOf(model, [row]), await logitsOf(model, rows)];
-      worst = Math.max(worst, distance(alone, together));
-      if (`${await answer([row], 0)}` !== `${await answer(rows, 1)}`) differing++;
-      if (i >= 3) continue;
-      const [[single], [, among]] = [await logitsOf(control, [row]), await logitsOf(control, rows)];
-      worstOfControl = Math.max(worstOfControl, distance(single, among));
-    }
-    console.log(`static int8, ${count} rows: logits at most ${worst} apart, ${differing} rows with another token`);
-    assert.ok(worst < 1e-3, `${worst}`);
-    assert.ok(worstOfControl > 1e-2, `control: with a common scale, companions change logits: ${worstOfControl}`);
-    assert.ok(differing <= Math.ceil(0.005 * count) - 1, `${differing} of ${count}`);
-  },
-});
+for (const backend of int8Backends) {
+  Deno.test({
+    name:
+      `${backend.name}: static int8 rows are the same among companions of any length as alone: logits, and tokens up to ties`,
+    ignore,
+    async fn() {
+      const { ranges } = await measured();
+      using model = await loadGPT2("models/small", { backend, dtype: "int8", activationRanges: ranges });
+      const random = seededRandom(5), upTo = (n: number) => 1 + Math.floor(random() * n), count = full ? 500 : 24;
+      const text = () => Array.from({ length: upTo(200) }, () => upTo(model.config.vocab_size) - 1);
+      const answer = async (rows: number[][], row: number) => {
+        const answers = await generateBatch(model, padBatch(rows, { padTokenId: 0 }), {
+          maxTokens: 8,
+          ignoreEos: true,
+        });
+        return answers[row].tokens;
+      };
+      using control = await loadGPT2("models/small", { backend: scaledTogether() });
+      let worst = 0, differing = 0, worstOfControl = 0;
+      for (let i = 0; i < count; i++) {
+        const row = text(), rows = [text(), row, text()];
+        const [[alone], [, together]] = [await logitsOf(model, [row]), await logitsOf(model, rows)];
+        worst = Math.max(worst, distance(alone, together));
+        if (`${await answer([row], 0)}` !== `${await answer(rows, 1)}`) differing++;
+        if (i >= 3) continue;
+        const [[single], [, among]] = [await logitsOf(control, [row]), await logitsOf(control, rows)];
+        worstOfControl = Math.max(worstOfControl, distance(single, among));
+      }
+      console.log(`static int8, ${count} rows: logits at most ${worst} apart, ${differing} rows with another token`);
+      assert.ok(worst < 1e-3, `${worst}`);
+      assert.ok(worstOfControl > 1e-2, `control: with a common scale, companions change logits: ${worstOfControl}`);
+      assert.ok(differing <= Math.ceil(0.005 * count) - 1, `${differing} of ${count}`);
+    },
+  });
+}
 
 Deno.test({
   name: "a model with constant ranges, and what measures them, free everything",

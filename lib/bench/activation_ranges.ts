@@ -100,12 +100,16 @@ async function watchHalves(
       half.set(layer, vectors);
     });
   let surprise = 0;
-  await withModel(load, { backend: watched(backend, watch), activationRanges: new Map() }, async (model) => {
-    for (const rows of [text.slice(0, text.length / 2), text.slice(text.length / 2)]) {
-      halves.push(new Map());
-      surprise += Math.log((await predict(model, rows)).perplexity) / 2;
-    }
-  });
+  await withModel(
+    load,
+    { backend: watched(await backend.oneByOne?.() ?? backend, watch), activationRanges: new Map() },
+    async (model) => {
+      for (const rows of [text.slice(0, text.length / 2), text.slice(text.length / 2)]) {
+        halves.push(new Map());
+        surprise += Math.log((await predict(model, rows)).perplexity) / 2;
+      }
+    },
+  );
   return { perplexity: Math.exp(surprise), halves };
 }
 

@@ -34,13 +34,15 @@ export const modelFlags = {
 /** What the flags were set to. */
 export type ModelFlagValues = { [K in keyof typeof modelFlags]?: string };
 
-/** Starts the backend that the flags ask for; shows a progress bar if libtensorflow must be installed first. */
-export async function chosenBackend({ backend = "auto", threads }: ModelFlagValues): Promise<Backend> {
-  const name = backend as BackendName | "auto"; // useBackend refuses other names
+/** Starts the backend that the flags ask for; shows a progress bar if libraries must be installed first. */
+export async function chosenBackend(flags: ModelFlagValues): Promise<Backend> {
+  const { backend = "auto", threads } = flags, name = backend as BackendName | "auto"; // useBackend refuses other names
+  const dtype = dtypeOf(flags);
   return await withProgress(
-    "libtensorflow",
+    "libraries",
     ({ update }) =>
       useBackend(name, {
+        dtype,
         threads: threads === undefined ? undefined : wholeNumber(threads, "threads", 1),
         onProgress: update,
       }),

@@ -59,7 +59,8 @@ export async function randomGPT2(
 
 /** A model of these sizes with the weights of a source. */
 export async function buildGPT2(config: GPT2Config, source: WeightSource, options: BuildOptions): Promise<GPT2> {
-  const { backend = await useBackend(), dtype = "float32", activationRanges = source.activationRanges } = options;
+  const { dtype = "float32", activationRanges = source.activationRanges } = options;
+  const { backend = await useBackend("auto", { dtype }) } = options;
   if (!backend.dtypes.includes(dtype)) {
     throw new RangeError(`Cannot use ${dtype} on the ${backend.name} backend: it has ${backend.dtypes.join(", ")}.`);
   }
