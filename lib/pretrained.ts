@@ -64,7 +64,8 @@ async function withRanges(
   options: LoadOptions,
   find: (options: RangesOptions) => Promise<ActivationRanges>,
 ): Promise<BuildOptions> {
-  const { dtype } = options, { backend = await useBackend("auto", { dtype }), activations = "static", log = console.error } = options;
+  const { dtype } = options,
+    { backend = await useBackend("auto", { dtype }), activations = "static", log = console.error } = options;
   if (dtype !== "int8" || !backend.ops.takesInputRanges || options.activationRanges) return { ...options, backend };
   return { ...options, backend, activationRanges: activations === "static" ? await find({ backend, log }) : new Map() };
 }

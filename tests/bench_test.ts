@@ -302,7 +302,7 @@ Deno.test("bench refuses peers, precisions and charts that there are not", async
   }
 });
 
-const OPTIONS = { model: "", cache: "", threads: 2, log() {} };
+const OPTIONS = { model: "", cache: "", backend: "auto" as const, threads: 2, log() {} };
 
 /** A worker's file. */
 async function script(text: string): Promise<string> {

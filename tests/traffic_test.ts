@@ -141,7 +141,13 @@ Deno.test("arrivals come at shares of what was served at once, once more with a 
 Deno.test("Omnibus answers requests in static batches as its engine does, each when it has come", async () => {
   const [omnibus] = CANDIDATES, requests = makeRequests({ count: 12, vocabSize: 1000, rate: 100 });
   const short = requests.map((one) => ({ ...one, maxTokens: 1 + one.maxTokens % 9 }));
-  await using peer = await startCandidate(omnibus, { model: "models/small", cache: "", dtype: "float32", threads: 1 });
+  await using peer = await startCandidate(omnibus, {
+    model: "models/small",
+    cache: "",
+    dtype: "float32",
+    threads: 1,
+    backend: "auto",
+  });
   const all = await peer.serve({ batching: "static", seats: 5, requests: short });
   const each = await peer.serve({ batching: "continuous", seats: 5, requests: short });
   assert.deepEqual(each.tokens, all.tokens);

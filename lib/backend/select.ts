@@ -53,7 +53,9 @@ export async function useBackend(name: BackendName | "auto" = "auto", options: B
     try {
       if (candidate === "webgpu") await (await import("../webgpu/device.ts")).refuseSoftware(); // slower than WebAssembly
       const backend = await start(candidate, options);
-      if (candidate === "onednn" && !backend.dtypes.includes("int8")) throw new Error("not with int8 on this processor");
+      if (candidate === "onednn" && !backend.dtypes.includes("int8")) {
+        throw new Error("not with int8 on this processor");
+      }
       if (candidate !== candidates[0]) log(`Running on ${backend.name}: ${backend.description}.`);
       return backend;
     } catch (error) {

@@ -13,6 +13,7 @@ import { severalRuns, type StoredRun } from "../bench/peers/several_runs.ts";
 import { staticBatches } from "../bench/peers/static.ts";
 import { renderSvg } from "../chart.ts";
 import { DTYPES } from "../backend/ops.ts";
+import { BACKENDS } from "../backend/types.ts";
 import { readConfig } from "../gpt2/config_file.ts";
 import { run, UsageError, wholeNumber } from "./command.ts";
 import { output, pictureOutput } from "./output.ts";
@@ -37,6 +38,7 @@ await run({
       value: "a,b,…",
       help: `of ${CANDIDATES.map(({ name }) => name).join(", ")} (default all that can do the workload)`,
     },
+    backend: { type: "string", value: "NAME", help: `where Omnibus runs: auto (default), ${BACKENDS.join(", ")}` },
     dtypes: { type: "string", value: "a,b,…", help: `of ${DTYPES.join(", ")} (default all)` },
     "batch-sizes": { type: "string", value: "1,2,…", help: "static: rows (default 1,2,4,8,16,32,64,128)" },
     "max-tokens": { type: "string", value: "N", help: "static: new tokens of every row (default 10)" },
@@ -65,6 +67,7 @@ await run({
 }, async (flags) => {
   const [name] = chosen("workload", flags.workload ?? "static", Object.keys(WORKLOADS)), workload = WORKLOADS[name];
   const names = chosen("peers", flags.peers, workload.peers);
+  const [backend] = chosen("backend", flags.backend ?? "auto", ["auto", ...BACKENDS]);
   const dtypes = chosen("dtypes", flags.dtypes, DTYPES);
   const batchSizes = (flags["batch-sizes"] ?? "1,2,4,8,16,32,64,128").split(",")
     .map((size) => wholeNumber(size, "batch-sizes", 1));
@@ -97,7 +100,10 @@ await run({
   const model = await benchModel(BENCH_FOLDER);
   const title = model.random ? "GPT-2 124M with random weights" : "GPT-2 124M";
   const cache = join(BENCH_FOLDER, "converted", basename(model.path));
-  await using peers = await startAll(candidates, dtypes, { model: model.path, cache, threads, log: console.error });
+  await using peers = await startAll(candidates, dtypes, {
+    ...{ model: model.path, cache, threads, backend },
+    log: console.error,
+  });
   for (const line of absences(peers.missing)) console.error(line);
   if (!peers.contestants.length) throw new Error("Nobody is left to be compared.");
 

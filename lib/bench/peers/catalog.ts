@@ -2,6 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import type { Dtype } from "../../backend/ops.ts";
+import type { BackendName } from "../../backend/types.ts";
 import type { Contestant, Missing } from "./rounds.ts";
 import { BENCH_FOLDER, installLlamaCpp, installPython, type Package } from "./environment.ts";
 import { Peer } from "./protocol.ts";
@@ -50,12 +51,17 @@ export interface StartOptions {
   dtype: Dtype;
   /** To compute with. */
   threads: number;
+  /** Where Omnibus runs. */
+  backend: BackendName | "auto";
 }
 
 /** Installs what is missing, starts a candidate's worker and waits until it has loaded the model. */
 export async function startCandidate({ script, packages }: Candidate, options: StartOptions): Promise<Peer> {
-  const path = fileURLToPath(new URL(script, import.meta.url)), argument = JSON.stringify(options);
-  if (script.endsWith(".ts")) return await Peer.start([Deno.execPath(), "run", "-A", path, argument]);
+  const path = fileURLToPath(new URL(script, import.meta.url)), { backend, ...common } = options;
+  if (script.endsWith(".ts")) {
+    return await Peer.start([Deno.execPath(), "run", "-A", path, JSON.stringify({ backend, ...common })]);
+  }
+  const argument = JSON.stringify(common);
   const env = packages.includes(LLAMA_CPP) ? { LLAMA_CPP: await installLlamaCpp() } : undefined;
   const python = await installPython(packages.flatMap(({ python = [] }) => python));
   return await Peer.start([python, path, argument], { env, cwd: BENCH_FOLDER });

@@ -10,8 +10,8 @@ import type { GPT2 } from "../../gpt2/model.ts";
 import { nextTokenLogits } from "../../engine/logits.ts";
 import { type Asked, type Generation, serve, type Served, type Traffic, type Work } from "./protocol.ts";
 
-const { model: folder, dtype, threads } = JSON.parse(Deno.args[0]);
-const backend = await useBackend("auto", { threads });
+const { model: folder, dtype, threads, backend: name } = JSON.parse(Deno.args[0]);
+const backend = await useBackend(name, { threads, dtype });
 using model = await loadGPT2(folder, { backend, dtype });
 await serve({ about: backend.description, versions: { omnibus: await version(), deno: Deno.version.deno } }, {
   generate: (work) => generate(model, work),
