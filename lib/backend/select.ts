@@ -113,6 +113,7 @@ async function startPlain(name: "wasm" | "cpu"): Promise<Backend> {
     name,
     description: `tfjs ${tf.version_core} on ${name === "wasm" ? "WebAssembly, 1 thread" : "JavaScript, 1 thread"}`,
     threads: 1,
+    lanes: 1,
     groups: 1,
     ops: plainOps,
     cachePolicy: plainCachePolicy,

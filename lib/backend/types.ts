@@ -56,6 +56,8 @@ export interface Backend {
   readonly description: string;
   /** Threads that a step uses. */
   readonly threads: number;
+  /** The most groups of rows that can go through a model side by side: no more than threads. */
+  readonly lanes: number;
   /** In how many groups of heads and hidden units a model is best divided, to be computed side by side. */
   readonly groups: number;
   /** The operations that models are made of. */

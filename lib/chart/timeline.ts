@@ -9,7 +9,9 @@ export interface Span {
   row: string;
   /** What: it has a colour of its own. */
   kind: string;
+  /** When it begins. */
   from: number;
+  /** When it ends. */
   to: number;
   /** Stands in it, if there is room. */
   label?: string;

@@ -105,8 +105,9 @@ function dtypeOf({ dtype = "float32" }: ModelFlagValues): Dtype {
 export function chosenParallelism({ lanes }: ModelFlagValues, { backend }: GPT2): Parallelism | undefined {
   if (lanes === undefined) return undefined;
   const count = wholeNumber(lanes, "lanes", 1);
-  if (count > backend.threads) {
-    const has = `${backend.name} runs on ${backend.threads} here, and each lane needs one of its own`;
+  if (count > backend.lanes) {
+    const has = `${backend.name} runs on ${backend.threads} here, and ` +
+      (backend.lanes < backend.threads ? "all rows take them together" : "each lane needs one of its own");
     throw new UsageError(`--lanes cannot be more than the threads: ${has}. It is "${lanes}".`);
   }
   return { lanes: count, threads: Math.floor(backend.threads / count) };

@@ -15,7 +15,7 @@ export async function ensurePlan(
   { again = false, log = console.error }: { again?: boolean; log?: (line: string) => void } = {},
 ): Promise<void> {
   const runner = Runner.of(model);
-  if (!model.backend.capture || model.backend.threads === 1) return;
+  if (!model.backend.capture || model.backend.lanes === 1) return;
   if (runner.plan.length && !again) {
     const better = await findBetterWay(model);
     if (!better) return;

@@ -276,7 +276,11 @@ export class KvCache {
     }
   }
 
-  /** Who uses the memory, until when. */
+  /**
+   * Who uses the memory, until when.
+   *
+   * @internal
+   */
   readonly lifetime: Lifetime;
 
   /** Frees the memory, once the step that is under way has ended; whatever is asked of the cache later is refused. */

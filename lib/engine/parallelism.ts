@@ -32,9 +32,9 @@ export function parallelismFor(model: GPT2, batchSize: number, asked?: Paralleli
 }
 
 /** What is likely to be best where nothing was measured: as few lanes as keep all threads at work. */
-export function guessedParallelism({ threads, groups, capture }: Backend, batchSize: number): Parallelism {
+export function guessedParallelism({ threads, lanes: most, groups, capture }: Backend, batchSize: number): Parallelism {
   if (!capture) return { lanes: 1, threads };
-  const lanes = Math.max(1, Math.min(batchSize, Math.floor(threads / groups))); // the groups share a lane's threads
+  const lanes = Math.max(1, Math.min(batchSize, Math.floor(most / groups))); // the groups share a lane's threads
   return { lanes, threads: Math.floor(threads / lanes) };
 }
 

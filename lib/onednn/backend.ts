@@ -54,7 +54,8 @@ export async function startOnednn(options: TensorflowOptions): Promise<Backend> 
   return {
     name: ONEDNN.name,
     description: `oneDNN ${library.version} on the CPU, ${threads} threads`,
-    threads: 1,
+    threads,
+    lanes: 1,
     groups: 1,
     ops,
     dtypes: workingDtypes(library),

@@ -152,7 +152,6 @@ function places({ values, width, largest }: Output, rows: number): Int32Array {
 /** Which inputs a graph uses, and as what. */
 function inputsOf(outputs: readonly Expression[]): Inputs {
   const integers = new Set<number>(),
-    caches = new Set<number>(),
     buckets = new Map<number, Inputs["buckets"][number]>();
   const seen = new Set<Expression>();
   let tokens: number | undefined, wanted: number | null = null;

@@ -19,6 +19,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend, compiled?: boo
       (compiled ? "compiled by XLA" : "without XLA") +
       (backend.onGpu && allowsTf32() ? ", TF32 allowed in float32 products" : ""),
     threads: 1,
+    lanes: 1,
     groups: 1,
     ops: compiledOps(backend, compiled),
     // Empty slots cost nothing compared with compiling a step again for a longer cache.

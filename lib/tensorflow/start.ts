@@ -26,6 +26,7 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     description: `libtensorflow ${backend.binding.TF_Version} on the CPU, ${threads} threads` +
       (missing.length ? `, without the kernels ${missing.join(" and ")}` : ""),
     threads,
+    lanes: threads,
     groups: backend.sideBySide,
     ops: tensorflowOps(backend, kernels),
     cachePolicy: { ...plainCachePolicy, roomFor: undefined },

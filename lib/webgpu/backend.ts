@@ -27,6 +27,7 @@ export async function startWebgpu(): Promise<Backend> {
     name: "webgpu",
     description: backend.description,
     threads: 1,
+    lanes: 1,
     groups: 1,
     ops: backend.ops,
     dtypes: ["float32", "bfloat16"],
