@@ -47,6 +47,10 @@ const symbols = {
     parameters: [buffer, pointer, i32, i32, pointer, pointer, i32, pointer],
     result: i32,
   },
+  dnnl_binary_primitive_desc_create: {
+    parameters: [buffer, pointer, i32, pointer, pointer, pointer, pointer],
+    result: i32,
+  },
   dnnl_reduction_primitive_desc_create: {
     parameters: [buffer, pointer, i32, pointer, pointer, f32, f32, pointer],
     result: i32,
@@ -79,6 +83,7 @@ export type DataType = typeof DataType[keyof typeof DataType];
 /** What a primitive's argument is to it: `DNNL_ARG_*`. */
 export const Arg = {
   source: 1,
+  factor: 2,
   destination: 17,
   weights: 33,
   bias: 41,
@@ -96,8 +101,8 @@ export const Arg = {
 export type PostOp =
   | { op: "sum" }
   | { op: "gelu" }
-  /** With numbers of this description, whose dimensions are the result's or 1. */
-  | { op: "add" | "multiply"; by: Handle };
+  /** To numbers of this description, whose dimensions are the result's or 1. */
+  | { op: "add"; to: Handle };
 
 /** How a primitive goes about its work. */
 export interface Attributes {
@@ -265,6 +270,18 @@ export class Onednn {
       ));
   }
 
+  /** Numbers times others, whose dimensions are theirs or 1. */
+  multiply(source: Handle, by: Handle, destination: Handle, attributes: Attributes): Primitive {
+    return this.#primitive(
+      "multiplication",
+      attributes,
+      (result, attr) =>
+        this.#symbols.dnnl_binary_primitive_desc_create(
+          ...[result, this.#engine, MULTIPLY, source.pointer, by.pointer, destination.pointer, attr] as const,
+        ),
+    );
+  }
+
   /** The largest numbers along the dimensions of which the result has one only. */
   max(source: Handle, destination: Handle): Primitive {
     return this.#primitive("maximum", {}, (result, attr) =>
@@ -320,7 +337,7 @@ export class Onednn {
         if (one.op === "sum") checked(s.dnnl_post_ops_append_sum(postOps, 1, 0, 0));
         else if (one.op === "gelu") checked(s.dnnl_post_ops_append_eltwise(postOps, GELU_TANH, 0, 0));
         else {
-          checked(s.dnnl_post_ops_append_binary(postOps, one.op === "add" ? ADD : MULTIPLY, one.by.pointer));
+          checked(s.dnnl_post_ops_append_binary(postOps, ADD, one.to.pointer));
         }
       }
       checked(s.dnnl_primitive_attr_set_post_ops(attributes, postOps));

@@ -6,7 +6,7 @@
 import type * as tf from "@tensorflow/tfjs";
 import { type Bucket, type Expression as Recorded, partsOf } from "../backend/expression.ts";
 import { HostMemory } from "./host_memory.ts";
-import { Arg, type Attributes, DataType, type Handle, type Onednn, type PostOp, type Primitive } from "./library.ts";
+import { Arg, DataType, type Handle, type Onednn, type PostOp, type Primitive } from "./library.ts";
 import type { Form, Weight } from "./weight.ts";
 
 /** A step's graph. */
@@ -288,44 +288,68 @@ class Planner {
 
   /** In that form; or added to `onto`, which is float32. */
   #linear({ x, weight, gelu }: Expression & { op: "linear" }, form: Form, onto: Value | null): Value {
-    const { form: taken, inputs, outputs } = weight, input = this.#value(x, taken), { rows } = input;
-    const value = onto ?? { ...this.#numbers(rows, outputs, form), count: input.count };
-    const { attributes: { scales } } = weight, byRow = input.scales !== undefined;
-    const library = this.#library, ranged = form.type === DataType.uint8;
-    const then: PostOp[] = [];
-    if (byRow) then.push({ op: "multiply", by: library.describe([rows, 1], DataType.float32) });
-    if (byRow) then.push({ op: "add", by: library.describe([1, outputs], DataType.float32) });
-    if (gelu) then.push({ op: "gelu" });
-    if (onto) then.push({ op: "sum" });
-    const attributes: Attributes = {
-      scales: ranged ? [...scales, [Arg.destination, 0]] : scales,
-      zeros: ranged ? [Arg.destination] : [],
-      then,
-    };
-    const key = `product ${[rows, inputs, outputs, taken.type, form.type, weight.type, gelu, onto !== null]}`;
-    const product = this.#primitive(key, () =>
+    const { form: taken, inputs, outputs } = weight, input = this.#value(x, taken), { rows, scales } = input;
+    const value = onto ?? { ...this.#numbers(rows, outputs, form), count: input.count }, library = this.#library;
+    const then: PostOp[] = [...gelu ? [{ op: "gelu" } as const] : [], ...onto ? [{ op: "sum" } as const] : []];
+    if (scales) this.#scaledProduct(input, weight, value, scales, then);
+    else {
+      const ranged = form.type === DataType.uint8, bias = library.describe([1, outputs], DataType.float32);
+      const key = [rows, inputs, outputs, taken.type, form.type, weight.type, gelu, onto !== null];
+      const product = this.#primitive(`product ${key}`, () =>
+        library.matmul(
+          library.describe([rows, inputs], taken.type),
+          library.describeAny([inputs, outputs], weight.type),
+          bias,
+          library.describe([rows, outputs], form.type),
+          {
+            scales: ranged ? [...weight.attributes.scales, [Arg.destination, 0]] : weight.attributes.scales,
+            zeros: ranged ? [Arg.destination] : [],
+            then,
+          },
+        ));
+      this.#run(product, [
+        [Arg.source, this.#memory(input)],
+        [Arg.weights, weight.lyingAs(product.weights)],
+        [Arg.bias, weight.bias],
+        [Arg.destination, this.#memory(value)],
+        ...weight.scaleArguments,
+        ...this.#units(form),
+      ]);
+    }
+    this.#read(x);
+    return value;
+  }
+
+  /** Of rows that have scales of their own: two calls, because oneDNN multiplies slowly if it is to scale rows too. */
+  #scaledProduct(input: Value, weight: Weight, value: Value, scales: HostMemory, then: readonly PostOp[]): void {
+    const { inputs, outputs } = weight, { rows, form } = input, library = this.#library, { float32 } = DataType;
+    const raw = this.#like(value, FLOAT), numbers = library.describe([rows, outputs], float32);
+    const each = library.describe([rows, 1], float32), bias = library.describe([1, outputs], float32);
+    const product = this.#primitive(`scaled product ${[rows, inputs, outputs]}`, () =>
       library.matmul(
-        library.describe([rows, inputs], taken.type),
+        library.describe([rows, inputs], form.type),
         library.describeAny([inputs, outputs], weight.type),
-        byRow ? null : library.describe([1, outputs], DataType.float32),
-        library.describe([rows, outputs], form.type),
-        attributes,
+        null,
+        numbers,
+        weight.attributes,
       ));
+    const multiply = this.#primitive(
+      `multiply ${[rows, outputs, ...then.map(({ op }) => op)]}`,
+      () => library.multiply(numbers, each, numbers, { then: [{ op: "add", to: bias }, ...then] }),
+    );
     this.#run(product, [
       [Arg.source, this.#memory(input)],
       [Arg.weights, weight.lyingAs(product.weights)],
-      [Arg.destination, this.#memory(value)],
+      [Arg.destination, this.#memory(raw)],
       ...weight.scaleArguments,
-      ...byRow
-        ? [
-          [Arg.operand(0), library.memory(library.describe([rows, 1], DataType.float32), input.scales!.bytes)] as const,
-          [Arg.operand(1), weight.bias] as const,
-        ]
-        : [[Arg.bias, weight.bias] as const],
-      ...this.#units(form),
     ]);
-    this.#read(x);
-    return value;
+    this.#run(multiply, [
+      [Arg.source, this.#memory(raw)],
+      [Arg.factor, library.memory(each, scales.bytes)],
+      [Arg.destination, this.#memory(value)],
+      [Arg.operand(0), weight.bias],
+    ]);
+    this.#free.push(raw.memory);
   }
 
   #pick({ x, rows }: Expression & { op: "pick" }): Value {
@@ -416,7 +440,7 @@ class Planner {
     const maskShape = library.describe([R, 1, T, S], float32);
     const multiply = this.#primitive(
       `scores ${key}`,
-      () => library.matmul(queries, keys, null, scoresShape, { then: [{ op: "add", by: maskShape }] }),
+      () => library.matmul(queries, keys, null, scoresShape, { then: [{ op: "add", to: maskShape }] }),
     );
     const softmax = this.#primitive(`softmax ${[R, H, T, S]}`, () => library.softmax(scoresShape, 3));
     const weigh = this.#primitive(`weigh ${key}`, () => library.matmul(scoresShape, values, null, sums));
