@@ -1,7 +1,6 @@
 /** The oneDNN backend: a step is a list of calls of the library, and all else is TensorFlow's. */
 
 import * as tf from "@tensorflow/tfjs";
-import { setImmediate } from "node:timers/promises";
 import { onBackend } from "../backend/current.ts";
 import { Recorder } from "../backend/expression.ts";
 import { plainCachePolicy } from "../backend/plain.ts";
@@ -11,6 +10,7 @@ import { startTensorflow } from "../tensorflow/start.ts";
 import { openTensorflow, TENSORFLOW, type TensorflowOptions } from "../tensorflow/tfjs/backend.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import { Lifetime } from "../util/lifetime.ts";
+import { nextTurn } from "../util/turn.ts";
 import { CapturedStep, type Host } from "./captured.ts";
 import { ensureOnednn } from "./install.ts";
 import { Onednn } from "./library.ts";
@@ -77,7 +77,7 @@ export async function startOnednn(options: TensorflowOptions): Promise<Backend> 
       /** Lets others have their turn first: steps do not wait for anything. */
       const inTurn = async <T>(work: () => Promise<T> | T): Promise<T> => {
         using _ = lifetime.use();
-        await setImmediate();
+        await nextTurn();
         return await work();
       };
       return {
