@@ -15,8 +15,8 @@ import { CapturedStep, type Host } from "./captured.ts";
 import { ensureOnednn } from "./install.ts";
 import { Onednn } from "./library.ts";
 import { onednnOps } from "./ops.ts";
+import type { Shared } from "./plan.ts";
 import { workingDtypes } from "./probe.ts";
-import type { Shared } from "./program.ts";
 import { measureOnednnRoofs } from "./roofs.ts";
 import type { Weight } from "./weight.ts";
 

@@ -2,17 +2,9 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { type Bucket, partsOf } from "../backend/expression.ts";
-import {
-  type BucketSizes,
-  type Expression,
-  type Integers,
-  makeProgram,
-  type Output,
-  type Program,
-  type Run,
-  type Shared,
-  type Sizes,
-} from "./program.ts";
+import type { BucketSizes, Run } from "./attention.ts";
+import type { Integers, Shared } from "./plan.ts";
+import { type Expression, makeProgram, type Output, type Program, type Sizes } from "./program.ts";
 
 /** What a step's inputs are, and where its results go. */
 export interface Host {
@@ -53,10 +45,13 @@ export class CapturedStep {
     const { program, wanted } = this.#run(inputs, this.#integersOf(inputs));
     const results = [];
     for (const output of program.outputs) {
-      const { op, values, width, largest } = output;
-      if (op === "argMax") results.push(this.host.vector(places(output, wanted)));
-      else if (op === "maxLogprob") results.push(this.host.vector(largest.floats.subarray(0, wanted).map(Math.log)));
-      else results.push(await this.host.createTensor([wanted, width], values.floats.subarray(0, wanted * width)));
+      if (output.op === "argMax") results.push(this.host.vector(placesOf(output, wanted)));
+      else if (output.op === "maxLogprob") {
+        results.push(this.host.vector(output.largest.memory.floats.subarray(0, wanted).map(Math.log)));
+      } else {
+        const { memory, width } = output.values;
+        results.push(await this.host.createTensor([wanted, width], memory.floats.subarray(0, wanted * width)));
+      }
     }
     return results;
   }
@@ -65,7 +60,7 @@ export class CapturedStep {
   chain(inputs: readonly tf.Tensor[], moving: readonly number[], count: number): Int32Array[] {
     const integers = this.#integersOf(inputs);
     return Array.from({ length: count }, () => {
-      const { program: { outputs: [output] }, wanted } = this.#run(inputs, integers), ids = places(output, wanted);
+      const { program: { outputs: [output] }, wanted } = this.#run(inputs, integers), ids = placesOf(output, wanted);
       integers.set(this.#inputs.tokens, ids);
       for (const input of moving) integers.set(input, integers.get(input)!.map((position) => position + 1));
       return ids;
@@ -142,8 +137,9 @@ function slotsFor(position: number): number {
 }
 
 /** Where each row's largest number is, [M]. */
-function places({ values, width, largest }: Output, rows: number): Int32Array {
-  const { floats } = values, most = largest.floats;
+function placesOf(output: Output, rows: number): Int32Array {
+  if (output.op !== "argMax") throw new Error("Cannot chain steps that do not choose a token for each row.");
+  const { width, memory: { floats } } = output.values, most = output.largest.memory.floats;
   return Int32Array.from({ length: rows }, (_, row) => {
     return Math.max(0, floats.subarray(row * width, (row + 1) * width).indexOf(most[row])); // 0 where there are no numbers
   });

@@ -20,34 +20,22 @@ export function workingDtypes(library: Onednn): Dtype[] {
 
 /** Whether the largest numbers' products are added up exactly: older processors do it in 16 bits, which is too few for int8. */
 function multiplies(library: Onednn, form: Form): boolean {
-  const [rows, inputs, outputs] = [4, 64, 32], { type } = form, { float32 } = DataType;
-  const isInt8 = type === DataType.int8 || type === DataType.uint8, each = LARGEST[type], factor = isInt8 ? 127 : 1;
-  const row = (width: number, type: DataType) => library.describe([rows, width], type);
-  const given = HostMemory.of(new Float32Array(rows * inputs).fill(each)), sums = new HostMemory(rows * outputs * 4);
-  const x = library.memory(row(inputs, type), new HostMemory(rows * inputs * 4).bytes);
+  const [rows, inputs, outputs] = [4, 64, 32],
+    { type } = form,
+    int8 = type === DataType.int8 || type === DataType.uint8;
+  const each = LARGEST[type], factor = int8 ? 127 : 1, values = new Float32Array(inputs * outputs).fill(factor);
+  const scale = int8 ? new Float32Array(outputs).fill(1) : null;
   try {
-    const values = new Float32Array(inputs * outputs).fill(factor);
-    const scale = isInt8 ? new Float32Array(outputs).fill(1) : null;
     const weight = new Weight(library, { values, inputs, outputs, transposed: false, scale }, null, form);
-    const round = library.reorder(row(inputs, float32), row(inputs, type));
-    const product = library.matmul(
-      row(inputs, type),
-      library.describeAny([inputs, outputs], weight.type),
-      null,
-      row(outputs, float32),
-      weight.attributes,
-    );
-    const from = library.memory(row(inputs, float32), given.bytes);
-    library.execute(round, library.arguments([[Arg.source, from], [Arg.destination, x]]));
-    library.execute(
-      product,
-      library.arguments([
-        [Arg.source, x],
-        [Arg.weights, weight.lyingAs(product.weights)],
-        [Arg.destination, library.memory(row(outputs, float32), sums.bytes)],
-        ...weight.scaleArguments,
-      ]),
-    );
+    const { given, sums, run } = weight.prepare(rows);
+    const [from, to] = [DataType.float32, type].map((type) => library.describe([rows, inputs], type));
+    const numbers = HostMemory.of(new Float32Array(rows * inputs).fill(each));
+    const args = library.arguments([
+      [Arg.source, library.memory(from, numbers.bytes)],
+      [Arg.destination, library.memory(to, given.bytes)],
+    ]);
+    library.execute(library.reorder(from, to), args);
+    run();
     return sums.floats.every((sum) => sum === inputs * each * factor);
   } catch {
     return false;

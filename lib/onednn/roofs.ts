@@ -5,8 +5,7 @@ import { onBackend } from "../backend/current.ts";
 import type { Dtype } from "../backend/ops.ts";
 import type { Backend, Roofs } from "../backend/types.ts";
 import { nextTurn } from "../util/turn.ts";
-import { HostMemory } from "./host_memory.ts";
-import { Arg, DataType, type Onednn } from "./library.ts";
+import { DataType, type Onednn } from "./library.ts";
 import { type Form, Weight } from "./weight.ts";
 
 /** [N, K, M]: which is quickest depends on the type and on the processor. */
@@ -36,24 +35,9 @@ async function multiplying(library: Onednn, dtype: Dtype, rows: number, inputs: 
     form: Form = int8 ? { type: DataType.uint8, low: 0, step: 1 } : { type: DataType[dtype] };
   const scale = int8 ? new Float32Array(outputs).fill(1) : null, values = new Float32Array(inputs * outputs);
   const weight = new Weight(library, { values, inputs, outputs, transposed: false, scale }, null, form);
-  const [x, y] = [inputs, outputs].map((width) => new HostMemory(4 * rows * width));
-  const from = library.describe([rows, inputs], form.type), to = library.describe([rows, outputs], DataType.float32);
-  const product = library.matmul(
-    from,
-    library.describeAny([inputs, outputs], weight.type),
-    null,
-    to,
-    weight.attributes,
-  );
-  const args = library.arguments([
-    [Arg.source, library.memory(from, x.bytes)],
-    [Arg.weights, weight.lyingAs(product.weights)],
-    [Arg.destination, library.memory(to, y.bytes)],
-    ...weight.scaleArguments,
-  ]);
-  const seconds = await fastest(() => library.execute(product, args));
+  const { given, sums, run } = weight.prepare(rows), seconds = await fastest(run);
   weight.dispose();
-  for (const memory of [x, y]) memory.free();
+  for (const memory of [given, sums]) memory.free();
   return seconds;
 }
 

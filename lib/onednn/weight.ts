@@ -2,7 +2,7 @@
 
 import type { Int8Weight } from "../backend/int8.ts";
 import { HostMemory } from "./host_memory.ts";
-import { Arg, type Attributes, DataType, type Handle, type Onednn } from "./library.ts";
+import { Arg, type Attributes, DataType, type Handle, type Onednn, type Primitive } from "./library.ts";
 
 /**
  * As what a layer takes its inputs: floats; numbers from 0 to 255, which stand for low, low + step, …; or int8 numbers, each row's
@@ -27,6 +27,16 @@ export interface WeightSource {
 export function int8Source({ values, shape, axis, scale }: Int8Weight): WeightSource {
   const [inputs, outputs] = axis === 0 ? [shape[1], shape[0]] : shape;
   return { values, inputs, outputs, transposed: axis === 0, scale };
+}
+
+/** How a product differs from [rows, K]·[K, M] in float32. */
+export interface ProductOptions {
+  /** The type of its result. */
+  to?: DataType;
+  /** Whether it adds the bias. */
+  bias?: boolean;
+  /** What else it does. */
+  attributes?: Attributes;
 }
 
 /** For so many rows the weight is packed at first. */
@@ -60,32 +70,53 @@ export class Weight {
     this.type = scale ? DataType.int8 : form.type;
     this.scales = scale && this.#row(form.type === DataType.uint8 ? scale.map((scale) => scale * form.step) : scale);
     const { description, memory, keep } = this.#numbers(source);
-    const product = this.#product({});
-    this.#pack(product.weights, memory, description);
+    this.#pack(this.product(ROWS).weights, memory, description);
     keep.free();
-    this.bias = this.#row(this.#biasWith(bias ?? new Float32Array(outputs), source.scale), [1, outputs]);
+    this.bias = this.#row(this.#biasWith(bias ?? new Float32Array(outputs)), [1, outputs]);
   }
 
-  /** The numbers, lying as a product wants them. */
-  lyingAs(description: Handle): Handle {
-    const known = this.#packed.find((packed) => this.library.same(packed.description, description));
-    const [first] = this.#packed;
-    return known?.memory ?? this.#pack(description, first.memory, first.description);
+  /** A product of so many rows with it: [rows, K] -> [rows, M]. */
+  product(rows: number, { to = DataType.float32, bias = false, attributes = {} }: ProductOptions = {}): Primitive {
+    const { library, inputs, outputs } = this, { scales = [] } = attributes;
+    return library.matmul(
+      library.describe([rows, inputs], this.form.type),
+      library.describeAny([inputs, outputs], this.type),
+      bias ? library.describe([1, outputs], DataType.float32) : null,
+      library.describe([rows, outputs], to),
+      { ...attributes, scales: this.scales ? [[Arg.weights, 1 << 1], ...scales] : scales }, // one for each column
+    );
   }
 
-  /** What a product must know of it: its scales. */
-  get attributes(): Required<Pick<Attributes, "scales">> {
-    return { scales: this.scales ? [[Arg.weights, 1 << 1]] : [] }; // one for each column
+  /** What a product takes of it; the bias, where it adds that, too. */
+  arguments({ weights }: Primitive): [arg: number, memory: Handle][] {
+    const numbers: [number, Handle] = [Arg.weights, this.#lyingAs(weights)];
+    return this.scales ? [numbers, [Arg.scaleOf + Arg.weights, this.scales]] : [numbers];
   }
 
-  /** And where these are. */
-  get scaleArguments(): [arg: number, memory: Handle][] {
-    return this.scales ? [[Arg.scaleOf + Arg.weights, this.scales]] : [];
+  /** Products of so many rows, without the bias, which need nothing but their numbers: in `given`, as the weight takes them. */
+  prepare(rows: number): { given: HostMemory; sums: HostMemory; run(): void } {
+    const { library, inputs, outputs } = this, product = this.product(rows);
+    const from = library.describe([rows, inputs], this.form.type);
+    const to = library.describe([rows, outputs], DataType.float32);
+    const [given, sums] = [from, to].map((description) => new HostMemory(library.bytesOf(description)));
+    const args = library.arguments([
+      [Arg.source, library.memory(from, given.bytes)],
+      [Arg.destination, library.memory(to, sums.bytes)],
+      ...this.arguments(product),
+    ]);
+    return { given, sums, run: () => library.execute(product, args) };
   }
 
   /** Frees it. Nothing may use it any more. */
   dispose(): void {
     for (const { keep } of this.#packed.splice(0)) keep.free();
+  }
+
+  /** The numbers, lying as a product wants them. */
+  #lyingAs(description: Handle): Handle {
+    const known = this.#packed.find((packed) => this.library.same(packed.description, description));
+    const [first] = this.#packed;
+    return known?.memory ?? this.#pack(description, first.memory, first.description);
   }
 
   /** The source's numbers as they lie there, in the type of the weight. */
@@ -116,35 +147,14 @@ export class Weight {
     return packed;
   }
 
-  /** The bias, and low · Σ weight of each column: the products of a row of ones. */
-  #biasWith(bias: Float32Array, scale: Float32Array | null): Float32Array {
-    const { library, form } = this;
-    if (form.type !== DataType.uint8) return bias;
-    const product = this.#product(this.attributes), ones = new HostMemory(ROWS * this.inputs);
-    const sums = new HostMemory(ROWS * this.outputs * Float32Array.BYTES_PER_ELEMENT);
-    ones.bytes.fill(1);
-    library.execute(
-      product,
-      library.arguments([
-        [Arg.source, library.memory(library.describe([ROWS, this.inputs], form.type), ones.bytes)],
-        [Arg.weights, this.lyingAs(product.weights)],
-        [Arg.destination, library.memory(library.describe([ROWS, this.outputs], DataType.float32), sums.bytes)],
-        [Arg.scaleOf + Arg.weights, this.#row(scale!)],
-      ]),
-    );
-    const each = sums.floats;
-    return bias.map((bias, column) => bias + form.low * each[column]);
-  }
-
-  #product(attributes: Attributes) {
-    const { library, inputs, outputs } = this;
-    return library.matmul(
-      library.describe([ROWS, inputs], this.form.type),
-      library.describeAny([inputs, outputs], this.type),
-      null,
-      library.describe([ROWS, outputs], DataType.float32),
-      attributes,
-    );
+  /** The bias, and what every column lacks that is multiplied by numbers from 0 on instead of from low on: low · Σ weight. */
+  #biasWith(bias: Float32Array): Float32Array {
+    if (this.form.type !== DataType.uint8) return bias;
+    const { low, step } = this.form, { given, sums, run } = this.prepare(ROWS);
+    given.bytes.fill(1);
+    run();
+    const each = sums.floats; // step · Σ weight
+    return bias.map((bias, column) => bias + low / step * each[column]);
   }
 
   #row(values: Float32Array, dimensions = [values.length]): Handle {
