@@ -8,6 +8,7 @@ import { KvCache } from "../lib/engine/kv_cache.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { checkMemory, prefillChunk } from "../lib/engine/memory.ts";
 import { Runner } from "../lib/engine/runner.ts";
+import { bfloat16ToFloat32, float32ToBfloat16 } from "../lib/util/half.ts";
 import { seededRandom } from "../lib/util/random.ts";
 import { assertClose } from "./_support/logits.ts";
 import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
@@ -83,18 +84,21 @@ Deno.test("rows that leave make room: a cache of which few rows are left is smal
   assert.equal(cache.bytes, 0);
 });
 
-Deno.test("caches in one tensor hold what caches of a tensor each do, in memory that others used before", () => {
-  const shape = { layers: 2, heads: 3, headSize: 4, spare: [] as tf.Tensor3D[] }, random = seededRandom(1);
+function assertSameCaches(cachedBytes: 2 | 4) {
+  const shape = { layers: 2, heads: 3, headSize: 4, cachedBytes, spare: [] as tf.Tensor3D[] }, random = seededRandom(1);
   const below = (count: number) => Math.floor(count * random()), tensors = tf.memory().numTensors;
   const make = (rows: number) => [backend.ops, plainOps].map((ops) => ops.createCaches(shape, rows, 16));
   const tokens = (caches: Caches, row: number, length: number) =>
     tf.tidy(() => Array.from({ length: 4 }, (_, cache) => caches.read(cache, row, length).arraySync()));
   const seen = { within: 0, across: 0, grown: 0, reused: 0 };
   for (let round = 0; round < 40; round++) {
-    const filled = tf.randomNormal<tf.Rank.R3>([4, 3 * 3 * 16, 4], 0, 1, "float32", round);
+    const values = tf.tidy(() => tf.randomNormal([4 * 3 * 3 * 16 * 4], 0, 1, "float32", round).dataSync<"float32">());
+    const bits = float32ToBfloat16(values), cells = 3 * 3 * 16 * cachedBytes / 4;
+    if (cachedBytes === 2) bfloat16ToFloat32(bits, values);
+    const filled = tf.tensor3d(cachedBytes === 4 ? values : new Float32Array(bits.buffer), [4, cells, 4]);
     shape.spare.unshift(filled); // what the sources take, as it is the first of the smallest
     const sources = make(3), before = shape.spare.length, caches = make(2), lengths = [0, 0];
-    sources[1].adopt!(tf.tidy(() => tf.unstack(tf.reshape(filled, [4, 3, 3, 16, 4])) as tf.Tensor4D[]));
+    sources[1].adopt!(tf.tidy(() => tf.unstack(tf.tensor(values, [4, 3, 3, 16, 4])) as tf.Tensor4D[]));
     seen.reused += before - shape.spare.length;
     for (let change = 0, slots = 16; change < 12; change++) {
       const grown = random() < 0.3 ? 16 * below(4) : 0, rows = 1 + below(6), to = below(rows);
@@ -118,6 +122,14 @@ Deno.test("caches in one tensor hold what caches of a tensor each do, in memory 
   assert.ok(Object.values(seen).every((count) => count > 20), JSON.stringify(seen));
   tf.dispose(shape.spare);
   assert.equal(tf.memory().numTensors, tensors);
+}
+
+Deno.test("caches in one tensor hold what caches of a tensor each do, in memory that others used before", () => {
+  assertSameCaches(4);
+});
+
+Deno.test("so do those whose numbers are bfloat16", () => {
+  assertSameCaches(2);
 });
 
 Deno.test("long prompts of large batches are prefilled in stretches; what cannot fit is refused beforehand", () => {
@@ -126,9 +138,9 @@ Deno.test("long prompts of large batches are prefilled in stretches; what cannot
   assert.equal(prefillChunk(gpt2, 128, 7), 7);
   const chunk = prefillChunk(gpt2, 128, 1000);
   assert.ok(chunk >= 1 && chunk < 100, `${chunk}`);
-  checkMemory({ config: gpt2, backend }, 1, 7, 10);
+  checkMemory({ config: gpt2, backend, cachedBytes: 4 }, 1, 7, 10);
   assert.throws(
-    () => checkMemory({ config: gpt2, backend }, 100_000, 512, 512),
+    () => checkMemory({ config: gpt2, backend, cachedBytes: 4 }, 100_000, 512, 512),
     /needs \d+ bytes .* of which the KV cache/,
   );
 });

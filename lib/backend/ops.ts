@@ -127,6 +127,8 @@ export interface CacheShape {
   readonly heads: number;
   /** D/H. */
   readonly headSize: number;
+  /** Of a number: see {@link Ops.cachedBytes}. */
+  readonly cachedBytes: number;
   /** Memory that no bucket uses at the moment, of one KV cache or of all of a model: to be taken from, and to be given to. */
   readonly spare: tf.Tensor[];
 }
@@ -216,6 +218,8 @@ export interface Ops {
   readonly writesInPlace: boolean;
   /** How many tensors hold the caches of so many layers. */
   cacheTensors(layers: number): number;
+  /** The bytes of a number in a model's caches, by the type of its weights: 4 of float32, 2 of bfloat16. */
+  cachedBytes(dtype: Dtype): number;
   /** Empty caches, with room for so many rows of so many slots. */
   createCaches(shape: CacheShape, rows: number, slots: number): Caches;
   /** Where steps take int32 tensors from elsewhere than tfjs keeps them: a tensor there, which many steps are given. Takes it over. */

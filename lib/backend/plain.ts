@@ -25,6 +25,7 @@ export function multipleOf16(count: number): number {
 export const plainOps: Ops = {
   writesInPlace: false,
   cacheTensors: (layers) => 2 * layers,
+  cachedBytes: () => Float32Array.BYTES_PER_ELEMENT,
   sampling: plainSamplingOps,
 
   embed(table, ids) {

@@ -294,7 +294,7 @@ function toPoint(
   const decodeSeconds = median(timings.map((timing) => timing.decodeSeconds));
   const repeats = timings.map((timing) => timing.prefillSeconds + timing.decodeSeconds);
   const totalSeconds = median(repeats), steps = maxTokens - 1;
-  const cost = decodeStepCost(model.config, model.dtype, batchSize, slots);
+  const cost = decodeStepCost(model.config, model.dtype, batchSize, slots, model.cachedBytes);
   return {
     batchSize,
     lanes,
@@ -308,7 +308,7 @@ function toPoint(
     speedup: 1,
     mbu: steps ? cost.bytes * steps / decodeSeconds / roofs.bandwidth : null,
     mfu: steps ? cost.flops * steps / decodeSeconds / roofs.flops : null,
-    kvCacheBytes: KvCache.bytes(model.config, batchSize, slots),
+    kvCacheBytes: KvCache.bytes(model.config, batchSize, slots, model.cachedBytes),
     paddingShare: paddingShare(batch),
     repeats,
   };

@@ -13,6 +13,8 @@ import { checkParallelism } from "../engine/limits.ts";
 import { type Range, ranges } from "../util/ranges.ts";
 import { BYTES_PER_WEIGHT, type Dtype, type Linear } from "../backend/ops.ts";
 
+const FLOAT_BYTES = Float32Array.BYTES_PER_ELEMENT;
+
 /** What one decode step of a batch has to do. */
 export interface StepCost {
   /** Bytes read: the weights, and the keys and values of all slots. */
@@ -31,7 +33,8 @@ export interface StepPart extends StepCost {
 
 /**
  * What a decode step is made of, when one token of each of `batchSize` rows is fed and `slots` slots of the cache are
- * attended to: the linear layers by kind, the head, the cache, and the rows of the embeddings that are looked up.
+ * attended to: the linear layers by kind, the head, the cache, whose numbers take so many bytes each (see
+ * {@link GPT2.cachedBytes}), and the rows of the embeddings that are looked up.
  *
  * @example
  * ```ts
@@ -43,7 +46,13 @@ export interface StepPart extends StepCost {
  * assert.equal(attention.flops, 8 * 2 * 12 * (768 + 1) * 3 * 768);
  * ```
  */
-export function decodeStepParts(config: GPT2Config, dtype: Dtype, batchSize: number, slots: number): StepPart[] {
+export function decodeStepParts(
+  config: GPT2Config,
+  dtype: Dtype,
+  batchSize: number,
+  slots: number,
+  cachedBytes = FLOAT_BYTES,
+): StepPart[] {
   const { n_layer, n_embd, n_inner, vocab_size } = config;
   const linear = (name: string, inputs: number, outputs: number, count = n_layer, bias = 1): StepPart => {
     const weights = count * (inputs + bias) * outputs;
@@ -54,20 +63,21 @@ export function decodeStepParts(config: GPT2Config, dtype: Dtype, batchSize: num
       linear: { inputs, outputs, count },
     };
   };
-  const cached = 2 * n_layer * batchSize * slots * n_embd; // keys and values, float32 whatever the weights are
+  const cached = 2 * n_layer * batchSize * slots * n_embd; // keys and values
   return [
     linear("attn.c_attn", n_embd, 3 * n_embd),
     linear("attn.c_proj", n_embd, n_embd),
     linear("mlp.c_fc", n_embd, n_inner),
     linear("mlp.c_proj", n_inner, n_embd),
     linear("head", n_embd, vocab_size, 1, 0),
-    { name: "KV cache", bytes: cached * 4, flops: 2 * cached },
-    { name: "embeddings", bytes: 2 * batchSize * n_embd * 4, flops: batchSize * n_embd },
+    { name: "KV cache", bytes: cached * cachedBytes, flops: 2 * cached },
+    { name: "embeddings", bytes: 2 * batchSize * n_embd * FLOAT_BYTES, flops: batchSize * n_embd },
   ];
 }
 
 /**
- * The cost of feeding one token of each of `batchSize` rows, when `slots` slots of the cache are attended to.
+ * The cost of feeding one token of each of `batchSize` rows, when `slots` slots of the cache are attended to: the sum of
+ * {@link decodeStepParts}.
  *
  * @example
  * ```ts
@@ -77,8 +87,8 @@ export function decodeStepParts(config: GPT2Config, dtype: Dtype, batchSize: num
  * console.log(flops / bytes); // about 0.5: one weight is four bytes and two operations
  * ```
  */
-export function decodeStepCost(config: GPT2Config, dtype: Dtype, batchSize: number, slots: number): StepCost {
-  const parts = decodeStepParts(config, dtype, batchSize, slots);
+export function decodeStepCost(...step: Parameters<typeof decodeStepParts>): StepCost {
+  const parts = decodeStepParts(...step);
   const sum = (key: keyof StepCost) => parts.reduce((total, part) => total + part[key], 0);
   return { bytes: sum("bytes"), flops: sum("flops") };
 }

@@ -120,7 +120,7 @@ export class Engine implements AsyncDisposable {
     checkCount("stepTokens", stepTokens, maxBatch);
     checkCount("maxQueue", maxQueue);
     checkCount("timelineSteps", timelineSteps);
-    const whole = KvCache.bytes(config, maxBatch, config.n_positions);
+    const whole = KvCache.bytes(config, maxBatch, config.n_positions, model.cachedBytes);
     this.#kvCacheBytes = () =>
       limits.kvCacheBytes ?? Math.min(whole, Math.floor((backend.availableMemory() ?? Infinity) / 2));
     const kvCacheBytes = this.#kvCacheBytes();

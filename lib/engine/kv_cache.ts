@@ -47,6 +47,8 @@ export interface Admission {
   phase?: Phase;
 }
 
+const FLOAT_BYTES = Float32Array.BYTES_PER_ELEMENT;
+
 /** Keys and values of a batch; owns its tensors. */
 export class KvCache {
   /** The rows, in the order in which they came. */
@@ -58,10 +60,10 @@ export class KvCache {
 
   /** An empty cache for a model, whose rows are to be spread over the processor like this. */
   constructor(model: GPT2, readonly parallelism: Parallelism = { lanes: 1, threads: model.backend.threads }) {
-    const { config: { n_layer, n_embd, n_head }, headGroups, backend } = model, { ops, cachePolicy } = backend;
+    const { config: { n_layer, n_embd, n_head }, headGroups, backend, cachedBytes } = model, { ops, cachePolicy } = backend;
     this.#backend = backend;
     const spare = cachePolicy.keepsSpare ? spareOf(model) : [];
-    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, spare, ops, ...cachePolicy };
+    this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, cachedBytes, spare, ops, ...cachePolicy };
     this.lifetime = new Lifetime("this KV cache", () => {
       this.#empty?.[Symbol.dispose]();
       for (const { buckets } of this.lanes) for (const bucket of buckets.splice(0)) bucket[Symbol.dispose]();
@@ -70,15 +72,18 @@ export class KvCache {
     this.lanes = Array.from({ length: parallelism.lanes }, () => ({ buckets: [] }));
   }
 
-  /** The memory that rows with so many slots each take: 2 (keys, values) × layers × rows × slots × D × 4 bytes. */
-  static bytes({ n_layer, n_embd }: GPT2Config, rows: number, slots: number): number {
-    return 2 * n_layer * rows * multipleOf16(slots) * n_embd * Float32Array.BYTES_PER_ELEMENT;
+  /**
+   * The memory that rows with so many slots each take: 2 (keys, values) × layers × rows × slots × D numbers, of so many bytes each:
+   * see {@link GPT2.cachedBytes}.
+   */
+  static bytes({ n_layer, n_embd }: GPT2Config, rows: number, slots: number, cachedBytes = FLOAT_BYTES): number {
+    return 2 * n_layer * rows * multipleOf16(slots) * n_embd * cachedBytes;
   }
 
   /** The memory that it takes now. */
   get bytes(): number {
     return this.#bytesInUse +
-      this.#layout.spare.reduce((sum, { size }) => sum + size * Float32Array.BYTES_PER_ELEMENT, 0);
+      this.#layout.spare.reduce((sum, { size }) => sum + size * FLOAT_BYTES, 0);
   }
 
   get #bytesInUse(): number {

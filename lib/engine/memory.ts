@@ -24,6 +24,7 @@ export function prefillChunk(config: GPT2Config, batchSize: number, width: numbe
 interface Sized {
   readonly config: GPT2Config;
   readonly backend: Pick<Backend, "availableMemory">;
+  readonly cachedBytes: number;
 }
 
 /**
@@ -32,8 +33,8 @@ interface Sized {
  * tell how much is free, it is left to find out.
  */
 export function checkMemory(model: Sized, batchSize: number, promptLength: number, maxTokens: number): void {
-  const { config } = model, slots = promptLength + maxTokens;
-  const cache = KvCache.bytes(config, batchSize, slots);
+  const { config, cachedBytes } = model, slots = promptLength + maxTokens;
+  const cache = KvCache.bytes(config, batchSize, slots, cachedBytes);
   const chunk = prefillChunk(config, batchSize, promptLength);
   const logits = 3 * batchSize * config.vocab_size * FLOAT;
   const needed = cache * (1 + 1 / config.n_layer) + chunk * bytesPerToken(config, batchSize, slots) + logits;

@@ -54,7 +54,7 @@ export class Scheduler {
   /** What a row of so many tokens takes alone. */
   rowBytes(tokens: number): number {
     const { cachePolicy: { slotsFor, roomFor } } = this.model.backend;
-    return KvCache.bytes(this.model.config, roomFor?.(1) ?? 1, slotsFor(tokens));
+    return KvCache.bytes(this.model.config, roomFor?.(1) ?? 1, slotsFor(tokens), this.model.cachedBytes);
   }
 
   /** Puts a request into the queue. */

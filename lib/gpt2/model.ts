@@ -56,6 +56,11 @@ export class GPT2 {
     });
   }
 
+  /** The bytes of a number in its caches. */
+  get cachedBytes(): number {
+    return this.backend.ops.cachedBytes(this.dtype);
+  }
+
   /** Frees `part` with the model: what is made of its weights, and ends with them. */
   own(part: { dispose(): void }): void {
     this.owned.push(part);

@@ -1,8 +1,8 @@
 /** Attention of a step's tokens: first all of a bucket's keys and values go to its cache, then each run of rows looks at it. */
 
 import type { Bucket } from "../backend/expression.ts";
-import { Arg, DataType, type Handle } from "./library.ts";
-import { FLOAT_BYTES, type Plan, type Value } from "./plan.ts";
+import { Arg, DataType, type Handle, type Onednn } from "./library.ts";
+import { BYTES, FLOAT_BYTES, type Plan, type Value } from "./plan.ts";
 
 /** Neighbouring rows of a bucket that are fed equally many tokens, and so attend together. */
 export interface Run {
@@ -26,9 +26,12 @@ export interface BucketSizes {
   readonly runs: readonly Run[];
 }
 
+/** A type in which caches keep numbers. */
+export type CachedType = typeof DataType.float32 | typeof DataType.bfloat16;
+
 /** Where a bucket attends: its tokens among the step's, and its caches. */
 export interface Place {
-  /** [N, 3·D] */
+  /** [N, 3·D], in the type of the caches. */
   readonly qkv: Value;
   /** [N, D], what comes of it. */
   readonly value: Value;
@@ -67,18 +70,18 @@ export class AttentionPlanner {
 
   /** Puts tokens' keys and values where their positions say, which are the same in all rows: one call each. */
   #writeAligned({ qkv, heads: H, size, bucket, layer, sizes: { slots: all }, first }: Place, run: Run): void {
-    const { rows: R, tokens: T } = run, D = H * size, { library } = this.plan, { float32 } = DataType;
-    const given = library.describe([R, H, T, size], float32, [3 * D * T, size, 3 * D, 1]);
-    const kept = library.describe([R, H, T, size], float32, [all * D, all * size, size, 1]);
-    const copy = this.plan.primitive(`write ${[R, H, T, size, all]}`, () => library.reorder(given, kept));
+    const { rows: R, tokens: T } = run, D = H * size, { plan, plan: { library } } = this, { type } = qkv.form;
+    const given = library.describe([R, H, T, size], type, [3 * D * T, size, 3 * D, 1]);
+    const kept = library.describe([R, H, T, size], type, [all * D, all * size, size, 1]);
+    const copy = plan.primitive(`write ${[R, H, T, size, all, type]}`, () => library.reorder(given, kept));
     for (const [i, part] of [2 * layer, 2 * layer + 1].entries()) {
-      const from = library.memory(given, partOf(qkv, first + run.first).subarray((i + 1) * D * FLOAT_BYTES));
+      const from = library.memory(given, partOf(qkv, first + run.first).subarray((i + 1) * D * BYTES[type]));
       const to = library.memory(kept, NOWHERE), args = library.arguments([[Arg.source, from], [Arg.destination, to]]);
       let cache = NOWHERE;
-      this.plan.binds.push((caches) => cache = caches.get(bucket.caches[0])![part]);
-      this.plan.calls.push((integers) => {
+      plan.binds.push((caches) => cache = caches.get(bucket.caches[0])![part]);
+      plan.calls.push((integers) => {
         const place = run.row * D * all + integers.get(bucket.positions)![run.first] * size;
-        library.move(to, cache.subarray(place * FLOAT_BYTES));
+        library.move(to, cache.subarray(place * BYTES[type]));
         library.execute(copy, args);
       });
     }
@@ -86,9 +89,10 @@ export class AttentionPlanner {
 
   /** The same where they are not. */
   #writeRows({ qkv, heads, size, bucket, layer, sizes: { slots: all }, first }: Place, run: Run): void {
-    const from = qkv.memory.floats, D = heads * size, caches: Float32Array[] = [], { row, rows, tokens } = run;
+    const { type } = qkv.form, from = numbersOf(qkv.memory.bytes, type), D = heads * size;
+    const caches: Numbers[] = [], { row, rows, tokens } = run;
     this.plan.binds.push((bytes) =>
-      [0, 1].forEach((i) => caches[i] = floatsOf(bytes.get(bucket.caches[0])![2 * layer + i]))
+      [0, 1].forEach((i) => caches[i] = numbersOf(bytes.get(bucket.caches[0])![2 * layer + i], type))
     );
     this.plan.calls.push((integers) => {
       const at = integers.get(bucket.positions)!;
@@ -102,40 +106,42 @@ export class AttentionPlanner {
   }
 
   #attendRun({ qkv, value, heads: H, size, bucket, layer, sizes: { slots: all }, first }: Place, run: Run): void {
-    const { rows: R, tokens: T, slots: S } = run, { library } = this.plan, D = H * size, start = first + run.first;
-    const { float32 } = DataType, key = `${[R, H, T, S, size, all]}`;
-    const scores = this.plan.take(R * H * T * S * FLOAT_BYTES), scoresShape = library.describe([R, H, T, S], float32);
-    const queries = library.describe([R, H, T, size], float32, [3 * D * T, size, 3 * D, 1]);
-    const keys = library.describe([R, H, size, S], float32, [all * D, all * size, 1, size]);
-    const values = library.describe([R, H, S, size], float32, [all * D, all * size, size, 1]);
+    const { rows: R, tokens: T, slots: S } = run, D = H * size, start = first + run.first, { type } = qkv.form;
+    const { plan, plan: { library } } = this, { float32 } = DataType, key = `${[R, H, T, S, size, all, type]}`;
+    const scoresShape = library.describe([R, H, T, S], float32), sharesShape = library.describe([R, H, T, S], type);
+    const queries = library.describe([R, H, T, size], type, [3 * D * T, size, 3 * D, 1]);
+    const keys = library.describe([R, H, size, S], type, [all * D, all * size, 1, size]);
+    const values = library.describe([R, H, S, size], type, [all * D, all * size, size, 1]);
     const sums = library.describe([R, H, T, size], float32, [D * T, size, D, 1]);
     const maskShape = library.describe([R, 1, T, S], float32);
-    const multiply = this.plan.primitive(
+    const multiply = plan.primitive(
       `scores ${key}`,
       () => library.matmul(queries, keys, null, scoresShape, { then: [{ op: "add", to: maskShape }] }),
     );
-    const softmax = this.plan.primitive(`softmax ${[R, H, T, S]}`, () => library.softmax(scoresShape, 3));
-    const weigh = this.plan.primitive(`weigh ${key}`, () => library.matmul(scoresShape, values, null, sums));
-    const scored = library.memory(scoresShape, scores.bytes);
-    this.plan.run(multiply, [
+    const softmax = plan.primitive(`shares ${[R, H, T, S, type]}`, () => library.softmax(scoresShape, sharesShape, 3));
+    const weigh = plan.primitive(`weigh ${key}`, () => library.matmul(sharesShape, values, null, sums));
+    const scores = plan.take(R * H * T * S * FLOAT_BYTES);
+    const shares = type === float32 ? scores : plan.take(R * H * T * S * BYTES[type]); // in place if they fit exactly
+    const scored = library.memory(scoresShape, scores.bytes), shared = library.memory(sharesShape, shares.bytes);
+    plan.run(multiply, [
       [Arg.source, library.memory(queries, partOf(qkv, start))],
-      [Arg.weights, this.#cache(keys, bucket, 2 * layer, run.row * all * D)],
+      [Arg.weights, this.#cache(keys, bucket, 2 * layer, run.row * all * D * BYTES[type])],
       [Arg.destination, scored],
       [Arg.operand(0), this.#mask(run, bucket, maskShape)],
     ]);
-    this.plan.run(softmax, [[Arg.source, scored], [Arg.destination, scored]]);
-    this.plan.run(weigh, [
-      [Arg.source, scored],
-      [Arg.weights, this.#cache(values, bucket, 2 * layer + 1, run.row * all * D)],
+    plan.run(softmax, [[Arg.source, scored], [Arg.destination, shared]]);
+    plan.run(weigh, [
+      [Arg.source, shared],
+      [Arg.weights, this.#cache(values, bucket, 2 * layer + 1, run.row * all * D * BYTES[type])],
       [Arg.destination, library.memory(sums, partOf(value, start))],
     ]);
-    this.plan.release(scores);
+    for (const memory of [scores, shares]) plan.release(memory);
   }
 
-  /** Part of a cache, from so many numbers on. Where that is the program is told later. */
+  /** Part of a cache, from so many bytes on. Where that is the program is told later. */
   #cache(shape: Handle, { caches: [input] }: Bucket, part: number, first: number): Handle {
-    const { library } = this.plan, memory = library.memory(shape, NOWHERE);
-    this.plan.binds.push((bytes) => library.move(memory, bytes.get(input)![part].subarray(first * FLOAT_BYTES)));
+    const { plan: { library } } = this, memory = library.memory(shape, NOWHERE);
+    this.plan.binds.push((bytes) => library.move(memory, bytes.get(input)![part].subarray(first)));
     return memory;
   }
 
@@ -160,20 +166,34 @@ export class AttentionPlanner {
   }
 }
 
-function floatsOf({ buffer, byteOffset, byteLength }: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
-  return new Float32Array(buffer, byteOffset, byteLength / FLOAT_BYTES);
+/**
+ * The type of keys and values in caches, where weights have this one. Where these are rounded anyway, bfloat16 adds no error that
+ * shows, and is read in half the time.
+ */
+export function cachedType(library: Onednn, weights: DataType): CachedType {
+  return weights !== DataType.float32 && library.bfloat16 ? DataType.bfloat16 : DataType.float32;
+}
+
+/** Numbers to copy, whatever they are. */
+type Numbers = Float32Array | Uint16Array;
+
+function numbersOf({ buffer, byteOffset, byteLength }: Uint8Array<ArrayBuffer>, type: DataType): Numbers {
+  const length = byteLength / BYTES[type];
+  return type === DataType.float32
+    ? new Float32Array(buffer, byteOffset, length)
+    : new Uint16Array(buffer, byteOffset, length);
 }
 
 /** The rows from `first` on. */
-function partOf({ memory, width }: Value, first: number): Uint8Array<ArrayBuffer> {
-  return memory.bytes.subarray(first * width * FLOAT_BYTES);
+function partOf({ memory, width, form }: Value, first: number): Uint8Array<ArrayBuffer> {
+  return memory.bytes.subarray(first * width * BYTES[form.type]);
 }
 
 /** A token's heads, which lie side by side, to their rows in a cache. In a loop: a head is too short for copies of memory to pay. */
 function copyHeads(
-  to: Float32Array,
+  to: Numbers,
   first: number,
-  from: Float32Array,
+  from: Numbers,
   start: number,
   heads: number,
   size: number,

@@ -11,6 +11,7 @@ const pointer = "pointer", buffer = "buffer", i32 = "i32", f32 = "f32";
 
 const symbols = {
   dnnl_version: { parameters: [], result: pointer },
+  dnnl_get_effective_cpu_isa: { parameters: [], result: i32 },
   dnnl_engine_create: { parameters: [buffer, i32, "usize"], result: i32 },
   dnnl_stream_create: { parameters: [buffer, pointer, "u32"], result: i32 },
 
@@ -133,6 +134,7 @@ export interface Arguments {
   readonly keep: unknown;
 }
 
+const AVX512_CORE_BF16 = 0xe7; // of dnnl_cpu_isa_t: newer instructions include its bits
 const CPU = 1, IN_ORDER = 1, ANY = 1, INFERENCE = 96, WEIGHTS_MD = 131;
 const GAIN_AND_SHIFT = 2 | 4,
   GELU_TANH = 0x2b,
@@ -152,6 +154,8 @@ export class Onednn {
   readonly version: string;
   /** Threads that share a primitive's work. */
   readonly threads: number;
+  /** Whether the processor has instructions for bfloat16; without them it is slower than float32. */
+  readonly bfloat16: boolean;
   readonly #symbols: Deno.DynamicLibrary<typeof symbols>["symbols"];
   readonly #engine: Deno.PointerValue;
   readonly #stream: Deno.PointerValue;
@@ -166,6 +170,7 @@ export class Onednn {
     this.#symbols = Deno.dlopen(path, symbols).symbols;
     openmp.omp_set_num_threads(threads);
     this.threads = threads;
+    this.bfloat16 = (this.#symbols.dnnl_get_effective_cpu_isa() & AVX512_CORE_BF16) === AVX512_CORE_BF16;
     this.#engine = this.#make("engine", (result) => this.#symbols.dnnl_engine_create(result, CPU, 0n));
     this.#stream = this.#make("stream", (result) => this.#symbols.dnnl_stream_create(result, this.#engine, IN_ORDER));
     const version = new Deno.UnsafePointerView(this.#symbols.dnnl_version()!);
@@ -261,12 +266,11 @@ export class Onednn {
     );
   }
 
-  /** Softmax along a dimension, in place. */
-  softmax(source: Handle, axis: number): Primitive {
-    const { pointer } = source;
+  /** Softmax along a dimension. */
+  softmax(source: Handle, destination: Handle, axis: number): Primitive {
     return this.#primitive("softmax", {}, (result, attr) =>
       this.#symbols.dnnl_softmax_forward_primitive_desc_create(
-        ...[result, this.#engine, INFERENCE, SOFTMAX, pointer, pointer, axis, attr] as const,
+        ...[result, this.#engine, INFERENCE, SOFTMAX, source.pointer, destination.pointer, axis, attr] as const,
       ));
   }
 

@@ -6,8 +6,10 @@ import { type ActivationRange, type Int8Weight, withZero } from "../backend/int8
 import type { LinearOptions, Ops } from "../backend/ops.ts";
 import { recordedOps } from "../backend/recorded_ops.ts";
 import { CachesInOne } from "../tensorflow/caches.ts";
+import { cachedType } from "./attention.ts";
 import type { TensorflowBackend } from "../tensorflow/tfjs/backend.ts";
 import { DataType, type Onednn } from "./library.ts";
+import { BYTES } from "./plan.ts";
 import { type Form, int8Source, Weight, type WeightSource } from "./weight.ts";
 
 /** What the operations are made with. */
@@ -68,6 +70,7 @@ export function onednnOps({ library, recorder, tensorflow, valuesOf }: OpsOption
     takesInputRanges: true,
 
     cacheTensors: () => 1,
+    cachedBytes: (dtype) => BYTES[cachedType(library, DataType[dtype])],
     createCaches: (...made) => new CachesInOne(tensorflow, ...made),
   };
 }

@@ -40,7 +40,8 @@ export const FLOAT: Form = { type: DataType.float32 };
 /** Of a float32 number. */
 export const FLOAT_BYTES = Float32Array.BYTES_PER_ELEMENT;
 
-const BYTES: Readonly<Record<DataType, number>> = {
+/** Of a number. */
+export const BYTES: Readonly<Record<DataType, number>> = {
   [DataType.bfloat16]: 2,
   [DataType.float32]: 4,
   [DataType.int32]: 4,

@@ -5,7 +5,7 @@
 
 import type * as tf from "@tensorflow/tfjs";
 import { type Expression as Recorded, partsOf } from "../backend/expression.ts";
-import { AttentionPlanner, type BucketSizes } from "./attention.ts";
+import { AttentionPlanner, type BucketSizes, cachedType } from "./attention.ts";
 import type { HostMemory } from "./host_memory.ts";
 import { Arg, type Attributes, DataType, type Handle, type PostOp } from "./library.ts";
 import { type CacheBytes, type Call, FLOAT, FLOAT_BYTES, Plan, type Shared, type Value } from "./plan.ts";
@@ -90,10 +90,10 @@ class Planner {
   #probabilities(expression: Expression): Value {
     const plan = this.#plan, { library } = plan, logits = this.#value(expression, FLOAT);
     const probabilities = plan.like(logits, FLOAT), shape = [logits.rows, logits.width];
-    const softmax = plan.primitive(
-      `softmax ${shape}`,
-      () => library.softmax(library.describe(shape, DataType.float32), 1),
-    );
+    const softmax = plan.primitive(`softmax ${shape}`, () => {
+      const floats = library.describe(shape, DataType.float32);
+      return library.softmax(floats, floats, 1);
+    });
     plan.run(softmax, [[Arg.source, plan.argument(logits)], [Arg.destination, plan.argument(probabilities)]]);
     return probabilities;
   }
@@ -215,7 +215,7 @@ class Planner {
   /** In that form; or added to `onto`, which is float32. */
   #linear({ x, weight, gelu }: Expression & { op: "linear" }, form: Form, onto: Value | null): Value {
     const plan = this.#plan, input = this.#value(x, weight.form), { rows, count, scales } = input;
-    const value = onto ?? { ...plan.numbers(rows, weight.outputs, form), count };
+    const value = onto ?? { ...plan.numbers(rows, weight.outputs, scales ? FLOAT : form), count };
     const then: PostOp[] = [...gelu ? [{ op: "gelu" } as const] : [], ...onto ? [{ op: "sum" } as const] : []];
     if (scales) this.#scaledProduct(input, weight, value, scales, then);
     else {
@@ -277,7 +277,8 @@ class Planner {
       return part;
     });
     const [{ heads, size }] = attends, whole = wholeOf(attends[0].qkv), D = heads * size;
-    const qkv = this.#value(whole, FLOAT), value = this.#plan.floats(qkv.count, D);
+    const type = cachedType(this.#plan.library, whole.weight.form.type);
+    const qkv = this.#value(whole, { type }), value = this.#plan.floats(qkv.count, D);
     if (value.rows > value.count) {
       const { floats } = value.memory;
       this.#plan.calls.push(() => floats.fill(0, value.count * D, value.rows * D));
@@ -340,9 +341,11 @@ function sameForm(a: Form, b: Form): boolean {
     (a.type !== DataType.uint8 || b.type === DataType.uint8 && a.low === b.low && a.step === b.step);
 }
 
-/** What the tokens of a bucket are taken from. */
-function wholeOf(qkv: Expression): Expression {
-  return qkv.op === "tokensOf" ? qkv.x : qkv;
+/** The layer of which a bucket's queries, keys and values come. */
+function wholeOf(qkv: Expression): Expression & { op: "linear" } {
+  const whole = qkv.op === "tokensOf" ? qkv.x : qkv;
+  if (whole.op !== "linear") throw new Error(`Cannot capture a step in which ${whole.op} attends.`);
+  return whole;
 }
 
 function addTo(sum: Float32Array, a: Float32Array, b: Float32Array, size: number): void {

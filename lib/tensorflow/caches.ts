@@ -6,14 +6,17 @@
 
 import * as tf from "@tensorflow/tfjs";
 import type { Caches, CacheShape, RowCopy } from "../backend/ops.ts";
+import { bfloat16ToFloat32 } from "../util/half.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
+
+const FLOAT_BYTES = Float32Array.BYTES_PER_ELEMENT;
 
 /** Memory is used for what takes more than this part of it. */
 const LEAST = 1 / 4;
 
 /** How rows lie. */
 interface Layout {
-  /** [2·layers, cells, D/H]: the first R·heads·S cells of each cache are [R, heads, S]. */
+  /** [2·layers, cells, D/H], where a cell of bfloat16 takes half of one: the first R·heads·S cells of each cache are [R, heads, S]. */
   memory: tf.Tensor3D;
   /** S. */
   slots: number;
@@ -33,7 +36,7 @@ export class CachesInOne implements Caches {
     slots: number,
   ) {
     this.#rows = rows;
-    this.#layout = { memory: this.#take(rows * shape.heads * slots), slots };
+    this.#layout = { memory: this.#take(this.#cells(rows, slots)), slots };
   }
 
   /** The one. */
@@ -43,19 +46,19 @@ export class CachesInOne implements Caches {
 
   /** Bytes of the memory. */
   get bytes(): number {
-    return this.#layout.memory.size * Float32Array.BYTES_PER_ELEMENT;
+    return this.#layout.memory.size * FLOAT_BYTES;
   }
 
   /** See {@link Caches.resize}. */
   resize(rows: number, slots: number, lengths: readonly number[]): void {
-    const { memory } = this.#layout, cells = rows * this.shape.heads * slots;
+    const { memory } = this.#layout, cells = this.#cells(rows, slots);
     this.#change({ memory: suits(memory, cells) ? memory : this.#take(cells), slots }, lengths);
     this.#rows = rows;
   }
 
   /** See {@link Caches.trim}. */
   trim(lengths: readonly number[]): void {
-    const { memory, slots } = this.#layout, cells = this.#rows * this.shape.heads * slots;
+    const { memory, slots } = this.#layout, cells = this.#cells(this.#rows, slots);
     if (cells < memory.shape[1]) this.#change({ memory: this.#make(cells), slots }, lengths);
   }
 
@@ -66,11 +69,16 @@ export class CachesInOne implements Caches {
 
   /** See {@link Caches.read}. */
   read(cache: number, row: number, length: number): tf.Tensor3D {
-    const { memory, slots } = this.#layout, { heads, headSize } = this.shape, cells = heads * slots;
-    return tf.tidy(() => {
-      const own = tf.slice(memory, [cache, row * cells, 0], [1, cells, -1]);
-      return tf.slice(tf.reshape<tf.Rank.R3>(own, [heads, slots, headSize]), [0, 0, 0], [-1, length, -1]);
-    });
+    const { memory, slots } = this.#layout, { heads, headSize, layers, cachedBytes } = this.shape;
+    const { buffer, byteOffset } = this.backend.partsOf(memory, 2 * layers)[cache], width = length * headSize;
+    const numbers = new Float32Array(heads * width);
+    for (let head = 0; head < heads; head++) {
+      const first = byteOffset + cachedBytes * headSize * slots * (row * heads + head);
+      const own = numbers.subarray(head * width, (head + 1) * width);
+      if (cachedBytes === FLOAT_BYTES) own.set(new Float32Array(buffer, first, width));
+      else bfloat16ToFloat32(new Uint16Array(buffer, first, width), own);
+    }
+    return tf.tensor3d(numbers, [heads, length, headSize]);
   }
 
   /** Leaves the memory to others. */
@@ -88,9 +96,9 @@ export class CachesInOne implements Caches {
   }
 
   #copy(source: Layout, moves: readonly RowCopy[]): void {
-    const { heads, headSize, layers } = this.shape, width = headSize * Float32Array.BYTES_PER_ELEMENT;
-    const headsOf = ({ memory: { shape: [, cells] }, slots }: Layout, cache: number, row: number) => ({
-      first: width * (cache * cells + (row + 1) * heads * slots - slots), // the last one, as of the rows
+    const { heads, headSize, layers, cachedBytes } = this.shape, width = headSize * cachedBytes;
+    const headsOf = ({ memory, slots }: Layout, cache: number, row: number) => ({
+      first: cache * memory.size / (2 * layers) * FLOAT_BYTES + width * ((row + 1) * heads - 1) * slots, // the last one, as of the rows
       step: -width * slots,
     });
     const blocks = Array.from({ length: 2 * layers }, (_, cache) =>
@@ -101,6 +109,11 @@ export class CachesInOne implements Caches {
         to: headsOf(this.#layout, cache, to),
       })));
     this.backend.copyBytes(this.#layout.memory, source.memory, blocks.flat());
+  }
+
+  /** What rows take of a memory. */
+  #cells(rows: number, slots: number): number {
+    return rows * this.shape.heads * slots * this.shape.cachedBytes / FLOAT_BYTES; // slots are even
   }
 
   /** The smallest spare memory that suits, or else some of its own. */
