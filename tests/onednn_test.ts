@@ -6,6 +6,7 @@ import { useBackend } from "../lib/backend/select.ts";
 import { measureRoofs } from "../lib/bench/roofline.ts";
 import { HostMemory } from "../lib/onednn/host_memory.ts";
 import { ensureOnednn } from "../lib/onednn/install.ts";
+import { ThreadCount } from "../lib/onednn/threads.ts";
 
 const library = await ensureOnednn().catch(() => null);
 
@@ -32,6 +33,38 @@ Deno.test({
     assert.ok(all.includes("float32"));
     if (processor.includes(" avx512_vnni ")) assert.deepEqual(all, ["float32", "bfloat16", "int8"]);
   },
+});
+
+Deno.test("a step has as many threads as others leave processors, counted while steps follow each other", () => {
+  /** So many seconds pass, in which others use so many of the four processors, and a step all the rest, if one is under way. */
+  const pass = (seconds: number, others: number, running: boolean) => {
+    times.elapsed += seconds;
+    times[running ? "own" : "idle"] += (4 - others) * seconds;
+  };
+  const times = { elapsed: 100, idle: 0, own: 0 }, count = new ThreadCount(4, () => ({ ...times }));
+  /** How many threads each of some steps has, that follow each other and last so long. */
+  const steps = (number: number, seconds: number, others: number) =>
+    Array.from({ length: number }, () => {
+      const threads = count.begin(times.elapsed);
+      pass(seconds, others, true);
+      count.end(times.elapsed);
+      return threads;
+    });
+  assert.deepEqual(steps(10, 0.03, 0), Array(10).fill(4), "nobody is in the way");
+  const busy = steps(20, 0.03, 1);
+  assert.deepEqual([busy[0], busy.at(-1)], [4, 3], "one other program has a processor");
+  assert.deepEqual(busy, busy.toSorted().reverse(), "which is seen once");
+  assert.equal(steps(20, 0.03, 3.9).at(-1), 1, "others have nearly all of them: one thread has to do");
+  pass(0.3, 4, false);
+  assert.equal(steps(1, 0.03, 0)[0], 1, "a pause says nothing");
+  assert.equal(
+    steps(20, 0.03, 0.4).at(-1),
+    4,
+    "they have gone, and what is left of them is less than half a processor",
+  );
+  pass(0.3, 4, false); // another program's turn
+  assert.deepEqual(steps(20, 0.03, 0), Array(20).fill(4), "turns are in nobody's way");
+  assert.deepEqual(steps(4, 0.3, 2), [4, 3, 2, 2], "the first look is at some of the quiet steps, too");
 });
 
 Deno.test("memory of more than two gigabytes can be seen as any type of numbers", () => {

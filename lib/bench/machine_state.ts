@@ -1,9 +1,8 @@
 /** What the machine has to give from minute to minute: a shared one gives less at times, and a measurement should say so. */
 
 import { setTimeout as after } from "node:timers/promises";
-import os from "node:os";
-import process from "node:process";
 import { readText } from "../util/proc.ts";
+import { type ProcessorTimes, processorTimes, shareLeft } from "../util/processor.ts";
 
 /** At one moment, while those who measure are asleep. */
 export interface MachineState {
@@ -13,16 +12,6 @@ export interface MachineState {
   othersShare: number;
   /** The share of the processor's time, since the last look, that the host gave to other machines. Null where the system does not say. */
   stolenShare: number | null;
-}
-
-/** How the processor's time was spent up to some moment, in seconds. */
-export interface ProcessorTimes {
-  /** On the clock. */
-  elapsed: number;
-  /** All cores of the machine together: with nothing to do. */
-  idle: number;
-  /** All threads of this process together. */
-  own: number;
 }
 
 /** How long others are watched. */
@@ -75,25 +64,9 @@ export function watchProcessor(): () => string | null {
   };
 }
 
-/**
- * What share of `cores` cores a process had or could have had. A container may have few of many cores: then it is enough
- * that so many were idle, whatever the others did.
- */
-export function shareLeft(from: ProcessorTimes, to: ProcessorTimes, cores: number): number {
-  const left = to.idle - from.idle + to.own - from.own;
-  return Math.min(1, left / cores / (to.elapsed - from.elapsed));
-}
-
 /** `stolen` is what the host took from all cores together; null where there is no /proc/stat. */
 function times(): ProcessorTimes & { stolen: number | null } {
-  const { user, system } = process.cpuUsage(), cores = os.cpus();
-  const elapsed = performance.now() / 1e3, idle = cores.reduce((sum, { times }) => sum + times.idle, 0) / 1e3;
-  return {
-    elapsed,
-    idle: cores.length ? idle : elapsed * navigator.hardwareConcurrency, // where the system does not say, nobody is in the way
-    own: (user + system) / 1e6,
-    stolen: stolenSeconds(),
-  };
+  return { ...processorTimes(), stolen: stolenSeconds() };
 }
 
 function stolenSeconds(): number | null {

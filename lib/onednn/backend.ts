@@ -18,6 +18,7 @@ import { onednnOps } from "./ops.ts";
 import type { Shared } from "./plan.ts";
 import { workingDtypes } from "./probe.ts";
 import { measureOnednnRoofs } from "./roofs.ts";
+import { ThreadCount } from "./threads.ts";
 import type { Weight } from "./weight.ts";
 
 const ONEDNN = { name: "onednn" } as const;
@@ -38,6 +39,7 @@ export async function startOnednn(options: TensorflowOptions): Promise<Backend> 
     return new Float32Array(buffer, byteOffset, byteLength / Float32Array.BYTES_PER_ELEMENT);
   };
   const recorder = new Recorder<Weight>();
+  const count = new ThreadCount(threads);
   let captures = 0; // in use
   const shared: Shared = { library, primitives: new Map(), scratch: [], norms: new WeakMap(), valuesOf };
   const host: Host = {
@@ -78,7 +80,12 @@ export async function startOnednn(options: TensorflowOptions): Promise<Backend> 
       const inTurn = async <T>(work: () => Promise<T> | T): Promise<T> => {
         using _ = lifetime.use();
         await nextTurn();
-        return await work();
+        library.threads = count.begin();
+        try {
+          return await work();
+        } finally {
+          count.end();
+        }
       };
       return {
         run: (inputs) => inTurn(() => step.run(inputs)),

@@ -90,7 +90,7 @@ export class CapturedStep {
       buckets.values(),
       ({ slots, runs }) => `${slots};${runs.map((run) => Object.values(run).join(":")).join()}`,
     );
-    const key = [tokens, wanted, ...places].join(" ");
+    const key = [this.host.shared.library.threads, tokens, wanted, ...places].join(" ");
     const program = programs.get(key) ?? makeProgram(this.host.shared, this.outputs, sizes);
     programs.delete(key);
     programs.set(key, program); // the last one used comes last

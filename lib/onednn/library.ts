@@ -152,10 +152,9 @@ const STATUSES = ["success", "out of memory", "invalid arguments", "unimplemente
 export class Onednn {
   /** Its version. */
   readonly version: string;
-  /** Threads that share a primitive's work. */
-  readonly threads: number;
   /** Whether the processor has instructions for bfloat16; without them it is slower than float32. */
   readonly bfloat16: boolean;
+  readonly #openmp: ReturnType<typeof openOpenmp>;
   readonly #symbols: Deno.DynamicLibrary<typeof symbols>["symbols"];
   readonly #engine: Deno.PointerValue;
   readonly #stream: Deno.PointerValue;
@@ -168,7 +167,7 @@ export class Onednn {
     const openmp = openOpenmp();
     pin(path); // and OpenMP, whose threads wait for more work
     this.#symbols = Deno.dlopen(path, symbols).symbols;
-    openmp.omp_set_num_threads(threads);
+    this.#openmp = openmp;
     this.threads = threads;
     this.bfloat16 = (this.#symbols.dnnl_get_effective_cpu_isa() & AVX512_CORE_BF16) === AVX512_CORE_BF16;
     this.#engine = this.#make("engine", (result) => this.#symbols.dnnl_engine_create(result, CPU, 0n));
@@ -176,6 +175,17 @@ export class Onednn {
     const version = new Deno.UnsafePointerView(this.#symbols.dnnl_version()!);
     this.version = [0, 4, 8].map((offset) => version.getInt32(offset)).join(".");
   }
+
+  /** How many threads share the work of a primitive: when it is made, and when it runs. */
+  get threads(): number {
+    return this.#threads;
+  }
+
+  set threads(count: number) {
+    this.#threads = count;
+    this.#openmp.omp_set_num_threads(count);
+  }
+  #threads = 1;
 
   /** Numbers in memory: their dimensions, and how far apart neighbours along each are. Default: row by row. */
   describe(dimensions: readonly number[], type: DataType, strides = rowByRow(dimensions)): Handle {

@@ -74,9 +74,9 @@ export class Plan {
     this.#free = [...shared.scratch];
   }
 
-  /** The primitive of that name: made once. */
-  primitive(key: string, make: () => Primitive): Primitive {
-    const { primitives } = this.shared;
+  /** The primitive of that name: made once for each number of threads. */
+  primitive(name: string, make: () => Primitive): Primitive {
+    const { primitives, library: { threads } } = this.shared, key = `${name} on ${threads}`;
     const known = primitives.get(key) ?? make();
     primitives.delete(key);
     primitives.set(key, known); // the last one used comes last
