@@ -6,7 +6,7 @@ import { useBackend } from "../lib/backend/select.ts";
 import { measureRoofs } from "../lib/bench/roofline.ts";
 import { HostMemory } from "../lib/onednn/host_memory.ts";
 import { ensureOnednn } from "../lib/onednn/install.ts";
-import { ThreadCount } from "../lib/onednn/threads.ts";
+import { ThreadCount } from "../lib/onednn/thread_count.ts";
 
 const library = await ensureOnednn().catch(() => null);
 
@@ -71,6 +71,26 @@ Deno.test("memory of more than two gigabytes can be seen as any type of numbers"
   const bytes = 2 ** 31 + 64, memory = new HostMemory(bytes); // none of it is touched, so it takes none
   assert.deepEqual([memory.floats.length, memory.int8s.length], [bytes / 4, bytes]);
   memory.free();
+});
+
+Deno.test({
+  name: "where OpenMP's library cannot be opened, int8 runs on TensorFlow, and it is said why",
+  ignore: library === null,
+  async fn() {
+    const folder = await Deno.makeTempDir();
+    await Deno.writeTextFile(`${folder}/libgomp.so.1`, ""); // found before the system's
+    const mod = JSON.stringify(new URL("../lib/mod.ts", import.meta.url).href);
+    const program = `
+      const lines = [], log = (line) => lines.push(line), { useBackend } = await import(${mod});
+      const { name } = await useBackend("auto", { dtype: "int8", log });
+      console.log(JSON.stringify([name, lines]));`;
+    const env = { LD_LIBRARY_PATH: folder }, args = ["eval", program];
+    const { stdout } = await new Deno.Command(Deno.execPath(), { args, env }).output();
+    const [name, [why]] = JSON.parse(new TextDecoder().decode(stdout));
+    assert.equal(name, "tensorflow");
+    await Deno.remove(folder, { recursive: true });
+    assert.match(why, /^The onednn backend does not work here \(oneDNN needs libgomp\.so\.1, .* install the package/);
+  },
 });
 
 Deno.test({

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { useBackend } from "../lib/backend/select.ts";
+import { ensureOnednn } from "../lib/onednn/install.ts";
 import { loadGPT2 } from "../lib/gpt2/load.ts";
 import { profileStep } from "../lib/bench/profile.ts";
 import { TINY, writeTinyModel } from "./_support/tiny_models.ts";
@@ -18,6 +19,30 @@ Deno.test("a profile says what a step did in each part of the model, and frees w
   const longest = entries.map(({ seconds }) => seconds);
   assert.deepEqual(longest, longest.toSorted((a, b) => b - a));
   assert.ok(stepSeconds > 0 && longest.every((seconds) => seconds >= 0));
+});
+
+Deno.test({
+  name: "oneDNN's profile names its calls by the parts of the model",
+  ignore: (await ensureOnednn().catch(() => null)) === null,
+  async fn() {
+    using model = await loadGPT2(await writeTinyModel({ seed: 1 }), { backend: await useBackend("onednn") });
+    const before = tf.memory().numTensors, { n_layer } = model.config;
+    const { stepSeconds, entries } = await profileStep(model, { batchSize: 5, slots: 16 });
+    assert.equal(tf.memory().numTensors, before);
+    const counts = Object.fromEntries(entries.map(({ part, op, count }) => [`${part} ${op}`, count]));
+    const each = {
+      "attn product": 2,
+      "attn write": 2,
+      "attn scores": 1,
+      "attn softmax": 1,
+      "attn weigh": 1,
+      "mlp product": 2,
+    };
+    for (const [name, count] of Object.entries(each)) assert.equal(counts[name], count * n_layer, name);
+    assert.deepEqual([counts["head product"], counts["embed embed"], counts["head norm"]], [1, 2, 1]);
+    const total = entries.reduce((sum, { seconds }) => sum + seconds, 0);
+    assert.ok(stepSeconds > 0 && total > 0 && total <= model.backend.threads * stepSeconds);
+  },
 });
 
 Deno.test("where there is no trace, profiling is refused", async () => {

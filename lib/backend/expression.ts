@@ -4,6 +4,7 @@
  */
 
 import * as tf from "@tensorflow/tfjs";
+import { tidyName } from "./tidy_name.ts";
 
 /** A bucket of the cache during the step, by the inputs that describe it. */
 export interface Bucket {
@@ -43,6 +44,7 @@ export function partsOf<W>(expression: Expression<W>): Expression<W>[] {
 /** Makes stand-ins and knows what they stand for. */
 export class Recorder<W> {
   readonly #expressions = new WeakMap<object, Expression<W>>();
+  readonly #places = new WeakMap<Expression<W>, string>();
 
   /** Runs `build` on stand-ins for `inputs` and returns what its results stand for. */
   record(inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]): Expression<W>[] {
@@ -61,6 +63,7 @@ export class Recorder<W> {
   standIn<T extends tf.Tensor>(expression: Expression<W>, shape: number[], dtype: tf.DataType = "float32"): T {
     const dataId = {}; // the backend does not know it, so there is nothing to free
     this.#expressions.set(dataId, expression);
+    this.#places.set(expression, tidyName());
     return tf.engine().makeTensorFromDataId(dataId, shape, dtype) as T;
   }
 
@@ -71,6 +74,11 @@ export class Recorder<W> {
     throw new Error(
       "Cannot capture a step that mixes its inputs with the values of other tensors, or leaves the operations of Ops.",
     );
+  }
+
+  /** Where in the model an expression was made: `h.0/attn/`. */
+  placeOf(expression: Expression<W>): string {
+    return this.#places.get(expression) ?? "";
   }
 
   /** The number of the input that a stand-in stands for. */

@@ -124,6 +124,16 @@ export interface RunAhead {
 }
 
 /**
+ * The usual ones: where steps take the processor that the host runs on, and on a GPU, which has nothing to do while it waits.
+ *
+ * @internal
+ */
+export const RUN_AHEAD: Readonly<Record<"processor" | "gpu", RunAhead>> = {
+  processor: { certain: 16, uncertain: 4, milliseconds: 100 },
+  gpu: { certain: 32, uncertain: 1, milliseconds: Infinity },
+};
+
+/**
  * How a KV cache is best laid out.
  *
  * @internal

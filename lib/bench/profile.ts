@@ -1,4 +1,4 @@
-/** Where the time of a decode step goes: TensorFlow's trace of it, added up by part of the model and operation. */
+/** Where the time of a decode step goes: the backend's trace of it, added up by part of the model and operation. */
 
 import type { Parallelism } from "../backend/types.ts";
 import type { GPT2 } from "../gpt2/model.ts";
@@ -10,7 +10,7 @@ import { Runner } from "../engine/runner.ts";
 export interface ProfileEntry {
   /** `embed`, `attn`, `mlp`, `head` or `step`: where in the model they are, all layers together. */
   part: string;
-  /** TensorFlow's name for the operation. */
+  /** The backend's name for the operation. */
   op: string;
   /** How many there are. */
   count: number;
@@ -45,7 +45,7 @@ export async function profileStep(
   const { trace, name, description } = model.backend;
   if (!trace) {
     throw new RangeError(
-      `Cannot profile on the ${name} backend (${description}): it keeps no trace. Use tensorflow on a CPU.`,
+      `Cannot profile on the ${name} backend (${description}): it keeps no trace. Use tensorflow or onednn.`,
     );
   }
   const { lanes, threads } = parallelismFor(model, batchSize, parallelism), rows = Math.ceil(batchSize / lanes);
@@ -55,13 +55,13 @@ export async function profileStep(
   try {
     const operations = await trace(inputs, build, { lanes: 1, threads });
     const entries = new Map<string, ProfileEntry>();
-    for (const { name, duration } of operations) {
+    for (const { name, duration, threads } of operations) {
       const path = name.split("/"), op = path.at(-1)!.replace(/_\d+$/, "");
       const part = path.find((folder) => ["embed", "attn", "mlp", "head"].includes(folder)) ?? "step";
       const entry = entries.get(`${part}/${op}`) ?? { part, op, count: 0, seconds: 0 };
       entries.set(`${part}/${op}`, entry);
       entry.count++;
-      entry.seconds += duration / 1e6;
+      entry.seconds += threads * duration / 1e6;
     }
     return {
       stepSeconds: Math.max(...operations.map(({ start, duration }) => start + duration)) / 1e6,

@@ -79,11 +79,11 @@ export class AttentionPlanner {
       const to = library.memory(kept, NOWHERE), args = library.arguments([[Arg.source, from], [Arg.destination, to]]);
       let cache = NOWHERE;
       plan.binds.push((caches) => cache = caches.get(bucket.caches[0])![part]);
-      plan.calls.push((integers) => {
+      plan.add("write", (integers) => {
         const place = run.row * D * all + integers.get(bucket.positions)![run.first] * size;
         library.move(to, cache.subarray(place * BYTES[type]));
         library.execute(copy, args);
-      });
+      }, true);
     }
   }
 
@@ -94,7 +94,7 @@ export class AttentionPlanner {
     this.plan.binds.push((bytes) =>
       [0, 1].forEach((i) => caches[i] = numbersOf(bytes.get(bucket.caches[0])![2 * layer + i], type))
     );
-    this.plan.calls.push((integers) => {
+    this.plan.add("write", (integers) => {
       const at = integers.get(bucket.positions)!;
       for (let i = 0; i < rows * tokens; i++) {
         const token = run.first + i, own = (first + token) * 3 * D;
@@ -123,14 +123,14 @@ export class AttentionPlanner {
     const scores = plan.take(R * H * T * S * FLOAT_BYTES);
     const shares = type === float32 ? scores : plan.take(R * H * T * S * BYTES[type]); // in place if they fit exactly
     const scored = library.memory(scoresShape, scores.bytes), shared = library.memory(sharesShape, shares.bytes);
-    plan.run(multiply, [
+    plan.call("scores", multiply, [
       [Arg.source, library.memory(queries, partOf(qkv, start))],
       [Arg.weights, this.#cache(keys, bucket, 2 * layer, run.row * all * D * BYTES[type])],
       [Arg.destination, scored],
       [Arg.operand(0), this.#mask(run, bucket, maskShape)],
     ]);
-    plan.run(softmax, [[Arg.source, scored], [Arg.destination, shared]]);
-    plan.run(weigh, [
+    plan.call("softmax", softmax, [[Arg.source, scored], [Arg.destination, shared]]);
+    plan.call("weigh", weigh, [
       [Arg.source, shared],
       [Arg.weights, this.#cache(values, bucket, 2 * layer + 1, run.row * all * D * BYTES[type])],
       [Arg.destination, library.memory(sums, partOf(value, start))],
@@ -152,7 +152,7 @@ export class AttentionPlanner {
     const { rows, tokens, slots, first } = run,
       memory = this.plan.take(rows * tokens * slots * FLOAT_BYTES),
       { floats } = memory;
-    this.plan.calls.push((integers) => {
+    this.plan.add("mask", (integers) => {
       const at = integers.get(positions)!;
       for (let i = 0; i < rows * tokens; i++) {
         const seen = i * slots + at[first + i] + 1;

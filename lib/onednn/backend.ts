@@ -4,7 +4,7 @@ import * as tf from "@tensorflow/tfjs";
 import { onBackend } from "../backend/current.ts";
 import { Recorder } from "../backend/expression.ts";
 import { plainCachePolicy } from "../backend/plain.ts";
-import type { Backend } from "../backend/types.ts";
+import { type Backend, RUN_AHEAD } from "../backend/types.ts";
 import { tensorflowSamplingOps } from "../tensorflow/sampling.ts";
 import { startTensorflow } from "../tensorflow/start.ts";
 import { openTensorflow, TENSORFLOW, type TensorflowOptions } from "../tensorflow/tfjs/backend.ts";
@@ -17,8 +17,9 @@ import { Onednn } from "./library.ts";
 import { onednnOps } from "./ops.ts";
 import type { Shared } from "./plan.ts";
 import { workingDtypes } from "./probe.ts";
+import type { Expression } from "./program.ts";
 import { measureOnednnRoofs } from "./roofs.ts";
-import { ThreadCount } from "./threads.ts";
+import { ThreadCount } from "./thread_count.ts";
 import type { Weight } from "./weight.ts";
 
 const ONEDNN = { name: "onednn" } as const;
@@ -38,10 +39,10 @@ export async function startOnednn(options: TensorflowOptions): Promise<Backend> 
     const [{ buffer, byteOffset, byteLength }] = tensorflow.partsOf(tensor);
     return new Float32Array(buffer, byteOffset, byteLength / Float32Array.BYTES_PER_ELEMENT);
   };
-  const recorder = new Recorder<Weight>();
+  const recorder = new Recorder<Weight>(), placeOf = (expression: Expression) => recorder.placeOf(expression);
   const count = new ThreadCount(threads);
   let captures = 0; // in use
-  const shared: Shared = { library, primitives: new Map(), scratch: [], norms: new WeakMap(), valuesOf };
+  const shared: Shared = { library, primitives: new Map(), scratch: [], norms: new WeakMap(), valuesOf, placeOf };
   const host: Host = {
     shared,
     cachesIn: (tensor) => tensorflow.partsOf(tensor, tensor.shape[0]),
@@ -49,6 +50,8 @@ export async function startOnednn(options: TensorflowOptions): Promise<Backend> 
     vector: (values) =>
       onBackend(ONEDNN, () => tf.tensor1d(values, values instanceof Int32Array ? "int32" : "float32")),
   };
+  const captureStep = (inputs: readonly tf.Tensor[], build: (standIns: tf.Tensor[]) => tf.Tensor[]) =>
+    new CapturedStep(host, onBackend(ONEDNN, () => recorder.record(inputs, build)));
   const ops = {
     ...onednnOps({ library, recorder, tensorflow, valuesOf }),
     sampling: tensorflowSamplingOps(tensorflow),
@@ -66,9 +69,14 @@ export async function startOnednn(options: TensorflowOptions): Promise<Backend> 
     measureRoofs: (dtype) => measureOnednnRoofs(library, ONEDNN, dtype),
     oneByOne: () => startTensorflow(options),
     cachePolicy: { ...plainCachePolicy, roomFor: undefined },
-    runsAhead: { certain: 16, uncertain: 4, milliseconds: 100 },
+    runsAhead: RUN_AHEAD.processor,
+    async trace(inputs, build, parallelism) {
+      await nextTurn();
+      library.threads = parallelism.threads;
+      return captureStep(inputs, build).trace(inputs);
+    },
     capture(inputs, build) {
-      const step = new CapturedStep(host, onBackend(ONEDNN, () => recorder.record(inputs, build)));
+      const step = captureStep(inputs, build);
       captures++;
       const lifetime = new Lifetime("this captured function", () => {
         step.dispose();

@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { type Bucket, partsOf } from "../backend/expression.ts";
+import type { OperationTime } from "../tensorflow/capi/trace.ts";
 import type { BucketSizes, Run } from "./attention.ts";
 import type { Integers, Shared } from "./plan.ts";
 import { type Expression, makeProgram, type Output, type Program, type Sizes } from "./program.ts";
@@ -24,6 +25,9 @@ interface Inputs {
   readonly integers: readonly number[];
   readonly buckets: readonly Bucket[];
 }
+
+/** Runs before one that is timed. */
+const WARMUPS = 3;
 
 /** Programs that are kept. */
 const MAX_PROGRAMS = 64;
@@ -71,7 +75,26 @@ export class CapturedStep {
     return new Map(this.#inputs.integers.map((input) => [input, inputs[input].dataSync<"int32">() as Int32Array]));
   }
 
+  /** Runs it a few times, and says of the last one when each of its calls began, and how long it took. */
+  trace(inputs: readonly tf.Tensor[]): OperationTime[] {
+    const integers = this.#integersOf(inputs), { threads } = this.host.shared.library, { program } = this.#ready(inputs, integers);
+    for (let run = 0; run < WARMUPS; run++) for (const call of program.calls) call.run(integers);
+    const start = performance.now(), since = () => 1e3 * (performance.now() - start);
+    return program.calls.map((call) => {
+      const start = since();
+      call.run(integers);
+      return { name: call.name, start, duration: since() - start, threads: call.shared ? threads : 1 };
+    });
+  }
+
   #run(inputs: readonly tf.Tensor[], integers: Integers): { program: Program; wanted: number } {
+    const ready = this.#ready(inputs, integers);
+    for (const call of ready.program.calls) call.run(integers);
+    return ready;
+  }
+
+  /** The program for these inputs, bound to their caches, and how many logits it gives. */
+  #ready(inputs: readonly tf.Tensor[], integers: Integers): { program: Program; wanted: number } {
     const { tokens, wanted, buckets } = this.#inputs;
     const sizes = new Map(buckets.map(({ positions, rectangle, slots }): [number, BucketSizes] => {
       const rows = rectangle && integers.get(rectangle.rows)!;
@@ -80,7 +103,6 @@ export class CapturedStep {
     const N = integers.get(tokens)!.length, M = wanted === null ? N : integers.get(wanted)!.length;
     const program = this.#program({ tokens: N, wanted: M, buckets: sizes });
     this.#bind(program, inputs);
-    for (const call of program.calls) call(integers);
     return { program, wanted: M };
   }
 

@@ -1,9 +1,10 @@
 /** A list of calls in the making: their primitives, and the memory in which one leaves what others read. */
 
 import type * as tf from "@tensorflow/tfjs";
+import type { Expression } from "../backend/expression.ts";
 import { HostMemory } from "./host_memory.ts";
 import { DataType, type Handle, type Onednn, type Primitive } from "./library.ts";
-import type { Form } from "./weight.ts";
+import type { Form, Weight } from "./weight.ts";
 
 /** Integers that a step is fed, by the numbers of its inputs. */
 export type Integers = ReadonlyMap<number, Int32Array>;
@@ -15,7 +16,14 @@ export type Integers = ReadonlyMap<number, Int32Array>;
 export type CacheBytes = ReadonlyMap<number, readonly Uint8Array<ArrayBuffer>[]>;
 
 /** One thing that a step does. */
-export type Call = (integers: Integers) => void;
+export interface Call {
+  /** Where in the model it is, and what it does: `h.0/attn/product`. */
+  readonly name: string;
+  /** True for a primitive, whose work all threads share. */
+  readonly shared: boolean;
+  /** Does it. */
+  run(integers: Integers): void;
+}
 
 /** What programs share. */
 export interface Shared {
@@ -24,6 +32,8 @@ export interface Shared {
   readonly primitives: Map<string, Primitive>;
   /** The numbers of a tensor that the model holds. */
   valuesOf(tensor: tf.Tensor): Float32Array;
+  /** Where in the model an expression is: `h.0/attn/`. */
+  placeOf(expression: Expression<Weight>): string;
   /** Memory that programs use while they run: one at a time. */
   readonly scratch: HostMemory[];
   /** Gains and biases of layer norms, by the tensor of the gain and the form of the result. */
@@ -65,6 +75,8 @@ export class Plan {
   readonly library: Onednn;
   /** What was planned so far, in order. */
   readonly calls: Call[] = [];
+  /** Where in the model the next ones are. */
+  place = "";
   /** What is to be done when caches are known. */
   readonly binds: ((caches: CacheBytes) => void)[] = [];
   readonly #free: HostMemory[];
@@ -84,10 +96,15 @@ export class Plan {
     return known;
   }
 
+  /** Plans something that is done here. */
+  add(op: string, run: (integers: Integers) => void, shared = false): void {
+    this.calls.push({ name: `${this.place}${op}`, shared, run });
+  }
+
   /** Plans a call of a primitive. */
-  run(primitive: Primitive, list: readonly (readonly [arg: number, memory: Handle])[]): void {
+  call(op: string, primitive: Primitive, list: readonly (readonly [arg: number, memory: Handle])[]): void {
     const { library } = this, args = library.arguments(list);
-    this.calls.push(() => library.execute(primitive, args));
+    this.add(op, () => library.execute(primitive, args), true);
   }
 
   /** A value as an argument. */

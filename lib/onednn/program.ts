@@ -68,13 +68,15 @@ class Planner {
   }
 
   program(outputs: readonly Expression[]): Program {
-    const made = outputs.map((output): Output => {
-      if (output.op === "argMax") return this.#largest(output.op, this.#value(output.logits, FLOAT));
-      if (output.op === "maxLogprob") return this.#largest(output.op, this.#probabilities(output.logits));
-      return { op: "logits", values: this.#value(output, FLOAT) };
-    });
+    const made = outputs.map((output) => this.#at(output, () => this.#output(output)));
     const { binds, calls } = this.#plan;
     return { bind: (caches) => binds.forEach((bind) => bind(caches)), calls, outputs: made };
+  }
+
+  #output(output: Expression): Output {
+    if (output.op === "argMax") return this.#largest(output.op, this.#value(output.logits, FLOAT));
+    if (output.op === "maxLogprob") return this.#largest(output.op, this.#probabilities(output.logits));
+    return { op: "logits", values: this.#value(output, FLOAT) };
   }
 
   #largest(op: "argMax" | "maxLogprob", values: Value): Output {
@@ -83,7 +85,7 @@ class Planner {
       const [all, one] = [width, 1].map((width) => library.describe([rows, width], DataType.float32));
       return library.max(all, one);
     });
-    plan.run(max, [[Arg.source, plan.argument(values)], [Arg.destination, plan.argument(largest)]]);
+    plan.call("max", max, [[Arg.source, plan.argument(values)], [Arg.destination, plan.argument(largest)]]);
     return { op, values, largest };
   }
 
@@ -94,7 +96,7 @@ class Planner {
       const floats = library.describe(shape, DataType.float32);
       return library.softmax(floats, floats, 1);
     });
-    plan.run(softmax, [[Arg.source, plan.argument(logits)], [Arg.destination, plan.argument(probabilities)]]);
+    plan.call("softmax", softmax, [[Arg.source, plan.argument(logits)], [Arg.destination, plan.argument(probabilities)]]);
     return probabilities;
   }
 
@@ -115,7 +117,19 @@ class Planner {
   /** The numbers in that form, if whoever makes them can, or else as float32. */
   #make(expression: Expression, form: Form): Value {
     const float = this.#values.get(expression)?.find((value) => sameForm(value.form, FLOAT));
-    if (float) return float;
+    return float ?? this.#at(expression, () => this.#compute(expression, form));
+  }
+
+  /** What `make` plans is where the expression is in the model. */
+  #at<T>(expression: Expression, make: () => T): T {
+    const plan = this.#plan, { place } = plan;
+    plan.place = this.shared.placeOf(expression);
+    const made = make();
+    plan.place = place;
+    return made;
+  }
+
+  #compute(expression: Expression, form: Form): Value {
     switch (expression.op) {
       case "embed":
         return this.#embed(expression);
@@ -151,7 +165,7 @@ class Planner {
   #embed({ table, ids }: Expression & { op: "embed" }): Value {
     const [, width] = table.shape, value = this.#plan.floats(this.sizes.tokens, width), { floats } = value.memory;
     const rows = this.shared.valuesOf(table);
-    this.#plan.calls.push((integers) => {
+    this.#plan.add("embed", (integers) => {
       integers.get(ids)!.forEach((id, i) => floats.set(rows.subarray(id * width, (id + 1) * width), i * width));
       floats.fill(0, value.count * width, value.rows * width);
     });
@@ -160,17 +174,17 @@ class Planner {
 
   #add({ a, b }: Expression & { op: "add" }): Value {
     const left = this.#value(a, FLOAT);
-    if (b.op === "linear") this.#value(b.x, b.weight.form); // which may read a
+    if (b.op === "linear") this.#at(b, () => this.#value(b.x, b.weight.form)); // which may read a
     // Into the residual stream, if nobody wants what it was before: the product adds to what it finds.
     if (b.op === "linear" && this.#uses.get(a) === 1 && this.#uses.get(b) === 1) {
-      const sum = this.#linear(b, FLOAT, left);
+      const sum = this.#at(b, () => this.#linear(b, FLOAT, left));
       this.#uses.set(a, 0);
       this.#values.delete(a);
       return sum;
     }
     const right = this.#value(b, FLOAT), sum = this.#plan.floats(left.count, left.width);
     const [x, y, z] = [left, right, sum].map(({ memory }) => memory.floats), size = sum.rows * sum.width;
-    this.#plan.calls.push(() => addTo(z, x, y, size));
+    this.#plan.add("add", () => addTo(z, x, y, size));
     this.#read(a);
     this.#read(b);
     return sum;
@@ -184,7 +198,7 @@ class Planner {
       return library.layerNorm(from, to, epsilon);
     });
     const { gain: factors, shift } = this.#norm(gain, bias, value.form);
-    plan.run(norm, [
+    plan.call("norm", norm, [
       [Arg.source, plan.argument(input)],
       [Arg.destination, plan.argument(value)],
       [Arg.gain, factors],
@@ -223,7 +237,7 @@ class Planner {
         key = [rows, weight.inputs, weight.outputs, weight.form.type, weight.type, to, gelu, !!onto];
       const attributes = { ...inUnitsOf(form), then };
       const product = plan.primitive(`product ${key}`, () => weight.product(rows, { to, bias: true, attributes }));
-      plan.run(product, [
+      plan.call("product", product, [
         [Arg.source, plan.argument(input)],
         [Arg.bias, weight.bias],
         [Arg.destination, plan.argument(value)],
@@ -247,8 +261,8 @@ class Planner {
       () => library.multiply(numbers, each, numbers, { then: [{ op: "add", to: bias }, ...then] }),
     );
     const raw = plan.like(value, FLOAT), sums = plan.argument(raw);
-    plan.run(product, [[Arg.source, plan.argument(input)], [Arg.destination, sums], ...weight.arguments(product)]);
-    plan.run(multiply, [
+    plan.call("product", product, [[Arg.source, plan.argument(input)], [Arg.destination, sums], ...weight.arguments(product)]);
+    plan.call("scale", multiply, [
       [Arg.source, sums],
       [Arg.factor, library.memory(each, scales.bytes)],
       [Arg.destination, plan.argument(value)],
@@ -262,7 +276,7 @@ class Planner {
       value = this.#plan.floats(this.sizes.wanted, all.width),
       { width, count } = value;
     const from = all.memory.floats, to = value.memory.floats;
-    this.#plan.calls.push((integers) => {
+    this.#plan.add("pick", (integers) => {
       integers.get(rows)!.forEach((row, i) => to.set(from.subarray(row * width, (row + 1) * width), i * width));
       to.fill(0, count * width, value.rows * width);
     });
@@ -281,7 +295,7 @@ class Planner {
     const qkv = this.#value(whole, { type }), value = this.#plan.floats(qkv.count, D);
     if (value.rows > value.count) {
       const { floats } = value.memory;
-      this.#plan.calls.push(() => floats.fill(0, value.count * D, value.rows * D));
+      this.#plan.add("fill", () => floats.fill(0, value.count * D, value.rows * D));
     }
     let first = 0; // of the bucket's tokens
     for (const { bucket, layer } of attends) {
@@ -304,7 +318,7 @@ class Planner {
       const [from, to] = [DataType.float32, form.type].map((type) => library.describe(shape, type));
       return library.reorder(from, to, inUnitsOf(form));
     });
-    plan.run(reorder, [
+    plan.call("round", reorder, [
       [Arg.source, plan.argument(value)],
       [Arg.destination, plan.argument(changed)],
       ...this.#units(form),
@@ -317,7 +331,7 @@ class Planner {
     const plan = this.#plan, { rows, width } = value, scales = plan.take(rows * FLOAT_BYTES);
     const changed = { ...plan.like(value, form), scales };
     const from = value.memory.floats, to = changed.memory.int8s, { floats } = scales;
-    plan.calls.push(() => scaleRows(from, to, floats, rows, width));
+    plan.add("round", () => scaleRows(from, to, floats, rows, width));
     return changed;
   }
 

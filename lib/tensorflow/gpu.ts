@@ -1,6 +1,6 @@
 /** How models run on libtensorflow where that runs on a GPU. */
 
-import type { Backend } from "../backend/types.ts";
+import { type Backend, RUN_AHEAD } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import type { TensorflowBackend } from "./tfjs/backend.ts";
 import { CapturedChain } from "./chain.ts";
@@ -35,7 +35,7 @@ export async function tensorflowOnGpu(backend: TensorflowBackend, compiled?: boo
     availableMemory: () => backend.onGpu ? backend.binding.deviceMemory : availableMemory(),
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capturesAll: true,
-    ...compiled ? { runsAhead: { certain: 32, uncertain: 1, milliseconds: Infinity } } : {},
+    ...compiled ? { runsAhead: RUN_AHEAD.gpu } : {},
     capture(inputs, build) {
       const captured = backend.capture(inputs, build), chain = compiled ? new CapturedChain(backend, build) : undefined;
       return {

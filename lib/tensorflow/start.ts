@@ -3,7 +3,7 @@
 import { DTYPES } from "../backend/ops.ts";
 import { onBackend } from "../backend/current.ts";
 import { plainCachePolicy } from "../backend/plain.ts";
-import type { Backend, Parallelism } from "../backend/types.ts";
+import { type Backend, type Parallelism, RUN_AHEAD } from "../backend/types.ts";
 import { availableMemory } from "../util/host_memory.ts";
 import { tensorflowOnGpu } from "./gpu.ts";
 import { stepsInTurn } from "./in_turn.ts";
@@ -34,7 +34,7 @@ async function tensorflowOnCpu(backend: TensorflowBackend): Promise<Backend> {
     availableMemory,
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capturesAll: true,
-    runsAhead: { certain: 16, uncertain: 4, milliseconds: 100 },
+    runsAhead: RUN_AHEAD.processor,
     capture(inputs, build, { repeated }) {
       const captured = backend.capture(inputs, build, { packs: repeated });
       return {

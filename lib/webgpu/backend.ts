@@ -2,7 +2,7 @@
 
 import type * as tf from "@tensorflow/tfjs";
 import type { Ops } from "../backend/ops.ts";
-import type { Backend, Roofs } from "../backend/types.ts";
+import { type Backend, type Roofs, RUN_AHEAD } from "../backend/types.ts";
 import { multipleOf16 } from "../backend/plain.ts";
 import { copyRows } from "./cache_rows.ts";
 import { onBackend } from "../backend/current.ts";
@@ -36,7 +36,7 @@ export async function startWebgpu(): Promise<Backend> {
     createTensor: (shape, fill) => backend.createTensor(shape, fill),
     capture: (inputs, build) => backend.capture(inputs, build),
     measureRoofs: () => backend.measureRoofs(),
-    runsAhead: { certain: 32, uncertain: 1, milliseconds: Infinity },
+    runsAhead: RUN_AHEAD.gpu,
     // A token attends to as many slots as it has tokens before it: room costs memory and nothing else.
     cachePolicy: { bucketCost: 2 ** 14, emptySlotsAreFree: true, slotsFor: multipleOf16 },
     get failed() {

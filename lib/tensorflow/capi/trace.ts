@@ -15,8 +15,8 @@ export interface OperationTime {
   start: number;
   /** How long that took, in microseconds. */
   duration: number;
-  /** On which of TensorFlow's threads; numbers without order. */
-  thread: number;
+  /** How many threads that took. */
+  threads: number;
 }
 
 /** RunOptions with trace_level FULL_TRACE. */
@@ -111,12 +111,12 @@ function operationTimes(runMetadata: Uint8Array): OperationTime[] {
       for (const node of inside(device, 2)) {
         const fields = new Map(protoFields(node)),
           nanoseconds = (field: number) => Number(fields.get(field) ?? 0) / 1000;
-        const [name, thread, allStart, opStart, opEnd] = [1, 10, 13, 14, 15];
+        const [name, allStart, opStart, opEnd] = [1, 13, 14, 15];
         times.push({
           name: decoder.decode(fields.get(name) as Uint8Array),
           start: nanoseconds(allStart) + nanoseconds(opStart),
           duration: nanoseconds(opEnd) - nanoseconds(opStart),
-          thread: Number(fields.get(thread) ?? 0),
+          threads: 1, // it does not say how many shared the work
         });
       }
     }

@@ -3,6 +3,7 @@
 import * as tf from "@tensorflow/tfjs";
 import { createRequire } from "node:module";
 import { onBackend } from "../../backend/current.ts";
+import { tidyName } from "../../backend/tidy_name.ts";
 import { singleFlight } from "../../util/single_flight.ts";
 import { type Attribute, DataType } from "../capi/attributes.ts";
 import { type Blocks, type RunOptions, TensorflowBinding } from "../capi/binding.ts";
@@ -281,10 +282,4 @@ export class Captured {
   dispose(): void {
     this.#lifetime.end();
   }
-}
-
-/** The names of the `tf.tidy` calls that are under way, as a prefix: `h.0/attn/`. */
-function tidyName(): string {
-  const names = tf.engine().state.scopeStack.map(({ name }) => name).filter((name) => /^[\w.]+$/.test(name));
-  return names.map((name) => `${name}/`).join("");
 }
