@@ -19,7 +19,7 @@ export interface Run {
   readonly aligned: boolean;
 }
 
-/** What they depend on in a bucket. */
+/** The rows of a bucket that are fed in a step. */
 export interface BucketSizes {
   /** S. */
   readonly slots: number;
@@ -40,7 +40,6 @@ export interface Place {
   readonly size: number;
   readonly bucket: Bucket;
   readonly layer: number;
-  /** Its rows, and how many slots they have. */
   readonly sizes: BucketSizes;
   /** The bucket's first token. */
   readonly first: number;
@@ -121,7 +120,7 @@ export class AttentionPlanner {
     const softmax = plan.primitive(`shares ${[R, H, T, S, type]}`, () => library.softmax(scoresShape, sharesShape, 3));
     const weigh = plan.primitive(`weigh ${key}`, () => library.matmul(sharesShape, values, null, sums));
     const scores = plan.take(R * H * T * S * FLOAT_BYTES);
-    const shares = type === float32 ? scores : plan.take(R * H * T * S * BYTES[type]); // in place if they fit exactly
+    const shares = type === float32 ? scores : plan.take(R * H * T * S * BYTES[type]); // in place where it is the same type
     const scored = library.memory(scoresShape, scores.bytes), shared = library.memory(sharesShape, shares.bytes);
     plan.call("scores", multiply, [
       [Arg.source, library.memory(queries, partOf(qkv, start))],

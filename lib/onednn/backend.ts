@@ -66,7 +66,10 @@ export async function startOnednn(options: TensorflowOptions): Promise<Backend> 
     dtypes: workingDtypes(library),
     availableMemory,
     createTensor: (shape, fill) => tensorflow.createTensor(shape, fill),
-    measureRoofs: (dtype) => measureOnednnRoofs(library, ONEDNN, dtype),
+    measureRoofs(dtype) {
+      library.threads = threads; // whatever others left to the last step
+      return measureOnednnRoofs(library, ONEDNN, dtype);
+    },
     oneByOne: () => startTensorflow(options),
     cachePolicy: { ...plainCachePolicy, roomFor: undefined },
     runsAhead: RUN_AHEAD.processor,

@@ -87,7 +87,7 @@ export class Weight {
     );
   }
 
-  /** What a product takes of it; the bias, where it adds that, too. */
+  /** What a product takes of it, besides the bias. */
   arguments({ weights }: Primitive): [arg: number, memory: Handle][] {
     const numbers: [number, Handle] = [Arg.weights, this.#lyingAs(weights)];
     return this.scales ? [numbers, [Arg.scaleOf + Arg.weights, this.scales]] : [numbers];
