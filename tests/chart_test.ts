@@ -256,6 +256,8 @@ Deno.test("a chart says in words what it shows", () => {
     charts.attention.description,
     "Who looks at whom. Query by key. a: most at a, 1.00. ·b: most at ·b, 0.70.",
   );
+  const options = { title: "Padding", rows: ["pad", "a"], columns: ["pad", "a"], values: [[null, null], [null, 1]] };
+  assert.equal(heatmap(options).description, "Padding. Query by key. pad: nothing. a: most at a, 1.00.");
 });
 
 Deno.test("a chart of seats tells one ride from the next, and the steps of a prompt from those of its answer", () => {
