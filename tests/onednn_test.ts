@@ -56,7 +56,9 @@ Deno.test("a step has as many threads as others leave processors, counted while 
   assert.deepEqual(busy, busy.toSorted().reverse(), "which is seen once");
   assert.equal(steps(20, 0.03, 3.9).at(-1), 1, "others have nearly all of them: one thread has to do");
   pass(0.3, 4, false);
-  assert.equal(steps(1, 0.03, 0)[0], 1, "a pause says nothing");
+  assert.equal(steps(1, 0.03, 3)[0], 1, "what others do in a pause does not matter");
+  pass(0.3, 1, false);
+  assert.equal(steps(1, 0.03, 1)[0], 3, "but that two have gone");
   assert.equal(
     steps(20, 0.03, 0.4).at(-1),
     4,

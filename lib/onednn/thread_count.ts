@@ -7,7 +7,10 @@ import { processorTimes, shareLeft } from "../util/processor.ts";
 
 /** Seconds of steps in a row after which we look again, as the system counts in hundredths. */
 const WATCHED = 0.2;
-/** Steps that are so many seconds apart do not follow each other: what others did meanwhile was in nobody's way. */
+/**
+ * Steps that are so many seconds apart do not follow each other. What others did meanwhile was in nobody's way; but where they left
+ * processors, they have gone.
+ */
 const APART = 0.05;
 
 /** Decides how many of so many threads are used. */
@@ -28,8 +31,8 @@ export class ThreadCount {
     if (follows && now - this.#since < WATCHED) return this.#count;
     const before = this.#before, after = this.#before = this.look();
     this.#since = now;
-    if (follows) this.#count = Math.max(1, Math.round(this.most * shareLeft(before, after, this.most)));
-    return this.#count;
+    const left = Math.max(1, Math.round(this.most * shareLeft(before, after, this.most)));
+    return this.#count = follows ? left : Math.max(left, this.#count);
   }
 
   /** It has ended. */
