@@ -136,7 +136,8 @@ export function heatmap(
     line.map((value, column) => ({ row, column, value, ink: inkOn((value ?? 0) / darkest) }))
   );
   const words = values.map((line, row) => {
-    const most = line.reduce<number>((best, value, i) => (value ?? -1) > (line[best] ?? -1) ? i : best, 0), value = line[most];
+    const most = line.reduce<number>((best, value, i) => (value ?? -1) > (line[best] ?? -1) ? i : best, 0);
+    const value = line[most];
     const where = value === null ? "nothing" : `most at ${visible(columns[most])}, ${value.toFixed(2)}`;
     return `${visible(rows[row])}: ${where}.`;
   });

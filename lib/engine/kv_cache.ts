@@ -60,7 +60,8 @@ export class KvCache {
 
   /** An empty cache for a model, whose rows are to be spread over the processor like this. */
   constructor(model: GPT2, readonly parallelism: Parallelism = { lanes: 1, threads: model.backend.threads }) {
-    const { config: { n_layer, n_embd, n_head }, headGroups, backend, cachedBytes } = model, { ops, cachePolicy } = backend;
+    const { config: { n_layer, n_embd, n_head }, headGroups, backend, cachedBytes } = model;
+    const { ops, cachePolicy } = backend;
     this.#backend = backend;
     const spare = cachePolicy.keepsSpare ? spareOf(model) : [];
     this.#layout = { layers: n_layer, headGroups, headSize: n_embd / n_head, cachedBytes, spare, ops, ...cachePolicy };

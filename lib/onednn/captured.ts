@@ -77,7 +77,8 @@ export class CapturedStep {
 
   /** Runs it a few times, and says of the last one when each of its calls began, and how long it took. */
   trace(inputs: readonly tf.Tensor[]): OperationTime[] {
-    const integers = this.#integersOf(inputs), { threads } = this.host.shared.library, { program } = this.#ready(inputs, integers);
+    const integers = this.#integersOf(inputs), { program } = this.#ready(inputs, integers);
+    const { threads } = this.host.shared.library;
     for (let run = 0; run < WARMUPS; run++) for (const call of program.calls) call.run(integers);
     const start = performance.now(), since = () => 1e3 * (performance.now() - start);
     return program.calls.map((call) => {

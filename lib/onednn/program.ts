@@ -96,7 +96,8 @@ class Planner {
       const floats = library.describe(shape, DataType.float32);
       return library.softmax(floats, floats, 1);
     });
-    plan.call("softmax", softmax, [[Arg.source, plan.argument(logits)], [Arg.destination, plan.argument(probabilities)]]);
+    const [from, to] = [logits, probabilities].map((value) => plan.argument(value));
+    plan.call("softmax", softmax, [[Arg.source, from], [Arg.destination, to]]);
     return probabilities;
   }
 
@@ -261,7 +262,8 @@ class Planner {
       () => library.multiply(numbers, each, numbers, { then: [{ op: "add", to: bias }, ...then] }),
     );
     const raw = plan.like(value, FLOAT), sums = plan.argument(raw);
-    plan.call("product", product, [[Arg.source, plan.argument(input)], [Arg.destination, sums], ...weight.arguments(product)]);
+    const from = plan.argument(input);
+    plan.call("product", product, [[Arg.source, from], [Arg.destination, sums], ...weight.arguments(product)]);
     plan.call("scale", multiply, [
       [Arg.source, sums],
       [Arg.factor, library.memory(each, scales.bytes)],
