@@ -148,9 +148,8 @@ export class AttentionPlanner {
   #mask(run: Run, { positions }: Bucket, shape: Handle): Handle {
     const known = this.#masks.get(run);
     if (known) return known;
-    const { rows, tokens, slots, first } = run,
-      memory = this.plan.take(rows * tokens * slots * FLOAT_BYTES),
-      { floats } = memory;
+    const { rows, tokens, slots, first } = run;
+    const memory = this.plan.take(rows * tokens * slots * FLOAT_BYTES), { floats } = memory;
     this.plan.add("mask", (integers) => {
       const at = integers.get(positions)!;
       for (let i = 0; i < rows * tokens; i++) {

@@ -2,6 +2,7 @@
 
 import * as tf from "@tensorflow/tfjs";
 import { type Bucket, partsOf } from "../backend/expression.ts";
+import { multipleOf16 } from "../backend/plain.ts";
 import type { OperationTime } from "../tensorflow/capi/trace.ts";
 import type { BucketSizes, Run } from "./attention.ts";
 import type { Integers, Shared } from "./plan.ts";
@@ -137,14 +138,17 @@ export class CapturedStep {
   }
 }
 
-/** Rows that are fed the same number of tokens, and lie side by side. Without `rows` each token is of a row of its own. */
+/**
+ * Rows that are fed the same number of tokens, and lie side by side. Without `rows` each token is of a row of its own. To look at a few
+ * slots more costs less than a program for each number of them.
+ */
 function runsOf(positions: Int32Array, rows: Int32Array | null): Run[] {
   const runs: Run[] = [];
   for (let first = 0; first < positions.length;) {
     const row = rows ? rows[first] : first;
     let end = first + 1;
     while (rows && end < rows.length && rows[end] === row) end++;
-    const tokens = end - first, slots = slotsFor(positions[end - 1]), last = runs.at(-1);
+    const tokens = end - first, slots = multipleOf16(positions[end - 1] + 1), last = runs.at(-1);
     if (last && last.tokens === tokens && last.row + last.rows === row) {
       const aligned = last.aligned && positions[first] === positions[last.first];
       runs[runs.length - 1] = { ...last, rows: last.rows + 1, slots: Math.max(last.slots, slots), aligned };
@@ -152,11 +156,6 @@ function runsOf(positions: Int32Array, rows: Int32Array | null): Run[] {
     first = end;
   }
   return runs;
-}
-
-/** Looking at a few slots more costs less than a program for each number of them. */
-function slotsFor(position: number): number {
-  return 16 * Math.ceil((position + 1) / 16);
 }
 
 /** Where each row's largest number is, [M]. */

@@ -234,8 +234,8 @@ class Planner {
     const then: PostOp[] = [...gelu ? [{ op: "gelu" } as const] : [], ...onto ? [{ op: "sum" } as const] : []];
     if (scales) this.#scaledProduct(input, weight, value, scales, then);
     else {
-      const to = form.type,
-        key = [rows, weight.inputs, weight.outputs, weight.form.type, weight.type, to, gelu, !!onto];
+      const { inputs, outputs, type } = weight, to = form.type;
+      const key = [rows, inputs, outputs, weight.form.type, type, to, gelu, !!onto];
       const attributes = { ...inUnitsOf(form), then };
       const product = plan.primitive(`product ${key}`, () => weight.product(rows, { to, bias: true, attributes }));
       plan.call("product", product, [
@@ -274,9 +274,8 @@ class Planner {
   }
 
   #pick({ x, rows }: Expression & { op: "pick" }): Value {
-    const all = this.#value(x, FLOAT),
-      value = this.#plan.floats(this.sizes.wanted, all.width),
-      { width, count } = value;
+    const all = this.#value(x, FLOAT), value = this.#plan.floats(this.sizes.wanted, all.width);
+    const { width, count } = value;
     const from = all.memory.floats, to = value.memory.floats;
     this.#plan.add("pick", (integers) => {
       integers.get(rows)!.forEach((row, i) => to.set(from.subarray(row * width, (row + 1) * width), i * width));

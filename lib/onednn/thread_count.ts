@@ -3,7 +3,7 @@
  * call, so that one that itself waits for a processor holds up all of them.
  */
 
-import { processorTimes, shareLeft } from "../util/processor.ts";
+import { type ProcessorTimes, processorTimes, shareLeft } from "../util/processor.ts";
 
 /** Seconds of steps in a row after which we look again, as the system counts in hundredths. */
 const WATCHED = 0.2;
@@ -16,21 +16,20 @@ const APART = 0.05;
 /** Decides how many of so many threads are used. */
 export class ThreadCount {
   #count: number;
-  #since = -Infinity;
-  #before = processorTimes();
+  #before: ProcessorTimes;
   #ended = -Infinity;
 
   /** All of them, until it is known what others leave. `look` says what the processor's time went to. */
   constructor(private readonly most: number, private readonly look = processorTimes) {
     this.#count = most;
+    this.#before = look();
   }
 
   /** A step begins, now, in seconds: how many threads it had better have. */
   begin(now = performance.now() / 1e3): number {
     const follows = now - this.#ended < APART;
-    if (follows && now - this.#since < WATCHED) return this.#count;
+    if (now - this.#before.elapsed < (follows ? WATCHED : APART)) return this.#count; // too short to tell
     const before = this.#before, after = this.#before = this.look();
-    this.#since = now;
     const left = Math.max(1, Math.round(this.most * shareLeft(before, after, this.most)));
     return this.#count = follows ? left : Math.max(left, this.#count);
   }
